@@ -1,0 +1,7 @@
+//! From image bytes to embeddings, and from embeddings to distances.
+//!
+//! Nothing here knows PostgreSQL or training: the extension and the trainer both stand on this crate,
+//! so that what a sketch becomes before the network sees it is written once.
+//!
+//! The way of a drawing: [`drawing`] decodes it, [`preprocess`] makes it what the network saw in
+//! training, [`encoder`] embeds it, [`codebook`] fuses photos, [`distance`] compares.
