@@ -5,3 +5,5 @@
 //!
 //! The way of a drawing: [`drawing`] decodes it, [`preprocess`] makes it what the network saw in
 //! training, [`encoder`] embeds it, [`codebook`] fuses photos, [`distance`] compares.
+
+pub mod onnx;
