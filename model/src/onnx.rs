@@ -58,7 +58,7 @@ pub enum OnnxError {
 /// # Errors
 /// [`OnnxError::Decode`] if `bytes` is no such message or nests deeper than 100 messages; [`OnnxError::NoGraph`] if it
 /// reads as a message without a graph, as most short byte strings do.
-pub fn read(bytes: &[u8]) -> Result<ModelProto, OnnxError> {
+pub fn parse(bytes: &[u8]) -> Result<ModelProto, OnnxError> {
     let model = ModelProto::decode(bytes)?;
     if model.graph.is_none() {
         return Err(OnnxError::NoGraph);

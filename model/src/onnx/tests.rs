@@ -104,7 +104,7 @@ fn reading_and_writing_keeps_every_byte() {
         ..model_of(graph)
     };
     let bytes = write(&model);
-    let again = read(&bytes).unwrap();
+    let again = parse(&bytes).unwrap();
     assert_eq!(again, model);
     assert_eq!(write(&again), bytes);
 }
@@ -129,18 +129,18 @@ fn wire_format_is_that_of_proto2() {
 
 #[test]
 fn bytes_that_are_no_model_are_refused() {
-    assert!(matches!(read(b""), Err(OnnxError::NoGraph)));
+    assert!(matches!(parse(b""), Err(OnnxError::NoGraph)));
     assert!(matches!(
-        read(b"\x89PNG\r\n\x1a\n"),
+        parse(b"\x89PNG\r\n\x1a\n"),
         Err(OnnxError::Decode { .. })
     ));
     let whole = write(&model_of(nested(GraphProto::default(), 1)));
     assert!(matches!(
-        read(&whole[..whole.len() - 1]),
+        parse(&whole[..whole.len() - 1]),
         Err(OnnxError::Decode { .. })
     ));
     let deep = write(&model_of(nested(GraphProto::default(), 200)));
-    assert!(matches!(read(&deep), Err(OnnxError::Decode { .. })));
+    assert!(matches!(parse(&deep), Err(OnnxError::Decode { .. })));
 }
 
 #[test]
