@@ -6,4 +6,7 @@
 //! The way of a drawing: [`drawing`] decodes it, [`preprocess`] makes it what the network saw in
 //! training, [`encoder`] embeds it, [`codebook`] fuses photos, [`distance`] compares.
 
+pub mod codebook;
+pub mod digest;
+pub mod distance;
 pub mod onnx;
