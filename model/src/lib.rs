@@ -7,6 +7,17 @@
 //! training, [`encoder`] embeds it, [`codebook`] fuses photos, [`distance`] compares.
 
 pub mod codebook;
+mod container;
+pub mod decode;
 pub mod digest;
 pub mod distance;
+pub mod drawing;
+mod ink;
+pub mod limits;
 pub mod onnx;
+pub mod preprocess;
+mod raster;
+pub mod resize;
+pub mod strokes;
+pub mod svg;
+mod svg_guard;

@@ -1,0 +1,159 @@
+//! PNG, JPEG and WebP bytes to pixels, within limits.
+
+use std::fmt;
+use std::io::Cursor;
+
+use image::codecs::{jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageResult};
+
+use crate::container;
+use crate::limits::Limits;
+
+/// A bitmap format that can be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Png,
+    Jpeg,
+    WebP,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Png => "PNG",
+            Self::Jpeg => "JPEG",
+            Self::WebP => "WebP",
+        })
+    }
+}
+
+/// Why bytes did not become a picture.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("image is empty")]
+    Empty,
+    #[error("image has {length} bytes, the limit is {limit}")]
+    TooManyBytes { length: usize, limit: usize },
+    #[error("image format \"{found}\" is not supported")]
+    UnsupportedFormat { found: &'static str },
+    #[error("image format is not recognised")]
+    UnknownFormat,
+    #[error("{format} image is {width} x {height} pixels, the limit is {limit} pixels")]
+    TooManyPixels { format: Format, width: u32, height: u32, limit: u64 },
+    #[error("{format} image of {width} x {height} pixels needs {needed} bytes to decode, the limit is {limit}")]
+    TooMuchMemory { format: Format, width: u32, height: u32, needed: u64, limit: u64 },
+    #[error("{format} image is truncated after {length} bytes")]
+    Truncated { format: Format, length: usize },
+    #[error("{format} image could not be decoded")]
+    Malformed {
+        format: Format,
+        #[source]
+        source: ImageError,
+    },
+}
+
+/// Decodes a PNG, JPEG or WebP file, turned upright as its EXIF orientation says.
+///
+/// Of an animated file the first frame is taken. The size in the header is checked against `limits`
+/// before any pixel is decoded.
+///
+/// # Errors
+/// [`DecodeError`]: the bytes are another format, damaged, cut short, or exceed a limit. A file that is
+/// cut short is always an error, never half a picture.
+pub fn decode_image(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, DecodeError> {
+    if bytes.is_empty() {
+        return Err(DecodeError::Empty);
+    }
+    if bytes.len() > limits.bytes {
+        return Err(DecodeError::TooManyBytes { length: bytes.len(), limit: limits.bytes });
+    }
+    let format = sniff(bytes)?;
+    let reader = Cursor::new(bytes);
+    match format {
+        Format::Png => decode(format, bytes, limits, PngDecoder::with_limits(reader, codec_limits(limits))),
+        Format::Jpeg => decode(format, bytes, limits, JpegDecoder::new(reader)),
+        Format::WebP => decode(format, bytes, limits, WebPDecoder::new(reader)),
+    }
+}
+
+/// The format that the first bytes announce.
+///
+/// # Errors
+/// [`DecodeError::UnsupportedFormat`] for a known picture or document format that is not decoded here,
+/// [`DecodeError::UnknownFormat`] for everything else.
+pub fn sniff(bytes: &[u8]) -> Result<Format, DecodeError> {
+    const OTHERS: [(&[u8], &str); 10] = [
+        (b"GIF8", "GIF"),
+        (b"BM", "BMP"),
+        (b"II*\0", "TIFF"),
+        (b"MM\0*", "TIFF"),
+        (b"%PDF", "PDF"),
+        (b"8BPS", "Photoshop"),
+        (b"\xff\x0a", "JPEG XL"),
+        (b"\0\0\x01\0", "ICO"),
+        (b"\x1f\x8b", "gzip (SVGZ)"),
+        (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    ];
+    if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        return Ok(Format::Png);
+    }
+    if bytes.starts_with(b"\xff\xd8\xff") {
+        return Ok(Format::Jpeg);
+    }
+    if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
+        return Ok(Format::WebP);
+    }
+    if bytes.get(4..8) == Some(b"ftyp") {
+        return Err(DecodeError::UnsupportedFormat { found: "HEIF or AVIF" });
+    }
+    match OTHERS.iter().find(|(magic, _)| bytes.starts_with(magic)) {
+        Some((_, found)) => Err(DecodeError::UnsupportedFormat { found }),
+        None => Err(DecodeError::UnknownFormat),
+    }
+}
+
+fn codec_limits(limits: &Limits) -> image::Limits {
+    let mut codec = image::Limits::default();
+    codec.max_alloc = Some(limits.allocation);
+    codec
+}
+
+fn decode<D: ImageDecoder>(
+    format: Format,
+    bytes: &[u8],
+    limits: &Limits,
+    decoder: ImageResult<D>,
+) -> Result<DynamicImage, DecodeError> {
+    let ends = container::is_complete(format, bytes);
+    let malformed = |source| match source {
+        _ if !ends => DecodeError::Truncated { format, length: bytes.len() },
+        source => DecodeError::Malformed { format, source },
+    };
+    let mut decoder = decoder.map_err(malformed)?;
+    check_size(format, bytes, limits, &decoder)?;
+    if !ends {
+        return Err(DecodeError::Truncated { format, length: bytes.len() });
+    }
+    decoder.set_limits(codec_limits(limits)).map_err(malformed)?;
+    // A damaged EXIF block is no reason to refuse the picture that it describes.
+    let orientation = decoder.orientation().ok();
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(malformed)?;
+    if let Some(orientation) = orientation {
+        picture.apply_orientation(orientation);
+    }
+    Ok(picture)
+}
+
+fn check_size<D: ImageDecoder>(format: Format, bytes: &[u8], limits: &Limits, decoder: &D) -> Result<(), DecodeError> {
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > limits.pixels {
+        return Err(DecodeError::TooManyPixels { format, width, height, limit: limits.pixels });
+    }
+    let needed =
+        decoder.total_bytes().saturating_add(pixels.saturating_mul(container::scratch_bytes_per_pixel(format, bytes)));
+    if needed > limits.allocation {
+        return Err(DecodeError::TooMuchMemory { format, width, height, needed, limit: limits.allocation });
+    }
+    Ok(())
+}

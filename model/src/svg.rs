@@ -1,0 +1,145 @@
+//! SVG to a vector drawing: `usvg` resolves styles, `use`, units and transforms, and the tree that it
+//! gives is walked here.
+//!
+//! A full renderer would draw the author's stroke widths; a network that was trained on thin lines needs
+//! its own. So only paths and colours are taken. Clip paths and dashes are ignored, group opacity is
+//! multiplied into the colours, and a gradient counts as the mean of its stops.
+
+use tiny_skia::{FillRule, Rect, Transform};
+use usvg::roxmltree::{self, ParsingOptions};
+
+use crate::drawing::{Colour, Fill, Shape, VectorDrawing};
+use crate::limits::Limits;
+use crate::svg_guard;
+
+/// Why bytes did not become an SVG drawing.
+#[derive(Debug, thiserror::Error)]
+pub enum SvgError {
+    #[error("SVG has {length} bytes, the limit is {limit}")]
+    TooManyBytes { length: usize, limit: usize },
+    #[error("SVG is not UTF-8 text")]
+    NotUtf8,
+    #[error("SVG declares an XML entity")]
+    Entity,
+    #[error("SVG refers to something outside itself: \"{reference}\"")]
+    ExternalReference { reference: String },
+    #[error("SVG element \"{element}\" is not supported")]
+    UnsupportedElement { element: &'static str },
+    #[error("SVG elements are nested deeper than {limit}")]
+    TooDeep { limit: usize },
+    #[error("SVG has a \"use\" element that contains itself")]
+    RecursiveUse,
+    #[error("SVG has more than {limit} elements with every \"use\" followed")]
+    TooManyElements { limit: usize },
+    #[error("SVG has more than {limit} path segments with every \"use\" followed")]
+    TooManyPoints { limit: usize },
+    /// Attributes, styles and elements whose product would take too long to resolve.
+    #[error("SVG is too complex: {what}")]
+    TooComplex { what: &'static str },
+    #[error("SVG could not be parsed: {reason}")]
+    Malformed { reason: String },
+}
+
+/// Parses SVG text; the shapes come in painting order, in user units of the outermost viewport.
+///
+/// # Errors
+/// [`SvgError`]: malformed or too costly text, references to other files, or elements that cannot be
+/// drawn as strokes and fills (text, images, filters, masks, patterns, markers).
+pub fn parse(bytes: &[u8], limits: &Limits) -> Result<VectorDrawing, SvgError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| SvgError::NotUtf8)?;
+    let text = text.trim_start_matches('\u{feff}');
+    svg_guard::check_text(text, limits)?;
+    let options = ParsingOptions {
+        // A plain DOCTYPE is common; entities were refused above.
+        allow_dtd: true,
+        nodes_limit: svg_guard::MAX_XML_NODES,
+        ..ParsingOptions::default()
+    };
+    let document = roxmltree::Document::parse_with_options(text, options)
+        .map_err(|error| SvgError::Malformed { reason: error.to_string() })?;
+    svg_guard::check_document(&document, limits)?;
+    let tree = usvg::Tree::from_xmltree(&document, &options_without_effects())
+        .map_err(|error| SvgError::Malformed { reason: error.to_string() })?;
+    let mut drawing = VectorDrawing {
+        shapes: Vec::new(),
+        canvas: Rect::from_xywh(0.0, 0.0, tree.size().width(), tree.size().height()),
+    };
+    collect(tree.root(), 1.0, &mut drawing.shapes);
+    Ok(drawing)
+}
+
+/// What is not drawn is switched off in `usvg` already, so that it cannot cost time there either: it
+/// would, for one, stroke every path at the author's width only to know its bounding box.
+fn options_without_effects() -> usvg::Options<'static> {
+    const NO_EFFECTS: &str = "* { clip-path: none !important; mask: none !important; \
+        filter: none !important; marker: none !important; stroke-dasharray: none !important; \
+        stroke-linejoin: bevel !important; stroke-linecap: butt !important }";
+    usvg::Options { style_sheet: Some(NO_EFFECTS.to_owned()), ..usvg::Options::default() }
+}
+
+fn collect(group: &usvg::Group, opacity: f32, shapes: &mut Vec<Shape>) {
+    let opacity = opacity * group.opacity().get();
+    for node in group.children() {
+        match node {
+            usvg::Node::Group(group) => collect(group, opacity, shapes),
+            usvg::Node::Path(path) => shapes.extend(shape(path, opacity)),
+            usvg::Node::Image(_) | usvg::Node::Text(_) => {}
+        }
+    }
+}
+
+fn shape(path: &usvg::Path, opacity: f32) -> Option<Shape> {
+    if !path.is_visible() {
+        return None;
+    }
+    let fill = path.fill().and_then(|fill| {
+        Some(Fill {
+            colour: colour(fill.paint(), opacity * fill.opacity().get())?,
+            rule: match fill.rule() {
+                usvg::FillRule::NonZero => FillRule::Winding,
+                usvg::FillRule::EvenOdd => FillRule::EvenOdd,
+            },
+        })
+    });
+    let stroke = path.stroke().and_then(|stroke| colour(stroke.paint(), opacity * stroke.opacity().get()));
+    if fill.is_none() && stroke.is_none() {
+        return None;
+    }
+    Some(Shape {
+        path: transformed(path.data().clone(), path.abs_transform())?,
+        fill,
+        stroke,
+        stroke_first: path.paint_order() == usvg::PaintOrder::StrokeAndFill,
+    })
+}
+
+fn transformed(path: tiny_skia::Path, transform: Transform) -> Option<tiny_skia::Path> {
+    if transform.is_identity() {
+        return Some(path);
+    }
+    path.transform(transform)
+}
+
+/// The paint as one colour, or `None` if it is invisible.
+fn colour(paint: &usvg::Paint, opacity: f32) -> Option<Colour> {
+    let (red, green, blue, alpha) = match paint {
+        usvg::Paint::Color(colour) => (f32::from(colour.red), f32::from(colour.green), f32::from(colour.blue), 1.0),
+        usvg::Paint::LinearGradient(gradient) => mean_stop(gradient.stops())?,
+        usvg::Paint::RadialGradient(gradient) => mean_stop(gradient.stops())?,
+        usvg::Paint::Pattern(_) => return None,
+    };
+    let alpha = (alpha * opacity * 255.0).round();
+    (alpha > 0.0).then_some(Colour { red: red as u8, green: green as u8, blue: blue as u8, alpha: alpha as u8 })
+}
+
+fn mean_stop(stops: &[usvg::Stop]) -> Option<(f32, f32, f32, f32)> {
+    let mean = |value: fn(&usvg::Stop) -> f32| stops.iter().map(value).sum::<f32>() / stops.len() as f32;
+    (!stops.is_empty()).then(|| {
+        (
+            mean(|stop| f32::from(stop.color().red)),
+            mean(|stop| f32::from(stop.color().green)),
+            mean(|stop| f32::from(stop.color().blue)),
+            mean(|stop| stop.opacity().get()),
+        )
+    })
+}

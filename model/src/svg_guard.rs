@@ -1,0 +1,283 @@
+//! What an SVG would cost to resolve, reckoned before it is resolved.
+//!
+//! `usvg` follows every `use`, matches every CSS rule against every element, and looks up inherited
+//! properties through all ancestors. Each is cheap in an honest file and can be made to take hours in a
+//! hostile one, so the products are bounded here: once on the text, before the XML is parsed, and once on
+//! the parsed document.
+
+use std::collections::HashMap;
+
+use svgtypes::{PathParser, PathSegment, PointsParser};
+use usvg::roxmltree::{Document, Node, NodeId};
+
+use crate::limits::Limits;
+use crate::svg::SvgError;
+
+/// Elements, texts and comments of the XML.
+pub(crate) const MAX_XML_NODES: u32 = 400_000;
+/// Elements after every `use` has been replaced by what it refers to.
+const MAX_ELEMENTS: usize = 100_000;
+/// `usvg` recurses at some 2 kB of stack a level; drawing programs nest about ten.
+const MAX_DEPTH: usize = 64;
+/// A text of 16 MiB parses in about 0.1 s.
+const MAX_BYTES: usize = 16 << 20;
+/// The XML parser compares every attribute of an element with all others.
+const MAX_ATTRIBUTES: usize = 200;
+/// The XML parser looks every prefix up among all declared ones.
+const MAX_NAMESPACES: usize = 100;
+/// Steps of looking up styles; about 0.5 s. A drawing of 20,000 paths from Inkscape needs 4 million.
+const MAX_WORK: usize = 30_000_000;
+/// Declarations of a style sheet with every list of selectors split up; 48 MB.
+const MAX_DECLARATIONS: usize = 1_000_000;
+/// Bytes of attributes after every `use` has been followed.
+const MAX_ATTRIBUTE_BYTES: usize = 32 << 20;
+
+const XLINK: &str = "http://www.w3.org/1999/xlink";
+const SVG: &str = "http://www.w3.org/2000/svg";
+
+/// Elements whose look does not come from strokes and fills.
+const UNSUPPORTED: [&str; 8] = ["image", "filter", "mask", "pattern", "marker", "foreignObject", "text", "font"];
+
+/// Checks what can be seen without parsing.
+pub(crate) fn check_text(text: &str, limits: &Limits) -> Result<(), SvgError> {
+    let limit = limits.bytes.min(MAX_BYTES);
+    if text.len() > limit {
+        return Err(SvgError::TooManyBytes { length: text.len(), limit });
+    }
+    if text.contains("<!ENTITY") {
+        return Err(SvgError::Entity);
+    }
+    let tags = text.bytes().filter(|&byte| byte == b'<').count();
+    if tags > MAX_XML_NODES as usize {
+        return Err(SvgError::TooManyElements { limit: MAX_ELEMENTS });
+    }
+    if text.matches("xmlns").count() > MAX_NAMESPACES {
+        return Err(SvgError::TooComplex { what: "too many namespace declarations" });
+    }
+    // Between two `<` there is at most one tag, so this bounds its attributes from above.
+    let attributes = |part: &str| part.bytes().filter(|&byte| byte == b'=').count();
+    if text.split('<').any(|part| attributes(part) > MAX_ATTRIBUTES) {
+        return Err(SvgError::TooComplex { what: "an element has too many attributes" });
+    }
+    Ok(())
+}
+
+/// Checks the parsed document: what it refers to, and what following its `use` elements comes to.
+pub(crate) fn check_document(document: &Document, limits: &Limits) -> Result<(), SvgError> {
+    check_depth(document)?;
+    let mut ids = HashMap::new();
+    for node in document.descendants() {
+        check_node(node)?;
+        if let Some(id) = node.attribute("id") {
+            ids.entry(id).or_insert(node);
+        }
+    }
+    let mut expansion = Expansion { ids, known: HashMap::new(), limits };
+    let cost = expansion.cost(document.root_element(), 1)?;
+    check_styles(document, cost)
+}
+
+fn check_depth(document: &Document) -> Result<(), SvgError> {
+    // In document order a parent comes before its children.
+    let mut depths = HashMap::new();
+    for node in document.descendants().filter(Node::is_element) {
+        let above = node.parent().and_then(|parent| depths.get(&parent.id()).copied());
+        let depth = above.unwrap_or(0) + 1;
+        if depth > MAX_DEPTH {
+            return Err(SvgError::TooDeep { limit: MAX_DEPTH });
+        }
+        depths.insert(node.id(), depth);
+    }
+    Ok(())
+}
+
+fn check_node(node: Node) -> Result<(), SvgError> {
+    if let Some(instruction) = node.pi().filter(|pi| pi.target == "xml-stylesheet") {
+        return external(instruction.value.unwrap_or(instruction.target));
+    }
+    if node.has_tag_name("style") || node.has_tag_name((SVG, "style")) {
+        let css = node.text().unwrap_or_default();
+        if css.contains("@import") {
+            return external("@import");
+        }
+        check_urls(css)?;
+        // Declarations are copied to every selector of their list.
+        if (1 + css.matches(',').count()).saturating_mul(1 + css.matches(':').count()) > MAX_DECLARATIONS {
+            return Err(SvgError::TooComplex { what: "too many style rules" });
+        }
+    }
+    if !is_svg(node) {
+        return Ok(());
+    }
+    if let Some(element) = UNSUPPORTED.iter().find(|name| **name == node.tag_name().name()) {
+        return Err(SvgError::UnsupportedElement { element });
+    }
+    for attribute in node.attributes() {
+        // The target of a hyperlink is not part of the picture.
+        if attribute.name() == "href" && node.tag_name().name() != "a" {
+            check_reference(attribute.value())?;
+        }
+        check_urls(attribute.value())?;
+    }
+    Ok(())
+}
+
+fn is_svg(node: Node) -> bool {
+    node.is_element() && matches!(node.tag_name().namespace(), None | Some(SVG))
+}
+
+/// Checks every `url(…)` in a property's value or in a style sheet.
+fn check_urls(value: &str) -> Result<(), SvgError> {
+    if !value.contains('(') {
+        return Ok(());
+    }
+    let value = value.to_ascii_lowercase();
+    for reference in value.split("url(").skip(1) {
+        check_reference(reference.trim_start_matches(['"', '\'', ' ', '\t', '\n', '\r']))?;
+    }
+    Ok(())
+}
+
+fn check_reference(reference: &str) -> Result<(), SvgError> {
+    let reference = reference.trim_start();
+    if reference.is_empty() || reference.starts_with('#') || reference.starts_with("data:") {
+        return Ok(());
+    }
+    external(reference)
+}
+
+fn external(reference: &str) -> Result<(), SvgError> {
+    const SHOWN: usize = 100;
+    Err(SvgError::ExternalReference { reference: reference.chars().take(SHOWN).collect() })
+}
+
+/// What an element and all below it cost, each `use` replaced by what it refers to.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    elements: usize,
+    segments: usize,
+    attribute_bytes: usize,
+    /// Levels of elements, this one included.
+    depth: usize,
+}
+
+struct Expansion<'a, 'input, 'limits> {
+    ids: HashMap<&'a str, Node<'a, 'input>>,
+    /// `None` while the element is being reckoned: meeting it again then means that it contains itself.
+    known: HashMap<NodeId, Option<Cost>>,
+    limits: &'limits Limits,
+}
+
+impl<'a, 'input> Expansion<'a, 'input, '_> {
+    /// Each element is reckoned once, so this is linear although the expansion may be exponential.
+    fn cost(&mut self, node: Node<'a, 'input>, depth: usize) -> Result<Cost, SvgError> {
+        if depth > MAX_DEPTH {
+            return Err(SvgError::TooDeep { limit: MAX_DEPTH });
+        }
+        match self.known.get(&node.id()) {
+            Some(Some(cost)) => return Ok(*cost),
+            Some(None) => return Err(SvgError::RecursiveUse),
+            None => {}
+        }
+        self.known.insert(node.id(), None);
+        let mut cost = Cost {
+            elements: 1,
+            segments: segments(node),
+            attribute_bytes: node.attributes().map(|attribute| attribute.value().len()).sum(),
+            depth: 1,
+        };
+        for child in node.children().filter(Node::is_element) {
+            cost.add(self.cost(child, depth + 1)?);
+        }
+        if let Some(target) = self.use_target(node) {
+            cost.add(self.cost(target, depth + 1)?);
+        }
+        self.check(cost)?;
+        self.known.insert(node.id(), Some(cost));
+        Ok(cost)
+    }
+
+    fn use_target(&self, node: Node<'a, 'input>) -> Option<Node<'a, 'input>> {
+        if !is_svg(node) || node.tag_name().name() != "use" {
+            return None;
+        }
+        let href = node.attribute("href").or_else(|| node.attribute((XLINK, "href")))?;
+        self.ids.get(href.trim().strip_prefix('#')?).copied()
+    }
+
+    fn check(&self, cost: Cost) -> Result<(), SvgError> {
+        if cost.depth > MAX_DEPTH {
+            return Err(SvgError::TooDeep { limit: MAX_DEPTH });
+        }
+        if cost.elements > MAX_ELEMENTS {
+            return Err(SvgError::TooManyElements { limit: MAX_ELEMENTS });
+        }
+        if cost.segments > self.limits.points {
+            return Err(SvgError::TooManyPoints { limit: self.limits.points });
+        }
+        if cost.attribute_bytes > MAX_ATTRIBUTE_BYTES {
+            return Err(SvgError::TooComplex { what: "attributes are too long with every \"use\" followed" });
+        }
+        Ok(())
+    }
+}
+
+impl Cost {
+    fn add(&mut self, below: Self) {
+        self.elements += below.elements;
+        self.segments += below.segments;
+        self.attribute_bytes += below.attribute_bytes;
+        self.depth = self.depth.max(below.depth + 1);
+    }
+}
+
+/// Segments of one shape, arcs counted as the four curves that they may become.
+fn segments(node: Node) -> usize {
+    let path = node.attribute("d").unwrap_or_default();
+    let in_path: usize = PathParser::from(path)
+        .map_while(Result::ok)
+        .map(|segment| match segment {
+            PathSegment::EllipticalArc { .. } => 4,
+            _ => 1,
+        })
+        .sum();
+    let points = node.attribute("points").unwrap_or_default();
+    in_path + PointsParser::from(points).count()
+}
+
+/// Bounds the time that looking up styles takes: elements times rules, times ancestors, times attributes.
+fn check_styles(document: &Document, cost: Cost) -> Result<(), SvgError> {
+    let elements = || document.descendants().filter(Node::is_element);
+    let attributes = elements().map(|node| node.attributes().count()).max().unwrap_or(0);
+    let inherits = elements().map(inherit_count).max().unwrap_or(0);
+    let stops =
+        elements().filter(|node| matches!(node.tag_name().name(), "stop" | "linearGradient" | "radialGradient"));
+    let sheets = elements().filter(|node| node.tag_name().name() == "style");
+    let mut per_element = stops.count();
+    let mut sheet_inherits = 0;
+    for css in sheets.filter_map(|node| node.text()) {
+        per_element = per_element.saturating_add(sheet_cost(css, cost.depth));
+        sheet_inherits += css.matches("inherit").count();
+    }
+    let lookups = (1 + attributes) * cost.depth;
+    per_element = per_element.saturating_add(lookups.saturating_mul(1 + inherits + sheet_inherits));
+    if cost.elements.saturating_mul(per_element) > MAX_WORK {
+        return Err(SvgError::TooComplex { what: "too many elements times style rules" });
+    }
+    Ok(())
+}
+
+fn inherit_count(node: Node) -> usize {
+    node.attributes().map(|attribute| attribute.value().matches("inherit").count()).sum()
+}
+
+/// Steps of matching and applying a style sheet for one element at `depth`.
+fn sheet_cost(css: &str, depth: usize) -> usize {
+    // A selector of n parts joined by blanks is tried against every chain of n - 1 ancestors.
+    let matching = |rule: &simplecss::Rule| {
+        let parts = rule.selector.to_string().split_ascii_whitespace().count();
+        depth.saturating_pow(parts.saturating_sub(1) as u32)
+    };
+    let sheet = simplecss::StyleSheet::parse(css);
+    sheet.rules.iter().fold(0, |cost, rule| cost.saturating_add(matching(rule)).saturating_add(rule.declarations.len()))
+}
