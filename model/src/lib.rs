@@ -6,18 +6,23 @@
 //! The way of a drawing: [`drawing`] decodes it, [`preprocess`] makes it what the network saw in
 //! training, [`encoder`] embeds it, [`codebook`] fuses photos, [`distance`] compares.
 
+#![deny(unsafe_code)]
+
 pub mod codebook;
 mod container;
 pub mod decode;
 pub mod digest;
 pub mod distance;
 pub mod drawing;
+pub mod encoder;
 mod ink;
 pub mod limits;
+pub mod manifest;
 pub mod onnx;
 pub mod preprocess;
 mod raster;
 pub mod resize;
+pub mod runtime;
 pub mod strokes;
 pub mod svg;
 mod svg_guard;
