@@ -13,13 +13,11 @@ mod train;
 pub use train::CodebookOptions;
 
 use crate::digest::{self, Sha256Digest};
+use crate::manifest::MAX_DIMENSION;
 use linfa_clustering::KMeansError;
 use ndarray::{Array3, ArrayView3};
 use std::iter;
 use thiserror::Error;
-
-/// The longest embedding that a codebook is made for; as long as pgvector's longest.
-pub const MAX_DIMENSION: usize = 16_000;
 
 /// The most prototypes of a subspace: a code numbers them in 16 bits.
 pub const MAX_PROTOTYPES: usize = 1 << 16;
@@ -55,26 +53,14 @@ pub enum CodebookError {
     #[error("code has {actual} elements, codebook has {expected} subspaces")]
     CodeLength { actual: usize, expected: usize },
     /// A code names a prototype that does not exist.
-    #[error(
-        "code {code} of subspace {subspace} is out of range, codebook has {prototypes} prototypes"
-    )]
-    Code {
-        subspace: usize,
-        code: u16,
-        prototypes: usize,
-    },
+    #[error("code {code} of subspace {subspace} is out of range, codebook has {prototypes} prototypes")]
+    Code { subspace: usize, code: u16, prototypes: usize },
     /// Fewer samples than prototypes.
     #[error("{samples} samples are too few for {prototypes} prototypes")]
     TooFewSamples { samples: usize, prototypes: usize },
     /// Too many samples are the same in a subspace; `distinct` prototypes would do.
-    #[error(
-        "{distinct} distinct samples in subspace {subspace} are too few for {prototypes} prototypes"
-    )]
-    TooFewDistinct {
-        subspace: usize,
-        distinct: usize,
-        prototypes: usize,
-    },
+    #[error("{distinct} distinct samples in subspace {subspace} are too few for {prototypes} prototypes")]
+    TooFewDistinct { subspace: usize, distinct: usize, prototypes: usize },
     /// An option of the training is not positive.
     #[error("option \"{option}\" must be positive")]
     NotPositive { option: &'static str },
@@ -120,11 +106,7 @@ impl Codebook {
         check_values(centroids.iter())?;
         // SQL's numbers know no -0.0; without it, a codebook that went through SQL keeps its digest.
         let centroids = centroids.as_standard_layout().mapv(|value| value + 0.0);
-        Ok(Self {
-            centroids,
-            weight: weight + 0.0,
-            model,
-        })
+        Ok(Self { centroids, weight: weight + 0.0, model })
     }
 
     /// The number of subspaces, `m`.
@@ -183,16 +165,12 @@ impl Codebook {
     pub fn encode(&self, embedding: &[f32]) -> Result<Vec<u16>, CodebookError> {
         self.check_embedding(embedding)?;
         let subvectors = embedding.chunks_exact(self.width()).enumerate();
-        Ok(subvectors
-            .map(|(subspace, subvector)| self.nearest(subspace, subvector))
-            .collect())
+        Ok(subvectors.map(|(subspace, subvector)| self.nearest(subspace, subvector)).collect())
     }
 
     fn nearest(&self, subspace: usize, subvector: &[f32]) -> u16 {
         let mut best = (f32::INFINITY, 0);
-        for (code, prototype) in
-            (0..=u16::MAX).zip(self.subspace(subspace).chunks_exact(self.width()))
-        {
+        for (code, prototype) in (0..=u16::MAX).zip(self.subspace(subspace).chunks_exact(self.width())) {
             let distance = l2_squared(subvector, prototype);
             if distance < best.0 {
                 best = (distance, code);
@@ -209,25 +187,13 @@ impl Codebook {
     /// [`CodebookError::CodeLength`] if `code.len() != m`, [`CodebookError::Code`] if there is no such prototype.
     pub fn decode(&self, code: &[u16]) -> Result<Vec<f32>, CodebookError> {
         if code.len() != self.subspaces() {
-            return Err(CodebookError::CodeLength {
-                actual: code.len(),
-                expected: self.subspaces(),
-            });
+            return Err(CodebookError::CodeLength { actual: code.len(), expected: self.subspaces() });
         }
         let prototypes = self.prototypes();
-        if let Some((subspace, &code)) =
-            iter::zip(0.., code).find(|&(_, &code)| usize::from(code) >= prototypes)
-        {
-            return Err(CodebookError::Code {
-                subspace,
-                code,
-                prototypes,
-            });
+        if let Some((subspace, &code)) = iter::zip(0.., code).find(|&(_, &code)| usize::from(code) >= prototypes) {
+            return Err(CodebookError::Code { subspace, code, prototypes });
         }
-        Ok(iter::zip(0.., code)
-            .flat_map(|(subspace, &code)| self.prototype(subspace, code))
-            .copied()
-            .collect())
+        Ok(iter::zip(0.., code).flat_map(|(subspace, &code)| self.prototype(subspace, code)).copied().collect())
     }
 
     /// Draws a photo's embedding towards its prototypes: `weight · embedding + (1 − weight) · prototypes`.
@@ -252,9 +218,7 @@ impl Codebook {
     pub fn digest(&self) -> Sha256Digest {
         let sizes = [self.subspaces(), self.prototypes(), self.dimension()];
         let header = iter::once(self.model).chain(sizes.map(|size| size as u32));
-        let floats = iter::once(&self.weight)
-            .chain(&self.centroids)
-            .map(|value| value.to_bits());
+        let floats = iter::once(&self.weight).chain(&self.centroids).map(|value| value.to_bits());
         let bytes: Vec<u8> = header.chain(floats).flat_map(u32::to_le_bytes).collect();
         digest::sha256([b"pg_sketch codebook 1".as_slice(), &bytes])
     }
@@ -266,34 +230,21 @@ impl Codebook {
 
     fn check_embedding(&self, embedding: &[f32]) -> Result<(), CodebookError> {
         if embedding.len() != self.dimension() {
-            return Err(CodebookError::Dimension {
-                actual: embedding.len(),
-                expected: self.dimension(),
-            });
+            return Err(CodebookError::Dimension { actual: embedding.len(), expected: self.dimension() });
         }
         check_values(embedding)
     }
 }
 
 fn check_sizes(subspaces: usize, prototypes: usize, dimension: usize) -> Result<(), CodebookError> {
-    if !(1..=MAX_DIMENSION).contains(&dimension)
-        || !dimension
-            .checked_rem(subspaces)
-            .is_some_and(|rest| rest == 0)
-    {
-        return Err(CodebookError::Subspaces {
-            dimension,
-            subspaces,
-        });
+    if !(1..=MAX_DIMENSION).contains(&dimension) || dimension.checked_rem(subspaces) != Some(0) {
+        return Err(CodebookError::Subspaces { dimension, subspaces });
     }
     if !(1..=MAX_PROTOTYPES).contains(&prototypes) {
         return Err(CodebookError::Prototypes { prototypes });
     }
     if prototypes * dimension > MAX_VALUES {
-        return Err(CodebookError::TooLarge {
-            prototypes,
-            dimension,
-        });
+        return Err(CodebookError::TooLarge { prototypes, dimension });
     }
     Ok(())
 }
@@ -306,7 +257,7 @@ fn check_weight(weight: f32) -> Result<(), CodebookError> {
 }
 
 fn check_values<'a>(values: impl IntoIterator<Item = &'a f32>) -> Result<(), CodebookError> {
-    match iter::zip(0.., values).find(|(_, value)| !(value.abs() <= MAX_VALUE)) {
+    match iter::zip(0.., values).find(|(_, value)| !(-MAX_VALUE..=MAX_VALUE).contains(*value)) {
         Some((position, &value)) => Err(CodebookError::Value { position, value }),
         None => Ok(()),
     }

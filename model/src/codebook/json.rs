@@ -50,28 +50,16 @@ impl Codebook {
     /// [`CodebookError::Json`] for a text of another form, [`CodebookError::Format`] for another version's,
     /// [`CodebookError::ValueCount`] if sizes and values do not fit, and as [`Codebook::new`].
     pub fn from_json(text: &str) -> Result<Self, CodebookError> {
-        let file: File = serde_json::from_str(text)
-            .map_err(|error| other_format(text).unwrap_or(error.into()))?;
+        let file: File = serde_json::from_str(text).map_err(|error| other_format(text).unwrap_or(error.into()))?;
         if file.format != FORMAT {
-            return Err(CodebookError::Format {
-                format: file.format,
-                expected: FORMAT,
-            });
+            return Err(CodebookError::Format { format: file.format, expected: FORMAT });
         }
         check_sizes(file.subspaces, file.prototypes, file.dimension)?;
         check_weight(file.weight)?;
-        let shape = (
-            file.subspaces,
-            file.prototypes,
-            file.dimension / file.subspaces,
-        );
+        let shape = (file.subspaces, file.prototypes, file.dimension / file.subspaces);
         let actual = file.centroids.len();
-        let centroids = Array3::from_shape_vec(shape, file.centroids).map_err(|_| {
-            CodebookError::ValueCount {
-                actual,
-                expected: file.prototypes * file.dimension,
-            }
-        })?;
+        let centroids = Array3::from_shape_vec(shape, file.centroids)
+            .map_err(|_| CodebookError::ValueCount { actual, expected: file.prototypes * file.dimension })?;
         Self::new(centroids, file.weight, file.model)
     }
 }
@@ -79,8 +67,5 @@ impl Codebook {
 /// Tells whether a text that could not be read is of another version.
 fn other_format(text: &str) -> Option<CodebookError> {
     let Version { format } = serde_json::from_str(text).ok()?;
-    (format != FORMAT).then_some(CodebookError::Format {
-        format,
-        expected: FORMAT,
-    })
+    (format != FORMAT).then_some(CodebookError::Format { format, expected: FORMAT })
 }

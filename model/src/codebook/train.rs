@@ -33,15 +33,7 @@ pub struct CodebookOptions {
 impl Default for CodebookOptions {
     /// The paper's weight and subspaces; as many prototypes as a small gallery has classes.
     fn default() -> Self {
-        Self {
-            subspaces: 2,
-            prototypes: 64,
-            weight: 0.2,
-            seed: 0,
-            tolerance: 1e-4,
-            max_iterations: 100,
-            runs: 1,
-        }
+        Self { subspaces: 2, prototypes: 64, weight: 0.2, seed: 0, tolerance: 1e-4, max_iterations: 100, runs: 1 }
     }
 }
 
@@ -56,11 +48,7 @@ struct Run {
 
 impl Codebook {
     /// Trains a codebook, as [`Codebook::train_with`], without a way to stop it.
-    pub fn train(
-        samples: ArrayView2<f32>,
-        model: u32,
-        options: &CodebookOptions,
-    ) -> Result<Self, CodebookError> {
+    pub fn train(samples: ArrayView2<f32>, model: u32, options: &CodebookOptions) -> Result<Self, CodebookError> {
         Self::train_with(samples, model, options, &mut || ControlFlow::Continue(()))
     }
 
@@ -89,12 +77,9 @@ impl Codebook {
         let (subspaces, prototypes) = (options.subspaces, options.prototypes);
         check_options(options, dimension)?;
         if n < prototypes {
-            return Err(CodebookError::TooFewSamples {
-                samples: n,
-                prototypes,
-            });
+            return Err(CodebookError::TooFewSamples { samples: n, prototypes });
         }
-        check_values(&samples)?;
+        check_values(samples)?;
         keep_to_this_thread();
 
         let width = dimension / subspaces;
@@ -102,10 +87,7 @@ impl Codebook {
         let mut centroids = Array3::zeros((subspaces, prototypes, width));
         for subspace in 0..subspaces {
             let channels = subspace * width..(subspace + 1) * width;
-            let subvectors = samples
-                .slice(s![.., channels])
-                .as_standard_layout()
-                .into_owned();
+            let subvectors = samples.slice(s![.., channels]).as_standard_layout().into_owned();
             let best = best_run(subspace, subvectors, options, &mut rng, check)?;
             centroids.index_axis_mut(Axis(0), subspace).assign(&best);
         }
@@ -131,10 +113,7 @@ fn check_options(options: &CodebookOptions, dimension: usize) -> Result<(), Code
 /// start threads for it: see [`Codebook::train_with`].
 fn keep_to_this_thread() {
     if rayon::current_thread_index().is_none() {
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(1)
-            .use_current_thread()
-            .build();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
         // A thread cannot leave its pool, so neither may the pool end.
         std::mem::forget(pool);
     }
@@ -157,8 +136,7 @@ fn best_run(
             best = Some(run);
         }
     }
-    best.map(|run| run.centroids)
-        .ok_or(CodebookError::NotPositive { option: "runs" })
+    best.map(|run| run.centroids).ok_or(CodebookError::NotPositive { option: "runs" })
 }
 
 /// Picks samples to start from by k-means++: each with a chance that grows with its squared distance to those picked.
@@ -180,11 +158,7 @@ fn seed_prototypes(
             *distance = distance.min(FixedOrder.rdistance(sample, last));
         }
         let pick = draw(&distances, rng);
-        picks.push(pick.ok_or(CodebookError::TooFewDistinct {
-            subspace,
-            distinct: picks.len(),
-            prototypes,
-        })?);
+        picks.push(pick.ok_or(CodebookError::TooFewDistinct { subspace, distinct: picks.len(), prototypes })?);
     }
     Ok(samples.select(Axis(0), &picks))
 }
@@ -194,11 +168,7 @@ fn draw(weights: &[f32], rng: &mut Xoshiro256Plus) -> Option<usize> {
     let total: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
     let mut left = rng.r#gen::<f64>() * total;
     let mut drawn = None;
-    for (index, &weight) in weights
-        .iter()
-        .enumerate()
-        .filter(|&(_, &weight)| weight > 0.0)
-    {
+    for (index, &weight) in weights.iter().enumerate().filter(|&(_, &weight)| weight > 0.0) {
         drawn = Some(index);
         left -= f64::from(weight);
         if left < 0.0 {
