@@ -5,8 +5,8 @@ use half::f16;
 use super::OnnxError;
 use super::messages::tensor_shape_proto::{Dimension, dimension};
 use super::messages::{
-    AttributeProto, AttributeType, DataType, NodeProto, TensorProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, type_proto,
+    AttributeProto, AttributeType, DataType, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    type_proto,
 };
 
 /// Most values that a tensor may have: 2 GiB of f32, the most that one protobuf message can carry.
@@ -22,12 +22,7 @@ pub enum Size<'a> {
 }
 
 /// A node named after its first output.
-pub fn node(
-    operator: &str,
-    inputs: &[&str],
-    outputs: &[&str],
-    attributes: Vec<AttributeProto>,
-) -> NodeProto {
+pub fn node(operator: &str, inputs: &[&str], outputs: &[&str], attributes: Vec<AttributeProto>) -> NodeProto {
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
     NodeProto {
         name: outputs.first().map(|&output| output.to_owned()),
@@ -41,34 +36,21 @@ pub fn node(
 
 /// An integer attribute.
 pub fn attribute_int(name: &str, value: i64) -> AttributeProto {
-    AttributeProto {
-        i: Some(value),
-        ..attribute(name, AttributeType::Int)
-    }
+    AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) }
 }
 
 /// An attribute that is a list of integers.
 pub fn attribute_ints(name: &str, values: &[i64]) -> AttributeProto {
-    AttributeProto {
-        ints: values.to_vec(),
-        ..attribute(name, AttributeType::Ints)
-    }
+    AttributeProto { ints: values.to_vec(), ..attribute(name, AttributeType::Ints) }
 }
 
 /// A floating-point attribute.
 pub fn attribute_float(name: &str, value: f32) -> AttributeProto {
-    AttributeProto {
-        f: Some(value),
-        ..attribute(name, AttributeType::Float)
-    }
+    AttributeProto { f: Some(value), ..attribute(name, AttributeType::Float) }
 }
 
 fn attribute(name: &str, r#type: AttributeType) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(r#type as i32),
-        ..AttributeProto::default()
-    }
+    AttributeProto { name: Some(name.to_owned()), r#type: Some(r#type as i32), ..AttributeProto::default() }
 }
 
 /// Name, type and shape of an input or output.
@@ -83,16 +65,10 @@ pub fn value_info(name: &str, data_type: DataType, shape: &[Size<'_>]) -> ValueI
             denotation: None,
         })
         .collect();
-    let tensor = type_proto::Tensor {
-        elem_type: Some(data_type as i32),
-        shape: Some(TensorShapeProto { dim }),
-    };
+    let tensor = type_proto::Tensor { elem_type: Some(data_type as i32), shape: Some(TensorShapeProto { dim }) };
     ValueInfoProto {
         name: Some(name.to_owned()),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            denotation: None,
-        }),
+        r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), denotation: None }),
         ..ValueInfoProto::default()
     }
 }
@@ -102,11 +78,18 @@ pub fn value_info(name: &str, data_type: DataType, shape: &[Size<'_>]) -> ValueI
 /// # Errors
 /// [`OnnxError::Length`] if `shape` does not hold as many numbers as `values`.
 pub fn tensor_f32(name: &str, shape: &[usize], values: &[f32]) -> Result<TensorProto, OnnxError> {
-    let raw = values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect();
+    let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     tensor(name, shape, values.len(), DataType::Float, raw)
+}
+
+/// A single number: a tensor without dimensions.
+pub fn scalar_f32(name: &str, value: f32) -> TensorProto {
+    TensorProto {
+        name: Some(name.to_owned()),
+        data_type: Some(DataType::Float as i32),
+        raw_data: Some(value.to_le_bytes().to_vec()),
+        ..TensorProto::default()
+    }
 }
 
 /// A tensor of half-precision numbers, each the one nearest to the given (ties to even, too large to infinity).
@@ -114,10 +97,7 @@ pub fn tensor_f32(name: &str, shape: &[usize], values: &[f32]) -> Result<TensorP
 /// # Errors
 /// [`OnnxError::Length`] if `shape` does not hold as many numbers as `values`.
 pub fn tensor_f16(name: &str, shape: &[usize], values: &[f32]) -> Result<TensorProto, OnnxError> {
-    let raw = values
-        .iter()
-        .flat_map(|&value| f16::from_f32(value).to_le_bytes())
-        .collect();
+    let raw = values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect();
     tensor(name, shape, values.len(), DataType::Float16, raw)
 }
 
@@ -126,10 +106,7 @@ pub fn tensor_f16(name: &str, shape: &[usize], values: &[f32]) -> Result<TensorP
 /// # Errors
 /// [`OnnxError::Length`] if `shape` does not hold as many numbers as `values`.
 pub fn tensor_i64(name: &str, shape: &[usize], values: &[i64]) -> Result<TensorProto, OnnxError> {
-    let raw = values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect();
+    let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     tensor(name, shape, values.len(), DataType::Int64, raw)
 }
 
@@ -142,11 +119,7 @@ fn tensor(
 ) -> Result<TensorProto, OnnxError> {
     let expected = shape.iter().product();
     if found != expected {
-        return Err(OnnxError::Length {
-            tensor: name.to_owned(),
-            found,
-            expected,
-        });
+        return Err(OnnxError::Length { tensor: name.to_owned(), found, expected });
     }
     Ok(TensorProto {
         name: Some(name.to_owned()),
@@ -162,23 +135,11 @@ fn tensor(
 /// # Errors
 /// [`OnnxError::Shape`] if a size is negative or there are more than 2^29 values.
 pub fn tensor_shape(tensor: &TensorProto) -> Result<Vec<usize>, OnnxError> {
-    let refused = || OnnxError::Shape {
-        tensor: tensor.name().to_owned(),
-    };
-    let shape: Vec<usize> = tensor
-        .dims
-        .iter()
-        .map(|&size| usize::try_from(size).map_err(|_| refused()))
-        .collect::<Result<_, _>>()?;
-    let values = shape
-        .iter()
-        .try_fold(1usize, |product, &size| product.checked_mul(size))
-        .ok_or_else(refused)?;
-    if values > MOST_VALUES {
-        Err(refused())
-    } else {
-        Ok(shape)
-    }
+    let refused = || OnnxError::Shape { tensor: tensor.name().to_owned() };
+    let shape: Vec<usize> =
+        tensor.dims.iter().map(|&size| usize::try_from(size).map_err(|_| refused())).collect::<Result<_, _>>()?;
+    let values = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size)).ok_or_else(refused)?;
+    if values > MOST_VALUES { Err(refused()) } else { Ok(shape) }
 }
 
 /// The numbers of a single- or half-precision tensor, wherever the message keeps them.
@@ -188,37 +149,19 @@ pub fn tensor_shape(tensor: &TensorProto) -> Result<Vec<usize>, OnnxError> {
 /// says, [`OnnxError::Shape`] as [`tensor_shape`].
 pub fn tensor_values(tensor: &TensorProto) -> Result<Vec<f32>, OnnxError> {
     let values: Vec<f32> = match (tensor.data_type(), &tensor.raw_data) {
-        (1, Some(raw)) => raw
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect(),
+        (1, Some(raw)) => raw.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
         (1, None) => tensor.float_data.clone(),
-        (10, Some(raw)) => raw
-            .chunks_exact(2)
-            .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
-            .collect(),
+        (10, Some(raw)) => raw.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
         // Half-precision numbers outside raw_data are bit patterns, one in each int32.
-        (10, None) => tensor
-            .int32_data
-            .iter()
-            .map(|&bits| f16::from_bits(bits as u16).to_f32())
-            .collect(),
+        (10, None) => tensor.int32_data.iter().map(|&bits| f16::from_bits(bits as u16).to_f32()).collect(),
         (data_type, _) => {
             let tensor = tensor.name().to_owned();
-            return Err(OnnxError::DataType {
-                tensor,
-                data_type,
-                expected: "FLOAT (1) or FLOAT16 (10)",
-            });
+            return Err(OnnxError::DataType { tensor, data_type, expected: "FLOAT (1) or FLOAT16 (10)" });
         }
     };
     let expected = tensor_shape(tensor)?.iter().product();
     if values.len() != expected {
-        return Err(OnnxError::Length {
-            tensor: tensor.name().to_owned(),
-            found: values.len(),
-            expected,
-        });
+        return Err(OnnxError::Length { tensor: tensor.name().to_owned(), found: values.len(), expected });
     }
     Ok(values)
 }

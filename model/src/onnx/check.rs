@@ -18,16 +18,11 @@ const DOMAINS: [&str; 3] = ["", "ai.onnx", "ai.onnx.ml"];
 /// [`OnnxError::NoGraph`], [`OnnxError::ExternalData`], [`OnnxError::OperatorDomain`], [`OnnxError::LocalFunction`].
 pub fn check_self_contained(model: &ModelProto) -> Result<(), OnnxError> {
     if let Some(function) = model.functions.first() {
-        return Err(OnnxError::LocalFunction {
-            function: function.name().to_owned(),
-        });
+        return Err(OnnxError::LocalFunction { function: function.name().to_owned() });
     }
     check_graph(model.graph.as_ref().ok_or(OnnxError::NoGraph)?)?;
     for info in &model.training_info {
-        info.initialization
-            .iter()
-            .chain(&info.algorithm)
-            .try_for_each(check_graph)?;
+        info.initialization.iter().chain(&info.algorithm).try_for_each(check_graph)?;
     }
     Ok(())
 }
@@ -50,29 +45,13 @@ fn check_node(node: &NodeProto) -> Result<(), OnnxError> {
 }
 
 fn check_attribute(attribute: &AttributeProto) -> Result<(), OnnxError> {
-    attribute
-        .t
-        .iter()
-        .chain(&attribute.tensors)
-        .try_for_each(check_tensor)?;
-    attribute
-        .sparse_tensor
-        .iter()
-        .chain(&attribute.sparse_tensors)
-        .try_for_each(check_sparse)?;
-    attribute
-        .g
-        .iter()
-        .chain(&attribute.graphs)
-        .try_for_each(check_graph)
+    attribute.t.iter().chain(&attribute.tensors).try_for_each(check_tensor)?;
+    attribute.sparse_tensor.iter().chain(&attribute.sparse_tensors).try_for_each(check_sparse)?;
+    attribute.g.iter().chain(&attribute.graphs).try_for_each(check_graph)
 }
 
 fn check_sparse(sparse: &SparseTensorProto) -> Result<(), OnnxError> {
-    sparse
-        .values
-        .iter()
-        .chain(&sparse.indices)
-        .try_for_each(check_tensor)
+    sparse.values.iter().chain(&sparse.indices).try_for_each(check_tensor)
 }
 
 fn check_tensor(tensor: &TensorProto) -> Result<(), OnnxError> {
@@ -81,9 +60,7 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), OnnxError> {
     if inside && tensor.external_data.is_empty() {
         return Ok(());
     }
-    Err(OnnxError::ExternalData {
-        tensor: tensor.name().to_owned(),
-    })
+    Err(OnnxError::ExternalData { tensor: tensor.name().to_owned() })
 }
 
 /// The node's name, or its first output where an exporter left the name empty.

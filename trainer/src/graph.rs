@@ -1,0 +1,125 @@
+//! A graph under construction: nodes in order, and weights in the precision asked for.
+
+use sketch_model::onnx::OnnxError;
+use sketch_model::onnx::build::{attribute_int, attribute_ints, node, scalar_f32, tensor_f16, tensor_f32, tensor_i64};
+use sketch_model::onnx::messages::{AttributeProto, DataType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
+use sketch_model::onnx::messages::{TensorProto, ValueInfoProto};
+
+/// Operator set of the graphs that are built here; ONNX Runtime has known it since 1.12.
+const OPSET: i64 = 17;
+/// File format that goes with operator set 17.
+const IR_VERSION: i64 = 8;
+
+/// How weights are stored; all arithmetic is in single precision either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Precision {
+    /// Half the size; ONNX Runtime widens the weights once, when it loads the graph.
+    #[default]
+    Fp16,
+    Fp32,
+}
+
+/// A convolution: what of it is not in its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Convolution {
+    pub kernel: usize,
+    pub stride: usize,
+    pub groups: usize,
+    /// Zeros before the first row and column.
+    pub pad_begin: usize,
+    /// Zeros after the last row and column.
+    pub pad_end: usize,
+}
+
+/// Collects nodes and weights.
+pub struct GraphBuilder {
+    precision: Precision,
+    nodes: Vec<NodeProto>,
+    initializers: Vec<TensorProto>,
+}
+
+impl GraphBuilder {
+    pub fn new(precision: Precision) -> Self {
+        Self { precision, nodes: Vec::new(), initializers: Vec::new() }
+    }
+
+    /// Adds a node and returns the name of its only output.
+    pub fn node(&mut self, operator: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) -> String {
+        self.nodes.push(node(operator, inputs, &[output], attributes));
+        output.to_owned()
+    }
+
+    /// Adds weights in the builder's precision and returns the name under which nodes find them.
+    ///
+    /// # Errors
+    /// [`OnnxError::Length`] if `values` are not as many as `shape` says.
+    pub fn weight(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<String, OnnxError> {
+        match self.precision {
+            Precision::Fp32 => self.constant(name, shape, values),
+            Precision::Fp16 => {
+                let stored = format!("{name}.half");
+                self.initializers.push(tensor_f16(&stored, shape, values)?);
+                let to_float = attribute_int("to", DataType::Float as i64);
+                Ok(self.node("Cast", &[&stored], name, vec![to_float]))
+            }
+        }
+    }
+
+    /// Adds numbers that stay in single precision and returns their name.
+    ///
+    /// # Errors
+    /// [`OnnxError::Length`] if `values` are not as many as `shape` says.
+    pub fn constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<String, OnnxError> {
+        self.initializers.push(tensor_f32(name, shape, values)?);
+        Ok(name.to_owned())
+    }
+
+    /// Adds a number under `name` unless it is there already.
+    pub fn shared_constant(&mut self, name: &str, value: f32) {
+        if !self.initializers.iter().any(|tensor| tensor.name() == name) {
+            self.initializers.push(scalar_f32(name, value));
+        }
+    }
+
+    /// Adds a list of integers and returns its name.
+    ///
+    /// # Errors
+    /// None in practice: the shape is that of the list.
+    pub fn integers(&mut self, name: &str, values: &[i64]) -> Result<String, OnnxError> {
+        self.initializers.push(tensor_i64(name, &[values.len()], values)?);
+        Ok(name.to_owned())
+    }
+
+    /// Adds a convolution with bias and returns the name of its output.
+    pub fn convolution(&mut self, inputs: [&str; 3], output: &str, shape: &Convolution) -> String {
+        let (kernel, stride) = (shape.kernel as i64, shape.stride as i64);
+        let (begin, end) = (shape.pad_begin as i64, shape.pad_end as i64);
+        let attributes = vec![
+            attribute_int("group", shape.groups as i64),
+            attribute_ints("kernel_shape", &[kernel, kernel]),
+            attribute_ints("pads", &[begin, begin, end, end]),
+            attribute_ints("strides", &[stride, stride]),
+        ];
+        self.node("Conv", &inputs, output, attributes)
+    }
+
+    /// Ends the graph and wraps it as a model.
+    pub fn finish(self, name: &str, inputs: Vec<ValueInfoProto>, outputs: Vec<ValueInfoProto>) -> ModelProto {
+        let graph = GraphProto {
+            name: Some(name.to_owned()),
+            node: self.nodes,
+            initializer: self.initializers,
+            input: inputs,
+            output: outputs,
+            ..GraphProto::default()
+        };
+        ModelProto {
+            ir_version: Some(IR_VERSION),
+            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+            producer_name: Some(env!("CARGO_PKG_NAME").to_owned()),
+            producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+            graph: Some(graph),
+            ..ModelProto::default()
+        }
+    }
+}

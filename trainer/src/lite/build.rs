@@ -1,0 +1,166 @@
+//! The graph: trunk, features, classifier, embedding.
+
+use ndarray::Array2;
+use sketch_model::onnx::build::{Size, attribute_int, value_info};
+use sketch_model::onnx::messages::{DataType, ModelProto};
+
+use super::architecture::{Architecture, Block, STEM, same_convolution};
+use super::fold::{find, fold_normalisation};
+use super::{CLASSES, FEATURES, LiteError};
+use crate::graph::{Convolution, GraphBuilder, Precision};
+use crate::torch::StateDict;
+
+/// What turns features into an embedding: `normalise((features - means[domain]) · projection)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Head {
+    /// Shape `(2, 1280)`: the mean of the features of sketches, then of photos.
+    pub means: Array2<f32>,
+    /// Shape `(1280, d)`.
+    pub projection: Array2<f32>,
+}
+
+impl Head {
+    /// A head that keeps the first `dimension` features as they are: for a graph of which only features are wanted.
+    pub fn plain(dimension: usize) -> Self {
+        let projection = Array2::from_shape_fn((FEATURES, dimension), |(i, j)| if i == j { 1.0 } else { 0.0 });
+        Self { means: Array2::zeros((2, FEATURES)), projection }
+    }
+}
+
+/// Builds the graph of `architecture` with the weights in `state`.
+///
+/// Inputs: `image`, float32 `(n, 3, size, size)`; `domain`, int64 `(n,)`, 0 for a sketch and 1 for a photo.
+/// Outputs: `embedding`, float32 `(n, d)`, each row of unit length; `features` `(n, 1280)`; `logits` `(n, 1000)`.
+///
+/// # Errors
+/// [`LiteError::Missing`] and [`LiteError::Shape`] if `state` is not of that architecture,
+/// [`LiteError::Projection`] if the head is for features of another width.
+pub fn build_graph(
+    architecture: &Architecture,
+    state: &StateDict,
+    head: &Head,
+    precision: Precision,
+) -> Result<ModelProto, LiteError> {
+    if head.projection.nrows() != FEATURES {
+        return Err(LiteError::Projection { rows: head.projection.nrows() });
+    }
+    let mut net = Network { state, graph: GraphBuilder::new(precision) };
+    let map = net.trunk(architecture)?;
+    net.features(&map)?;
+    net.logits()?;
+    net.embedding(head)?;
+
+    let name = format!("efficientnet-{}", architecture.variant.name());
+    let (batch, size) = (Size::Named("n"), Size::Fixed(architecture.size));
+    let inputs = vec![
+        value_info("image", DataType::Float, &[batch, Size::Fixed(3), size, size]),
+        value_info("domain", DataType::Int64, &[batch]),
+    ];
+    let output = |name, width| value_info(name, DataType::Float, &[batch, Size::Fixed(width)]);
+    let outputs =
+        vec![output("embedding", head.projection.ncols()), output("features", FEATURES), output("logits", CLASSES)];
+    Ok(net.graph.finish(&name, inputs, outputs))
+}
+
+struct Network<'a> {
+    state: &'a StateDict,
+    graph: GraphBuilder,
+}
+
+impl Network<'_> {
+    /// All convolutions; returns the name of the last feature map.
+    fn trunk(&mut self, architecture: &Architecture) -> Result<String, LiteError> {
+        let stem = self.convolution(["_conv_stem", "_bn0", "stem"], "image", 3, STEM, &architecture.stem)?;
+        let mut map = self.relu6(&stem);
+        for (i, block) in architecture.blocks.iter().enumerate() {
+            map = self.block(i, block, &map)?;
+        }
+        let inputs = architecture.blocks.last().map_or(STEM, |block| block.outputs);
+        let top = self.pointwise(["_conv_head", "_bn1", "top"], &map, inputs, FEATURES)?;
+        Ok(self.relu6(&top))
+    }
+
+    fn block(&mut self, number: usize, block: &Block, input: &str) -> Result<String, LiteError> {
+        let theirs = |part: &str| format!("_blocks.{number}.{part}");
+        let ours = |part: &str| format!("block{number}.{part}");
+        let mut map = input.to_owned();
+        if block.hidden > block.inputs {
+            let names = [&*theirs("_expand_conv"), &*theirs("_bn0"), &*ours("expand")];
+            let expanded = self.pointwise(names, &map, block.inputs, block.hidden)?;
+            map = self.relu6(&expanded);
+        }
+        let names = [&*theirs("_depthwise_conv"), &*theirs("_bn1"), &*ours("depthwise")];
+        let filtered = self.convolution(names, &map, block.hidden, block.hidden, &block.depthwise)?;
+        map = self.relu6(&filtered);
+        let names = [&*theirs("_project_conv"), &*theirs("_bn2"), &*ours("project")];
+        map = self.pointwise(names, &map, block.hidden, block.outputs)?;
+        if block.has_skip() {
+            map = self.graph.node("Add", &[&map, input], &ours("sum"), vec![]);
+        }
+        Ok(map)
+    }
+
+    fn pointwise(&mut self, names: [&str; 3], input: &str, from: usize, to: usize) -> Result<String, LiteError> {
+        self.convolution(names, input, from, to, &same_convolution(1, 1, 1, 1))
+    }
+
+    /// A convolution with its normalisation; `names`: both in the state dict, and the name in the graph.
+    fn convolution(
+        &mut self,
+        [conv, norm, name]: [&str; 3],
+        input: &str,
+        from: usize,
+        to: usize,
+        shape: &Convolution,
+    ) -> Result<String, LiteError> {
+        let weights = [to, from / shape.groups, shape.kernel, shape.kernel];
+        let folded = fold_normalisation(self.state, conv, norm, &weights)?;
+        let weight = self.graph.weight(&format!("{name}.weight"), &weights, &folded.weight)?;
+        let bias = self.graph.weight(&format!("{name}.bias"), &[to], &folded.bias)?;
+        Ok(self.graph.convolution([input, &weight, &bias], name, shape))
+    }
+
+    fn relu6(&mut self, input: &str) -> String {
+        // The bounds are shared by all clips; the first makes them.
+        self.graph.shared_constant("zero", 0.0);
+        self.graph.shared_constant("six", 6.0);
+        self.graph.node("Clip", &[input, "zero", "six"], &format!("{input}.relu6"), vec![])
+    }
+
+    fn features(&mut self, map: &str) -> Result<(), LiteError> {
+        let pooled = self.graph.node("GlobalAveragePool", &[map], "pooled", vec![]);
+        self.graph.node("Flatten", &[&pooled], "features", vec![attribute_int("axis", 1)]);
+        Ok(())
+    }
+
+    fn logits(&mut self) -> Result<(), LiteError> {
+        let weight = find(self.state, "_fc.weight", &[CLASSES, FEATURES])?;
+        let bias = find(self.state, "_fc.bias", &[CLASSES])?;
+        let weight = self.graph.weight("classifier.weight", &[CLASSES, FEATURES], &weight.values)?;
+        let bias = self.graph.weight("classifier.bias", &[CLASSES], &bias.values)?;
+        self.graph.node("Gemm", &["features", &weight, &bias], "logits", vec![attribute_int("transB", 1)]);
+        Ok(())
+    }
+
+    fn embedding(&mut self, head: &Head) -> Result<(), LiteError> {
+        let graph = &mut self.graph;
+        let values = |array: &Array2<f32>| array.iter().copied().collect::<Vec<f32>>();
+        // Means stay in single precision: they are few, and what they leave is small beside them.
+        let means = graph.constant("means", &[2, FEATURES], &values(&head.means))?;
+        let shape = [FEATURES, head.projection.ncols()];
+        let projection = graph.weight("projection", &shape, &values(&head.projection))?;
+        graph.shared_constant("tiny", f32::MIN_POSITIVE);
+        graph.integers("last_axis", &[-1])?;
+
+        let mean = graph.node("Gather", &[&means, "domain"], "mean", vec![attribute_int("axis", 0)]);
+        let centred = graph.node("Sub", &["features", &mean], "centred", vec![]);
+        let projected = graph.node("MatMul", &[&centred, &projection], "projected", vec![]);
+        let squares = graph.node("Mul", &[&projected, &projected], "squares", vec![]);
+        let energy = graph.node("ReduceSum", &[&squares, "last_axis"], "energy", vec![attribute_int("keepdims", 1)]);
+        // An image whose features are exactly the mean has no direction: it becomes zero instead of NaN.
+        let energy = graph.node("Clip", &[&energy, "tiny"], "energy.clipped", vec![]);
+        let norm = graph.node("Sqrt", &[&energy], "norm", vec![]);
+        graph.node("Div", &[&projected, &norm], "embedding", vec![]);
+        Ok(())
+    }
+}
