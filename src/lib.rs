@@ -1,1 +1,41 @@
+//! pg_sketch: find photos by drawing what they show, inside PostgreSQL.
+//!
+//! This crate is all that knows Postgres; the network, the codebook and the distances are the crate `sketch-model`.
+//! The SQL is written by hand in `sql/`, one file for each group of objects; every function there names its
+//! `…_wrapper` here.
+//!
+//! | look in | for |
+//! | --- | --- |
+//! | [`embedding`] | the type `embedding`: its layout, text and binary forms, casts, distance |
+//! | [`embed`] | `sketch_embed`, `photo_embed`: bytes to embeddings, once per statement |
+//! | [`network`] | the networks that this backend has loaded, ONNX Runtime, counters |
+//! | [`catalog`] | `sketch.model`, `sketch.codebook`: which one is in use, what it holds |
+//! | [`load`] | `sketch_load_model`, `sketch_load_codebook` |
+//! | [`codebook`] | `sketch_fuse`, `sketch_build_codebook` |
+//! | [`gallery`] | the trigger that `sketch_enable` puts on a table of photos |
+//! | [`settings`] | every `pg_sketch.…` |
+//! | [`status`] | `sketch_status()` |
+//! | [`call`] | arguments and state of a call, below what pgrx offers |
+//! | [`error`] | each error's SQLSTATE, DETAIL and HINT |
+
+mod call;
+mod catalog;
+mod codebook;
+mod embed;
+mod embedding;
+mod error;
+mod gallery;
+mod load;
+mod network;
+mod settings;
+mod status;
+
+use pgrx::prelude::*;
+
 pgrx::pg_module_magic!();
+
+/// Runs when the library is loaded, maybe in the postmaster: it starts no thread and opens no file.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::define();
+}

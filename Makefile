@@ -1,0 +1,78 @@
+# pg_sketch. "make demo" and "make test" work on a fresh Debian 12 with Rust, git and make; "make help" lists the rest.
+.DELETE_ON_ERROR:
+.PHONY: help setup build install demo demo-url demo-stop psql check test test-all eval bench-embed bench-scan clean
+
+PG ?= 15
+PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG)/bin/pg_config) $(shell command -v pg_config))
+VERSION := 0.1.0
+ONNXRUNTIME_VERSION := 1.28.0
+
+BUILD := .build
+ONNXRUNTIME := $(CURDIR)/$(BUILD)/onnxruntime/libonnxruntime.so
+TRAINER := target/release/sketch-trainer
+SQL := sql/embedding.sql sql/catalog.sql sql/embed.sql sql/gallery.sql
+DEMO_DIR ?= /var/tmp/pg_sketch-demo-$(firstword $(shell echo "$(CURDIR)" | cksum))
+DATA ?= ../shared/data
+
+export PG_CONFIG
+export PGRX_PG_CONFIG_PATH = $(PG_CONFIG)
+export ONNXRUNTIME_LIB = $(ONNXRUNTIME)
+CARGO := cargo
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts "$$(printf '\t')"
+
+# What a fresh Debian 12 lacks: a server to run, its headers, libclang for pgrx, and the ONNX Runtime library.
+PACKAGES := postgresql-$(PG) postgresql-server-dev-$(PG) libclang-14-dev gcc libc6-dev python3-pip
+
+setup: $(ONNXRUNTIME) ## install what is missing: PostgreSQL and its headers, libclang, ONNX Runtime
+
+$(BUILD)/packages:
+	@if [ "$(origin PG_CONFIG)" = file ] && ! dpkg -s $(PACKAGES) >/dev/null 2>&1; then \
+	    echo "installing $(PACKAGES)"; \
+	    [ "$$(id -u)" = 0 ] || { echo "make setup needs root to install packages" >&2; exit 1; }; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PACKAGES) >/dev/null; \
+	fi
+	@mkdir -p $(@D) && touch $@
+
+# Releases from 1.30 on carry telemetry that is on by default.
+$(ONNXRUNTIME): | $(BUILD)/packages
+	@echo "fetching ONNX Runtime $(ONNXRUNTIME_VERSION)"
+	@mkdir -p $(@D)
+	@python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 \
+	    --platform manylinux_2_28_$$(uname -m) --dest $(@D) onnxruntime==$(ONNXRUNTIME_VERSION)
+	@python3 -m zipfile -e $(@D)/onnxruntime-*.whl $(@D)/wheel
+	@mv $(@D)/wheel/onnxruntime/capi/libonnxruntime.so.* $@ && mv $(@D)/wheel/onnxruntime/LICENSE $(@D)/
+	@rm -r $(@D)/wheel $(@D)/onnxruntime-*.whl
+
+build: setup ## compile the extension and the trainer
+	$(CARGO) build --release --no-default-features --features pg$(PG) --workspace
+
+# The SQL is written by hand, so that three plain copies do what cargo-pgrx would.
+install: build ## copy the extension, its network and ONNX Runtime into PostgreSQL
+	@set -e; lib=$(DESTDIR)$$($(PG_CONFIG) --pkglibdir) share=$(DESTDIR)$$($(PG_CONFIG) --sharedir); \
+	install -d $$lib/pg_sketch $$share/extension $$share/pg_sketch; \
+	install -m 755 target/release/libpg_sketch.so $$lib/pg_sketch.so.new && mv $$lib/pg_sketch.so.new $$lib/pg_sketch.so; \
+	cmp -s $(ONNXRUNTIME) $$lib/pg_sketch/libonnxruntime.so || install -m 755 $(ONNXRUNTIME) $$lib/pg_sketch/; \
+	install -m 644 pg_sketch.control $$share/extension/; \
+	cat $(SQL) > $$share/extension/pg_sketch--$(VERSION).sql; \
+	install -m 644 model/weights/lite0.onnx model/weights/lite0.json $$share/pg_sketch/; \
+	echo "installed pg_sketch $(VERSION) for $$($(PG_CONFIG) --version)"
+
+test: check test-rust test-sql ## every fast test: format, lints, docs, Rust, SQL
+
+check: setup ## format, lints and docs, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets --no-default-features --features pg$(PG) -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --release --workspace --no-deps --document-private-items \
+	    --no-default-features --features pg$(PG)
+
+.PHONY: test-rust test-sql
+test-rust: setup ## unit, property and golden tests of the crates without Postgres
+	$(CARGO) test --release -p sketch-model -p sketch-trainer
+
+test-sql: install ## pg_regress and system tests in a private server
+	tests/run.sh
+
+clean: ## remove what was built
+	rm -rf target $(BUILD)

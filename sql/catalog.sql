@@ -1,0 +1,93 @@
+-- What the database keeps: networks and codebooks. Rows are never changed in place; a new version is a new row.
+
+CREATE SCHEMA sketch;
+COMMENT ON SCHEMA sketch IS 'networks and codebooks of pg_sketch';
+GRANT USAGE ON SCHEMA sketch TO PUBLIC;
+
+CREATE TABLE sketch.model (
+    model_id   bigint PRIMARY KEY CHECK (model_id BETWEEN 1 AND 4294967295),
+    name       text NOT NULL,
+    sha256     bytea NOT NULL UNIQUE CHECK (octet_length(sha256) = 32),
+    onnx       bytea NOT NULL,
+    manifest   jsonb NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+ALTER TABLE sketch.model ALTER onnx SET STORAGE EXTERNAL;
+COMMENT ON TABLE sketch.model IS 'networks; of several with one name the newest is in use';
+COMMENT ON COLUMN sketch.model.model_id IS 'first four bytes of sha256; the tag that embeddings carry';
+COMMENT ON COLUMN sketch.model.sha256 IS 'digest of graph and manifest';
+COMMENT ON COLUMN sketch.model.onnx IS 'the graph';
+COMMENT ON COLUMN sketch.model.manifest IS 'what the graph expects and returns, and how images are prepared for it';
+
+CREATE TABLE sketch.codebook (
+    codebook_id bigint PRIMARY KEY CHECK (codebook_id BETWEEN 1 AND 4294967295),
+    name        text NOT NULL,
+    model_id    bigint NOT NULL REFERENCES sketch.model,
+    dimension   integer NOT NULL,
+    subspaces   integer NOT NULL,
+    prototypes  integer NOT NULL,
+    weight      real NOT NULL CHECK (weight BETWEEN 0 AND 1),
+    sha256      bytea NOT NULL UNIQUE CHECK (octet_length(sha256) = 32),
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX ON sketch.codebook (name);
+COMMENT ON TABLE sketch.codebook IS 'codebooks; of several with one name the newest is in use';
+COMMENT ON COLUMN sketch.codebook.codebook_id IS 'first four bytes of sha256; the tag that fused embeddings carry';
+COMMENT ON COLUMN sketch.codebook.weight IS 'fused embedding = weight * embedding + (1 - weight) * prototypes';
+
+CREATE TABLE sketch.prototype (
+    codebook_id bigint NOT NULL REFERENCES sketch.codebook ON DELETE CASCADE,
+    subspace    integer NOT NULL,
+    prototype   integer NOT NULL,
+    centroid    real[] NOT NULL,
+    PRIMARY KEY (codebook_id, subspace, prototype)
+);
+COMMENT ON TABLE sketch.prototype IS 'cluster centres of the subspaces of a codebook (the literature says centroid)';
+
+GRANT SELECT ON sketch.model, sketch.codebook, sketch.prototype TO PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('sketch.model', '');
+SELECT pg_catalog.pg_extension_config_dump('sketch.codebook', '');
+SELECT pg_catalog.pg_extension_config_dump('sketch.prototype', '');
+
+-- Networks. A graph runs as code of the server, so that only a superuser, or whom he grants it to, may bring one.
+
+CREATE FUNCTION sketch_load_model() RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'load_shipped_model_wrapper';
+COMMENT ON FUNCTION sketch_load_model() IS 'load the network that comes with the extension, unless one is loaded; returns the model_id in use';
+
+CREATE FUNCTION sketch_load_model(name text, onnx bytea, manifest jsonb) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'load_model_wrapper';
+REVOKE EXECUTE ON FUNCTION sketch_load_model(text, bytea, jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION sketch_load_model(text, bytea, jsonb) IS 'load a network: an ONNX graph and its manifest; returns its model_id';
+
+CREATE FUNCTION sketch_current_model() RETURNS bigint
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'current_model_wrapper';
+COMMENT ON FUNCTION sketch_current_model() IS 'model_id in use: the newest of the name in pg_sketch.model, or of all; NULL if none is loaded';
+
+-- Codebooks.
+
+CREATE FUNCTION sketch_current_codebook(name text) RETURNS bigint
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'current_codebook_wrapper';
+COMMENT ON FUNCTION sketch_current_codebook(text) IS 'codebook_id in use: the newest of that name for the model in use, NULL if there is none';
+
+CREATE FUNCTION sketch_load_codebook(name text, codebook jsonb) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'load_codebook_wrapper';
+COMMENT ON FUNCTION sketch_load_codebook(text, jsonb) IS 'load a codebook as the trainer writes it; returns its codebook_id';
+
+CREATE FUNCTION sketch_train_codebook(photos regclass, embedding_column text, subspaces integer, prototypes integer,
+                                      weight real, sample integer) RETURNS jsonb
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'train_codebook_wrapper';
+COMMENT ON FUNCTION sketch_train_codebook(regclass, text, integer, integer, real, integer)
+    IS 'prototypes of a sample of embeddings by k-means, as sketch_load_codebook takes them';
+
+CREATE FUNCTION sketch_build_codebook(name text, photos regclass, embedding_column text DEFAULT 'embedding',
+                                      subspaces integer DEFAULT 2, prototypes integer DEFAULT NULL,
+                                      weight real DEFAULT 0.2, sample integer DEFAULT 10000) RETURNS bigint
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    RETURN sketch_load_codebook(name, sketch_train_codebook(photos, embedding_column, subspaces, prototypes, weight, sample));
+COMMENT ON FUNCTION sketch_build_codebook(text, regclass, text, integer, integer, real, integer)
+    IS 'build a codebook from the embeddings of a table; returns its codebook_id';

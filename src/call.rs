@@ -1,0 +1,83 @@
+//! One call of a SQL function, below what pgrx offers: raw arguments, and state that lasts as long as the statement.
+
+use pgrx::prelude::*;
+use pgrx::{PgMemoryContexts, pg_sys};
+
+/// The call in progress.
+#[derive(Clone, Copy)]
+pub struct Call(pg_sys::FunctionCallInfo);
+
+impl Call {
+    /// # Safety
+    /// `fcinfo` is the server's, for a call that is in progress, with no argument NULL.
+    pub unsafe fn new(fcinfo: pg_sys::FunctionCallInfo) -> Self {
+        Self(fcinfo)
+    }
+
+    /// Number of arguments.
+    pub fn len(self) -> usize {
+        // SAFETY: see `new`.
+        unsafe { (*self.0).nargs as usize }
+    }
+
+    /// The argument at `index` as it was passed.
+    pub fn datum(self, index: usize) -> pg_sys::Datum {
+        assert!(index < self.len());
+        // SAFETY: see `new`; the index is in range.
+        unsafe { pgrx::fcinfo::pg_getarg_datum_raw(self.0, index) }
+    }
+
+    /// Length of a variable-length argument before compression, in bytes, without reading it.
+    pub fn raw_size(self, index: usize) -> usize {
+        // SAFETY: the caller's SQL declares the argument as a variable-length type.
+        unsafe { pg_sys::toast_raw_datum_size(self.datum(index)) }
+    }
+
+    /// The argument at `index` as a value of `T`.
+    pub fn arg<T: FromDatum>(self, index: usize) -> T {
+        // SAFETY: the caller's SQL declares the argument as a type that `T` reads.
+        unsafe { T::from_datum(self.datum(index), false) }.expect("the function is strict")
+    }
+
+    /// Whether every argument is a constant of the query.
+    ///
+    /// `get_fn_expr_arg_stable` would count parameters too; but PL/pgSQL evaluates one expression
+    /// many times over with other values in its parameters.
+    pub fn is_constant(self) -> bool {
+        // SAFETY: the expression tree outlives the call, and only nodes whose tag was checked are read.
+        unsafe {
+            let flinfo = (*self.0).flinfo;
+            if flinfo.is_null()
+                || (*flinfo).fn_expr.is_null()
+                || !pgrx::is_a((*flinfo).fn_expr, pg_sys::NodeTag::T_FuncExpr)
+            {
+                return false;
+            }
+            let list = (*(*flinfo).fn_expr.cast::<pg_sys::FuncExpr>()).args;
+            (0..(*list).length as usize).all(|index| {
+                let node = (*(*list).elements.add(index)).ptr_value.cast::<pg_sys::Node>();
+                pgrx::is_a(node, pg_sys::NodeTag::T_Const)
+            })
+        }
+    }
+
+    /// Runs `f` in the memory context that lasts as long as the statement.
+    pub fn in_statement<R>(self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: the context outlives the call.
+        unsafe { PgMemoryContexts::For((*(*self.0).flinfo).fn_mcxt).switch_to(|_| f()) }
+    }
+
+    /// State that lasts as long as the statement; made on the first call.
+    pub fn state<T: Default + 'static>(self) -> &'static mut T {
+        // SAFETY: `fn_extra` is ours alone, null at first; what it points to is dropped with the statement's context,
+        // and no two borrows of it overlap, since a function takes its state once in each call.
+        unsafe {
+            let flinfo = (*self.0).flinfo;
+            if (*flinfo).fn_extra.is_null() {
+                let state = PgMemoryContexts::For((*flinfo).fn_mcxt).leak_and_drop_on_delete(T::default());
+                (*flinfo).fn_extra = state.cast();
+            }
+            &mut *(*flinfo).fn_extra.cast::<T>()
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Reading `sketch.model` and `sketch.codebook`: which row is in use, and what it holds.
+
+use crate::error::{Result, SqlError};
+use crate::settings;
+use ndarray::Array3;
+use pgrx::datum::DatumWithOid;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use sketch_model::codebook::Codebook;
+use sketch_model::manifest::Manifest;
+
+/// The first row of a query as three columns, `None` if there is no row.
+pub(crate) fn first_row<A, B, C>(query: &str, args: &[DatumWithOid<'_>]) -> Result<(Option<A>, Option<B>, Option<C>)>
+where
+    A: FromDatum + IntoDatum,
+    B: FromDatum + IntoDatum,
+    C: FromDatum + IntoDatum,
+{
+    match Spi::get_three_with_args(query, args) {
+        Err(pgrx::spi::SpiError::InvalidPosition) => Ok((None, None, None)),
+        other => Ok(other?),
+    }
+}
+
+fn first_value<A: FromDatum + IntoDatum>(query: &str, args: &[DatumWithOid<'_>]) -> Result<Option<A>> {
+    match Spi::get_one_with_args(query, args) {
+        Err(pgrx::spi::SpiError::InvalidPosition) => Ok(None),
+        other => Ok(other?),
+    }
+}
+
+/// Id of the newest model of that name, or of all if there is no name; `None` if there is none.
+///
+/// # Errors
+/// If the table cannot be read.
+pub fn find_model(name: Option<&str>) -> Result<Option<u32>> {
+    let id = match name {
+        Some(name) => first_value::<i64>(
+            "SELECT model_id FROM sketch.model WHERE name OPERATOR(pg_catalog.=) $1 ORDER BY created_at DESC LIMIT 1",
+            &[name.into()],
+        ),
+        None => first_value("SELECT model_id FROM sketch.model ORDER BY created_at DESC LIMIT 1", &[]),
+    }?;
+    Ok(id.map(|id| id as u32))
+}
+
+/// Id of the model of that name, or of the one in use.
+///
+/// # Errors
+/// If there is none.
+pub fn model_in_use(name: Option<&str>) -> Result<u32> {
+    find_model(name)?.ok_or_else(|| match name {
+        Some(name) => {
+            SqlError::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("model \"{name}\" does not exist"))
+                .hint("Table sketch.model lists the models; sketch_load_model loads one.")
+        }
+        None => SqlError::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "no model is loaded")
+            .hint("SELECT sketch_load_model() loads the one that comes with the extension."),
+    })
+}
+
+/// Graph and manifest of a model.
+///
+/// # Errors
+/// If there is no such row or its manifest is of a later version.
+pub fn read_model(id: u32) -> Result<(Vec<u8>, Manifest)> {
+    let (onnx, manifest, _) = first_row::<Vec<u8>, String, bool>(
+        "SELECT onnx, manifest::pg_catalog.text, true FROM sketch.model WHERE model_id OPERATOR(pg_catalog.=) $1",
+        &[i64::from(id).into()],
+    )?;
+    match (onnx, manifest) {
+        (Some(onnx), Some(manifest)) => Ok((onnx, Manifest::from_json(&manifest)?)),
+        _ => Err(SqlError::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("model with id {id} does not exist"))),
+    }
+}
+
+/// Id of the newest codebook of that name for a model; `None` if there is none.
+///
+/// # Errors
+/// If the table cannot be read.
+pub fn find_codebook(name: &str, model: u32) -> Result<Option<u32>> {
+    let id = first_value::<i64>(
+        "SELECT codebook_id FROM sketch.codebook WHERE name OPERATOR(pg_catalog.=) $1 \
+         AND model_id OPERATOR(pg_catalog.=) $2 ORDER BY created_at DESC LIMIT 1",
+        &[name.into(), i64::from(model).into()],
+    )?;
+    Ok(id.map(|id| id as u32))
+}
+
+/// A codebook, checked against its digest.
+///
+/// # Errors
+/// If there is no such row, or its prototypes are not those that were loaded.
+pub fn read_codebook(id: u32) -> Result<Codebook> {
+    let damaged = || {
+        SqlError::new(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, format!("codebook with id {id} is damaged"))
+            .detail("The rows of sketch.prototype are not those of its digest.")
+    };
+    Spi::connect(|client| {
+        let row = client
+            .select(
+                "SELECT model_id, subspaces, prototypes, dimension, weight FROM sketch.codebook \
+                 WHERE codebook_id OPERATOR(pg_catalog.=) $1",
+                Some(1),
+                &[i64::from(id).into()],
+            )?
+            .first();
+        let model: i64 = row.get(1)?.ok_or_else(damaged)?;
+        let size = |column| -> Result<usize> { Ok(row.get::<i32>(column)?.ok_or_else(damaged)? as usize) };
+        let (subspaces, prototypes, dimension) = (size(2)?, size(3)?, size(4)?);
+        let weight: f32 = row.get(5)?.ok_or_else(damaged)?;
+        let mut values: Vec<f32> = Vec::with_capacity(prototypes * dimension);
+        let rows = client.select(
+            "SELECT centroid FROM sketch.prototype WHERE codebook_id OPERATOR(pg_catalog.=) $1 \
+             ORDER BY subspace, prototype",
+            None,
+            &[i64::from(id).into()],
+        )?;
+        for row in rows {
+            values.extend(row.get::<Vec<f32>>(1)?.ok_or_else(damaged)?);
+        }
+        let shape = (subspaces, prototypes, dimension / subspaces.max(1));
+        let centroids = Array3::from_shape_vec(shape, values).map_err(|_| damaged())?;
+        let codebook = Codebook::new(centroids, weight, model as u32)?;
+        if codebook.tag() == id { Ok(codebook) } else { Err(damaged()) }
+    })
+}
+
+/// Name of a relation, quoted, and qualified where the search path asks for it.
+///
+/// # Errors
+/// If the catalog cannot be read.
+pub fn relation_name(oid: pg_sys::Oid) -> Result<String> {
+    let name = Spi::get_one_with_args::<String>("SELECT $1::pg_catalog.regclass::pg_catalog.text", &[oid.into()])?;
+    Ok(name.unwrap_or_default())
+}
+
+#[pg_extern(stable, parallel_safe)]
+fn current_model() -> Result<Option<i64>, ErrorReport> {
+    Ok(find_model(settings::model().as_deref())?.map(i64::from))
+}
+
+#[pg_extern(stable, strict, parallel_safe)]
+fn current_codebook(name: &str) -> Result<Option<i64>, ErrorReport> {
+    let Some(model) = find_model(settings::model().as_deref())? else { return Ok(None) };
+    Ok(find_codebook(name, model)?.map(i64::from))
+}

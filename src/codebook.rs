@@ -1,0 +1,197 @@
+//! `sketch_fuse`, and the training of codebooks from a table.
+
+use crate::call::Call;
+use crate::catalog;
+use crate::embedding::{Embedding, Origin};
+use crate::error::{Result, SqlError};
+use half::slice::HalfFloatSliceExt;
+use ndarray::Array2;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::{JsonB, spi};
+use sketch_model::codebook::{Codebook, CodebookOptions};
+use sketch_model::distance;
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+/// Codebooks that a backend keeps; rows of `sketch.codebook` never change, so that none grows stale.
+const KEPT: usize = 4;
+/// Embeddings fetched at a time from the table that a codebook is trained on.
+const FETCHED: std::ffi::c_long = 1000;
+
+thread_local! {
+    static CODEBOOKS: RefCell<Vec<(u32, Rc<Codebook>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The codebook of this id.
+///
+/// # Errors
+/// If there is no such codebook or its rows are damaged.
+pub fn codebook(id: u32) -> Result<Rc<Codebook>> {
+    let known = CODEBOOKS.with_borrow(|kept| kept.iter().find(|(known, _)| *known == id).map(|(_, c)| c.clone()));
+    if let Some(codebook) = known {
+        return Ok(codebook);
+    }
+    let codebook = Rc::new(catalog::read_codebook(id)?);
+    CODEBOOKS.with_borrow_mut(|kept| {
+        if kept.len() == KEPT {
+            kept.remove(0);
+        }
+        kept.push((id, codebook.clone()));
+    });
+    Ok(codebook)
+}
+
+/// Fuses an embedding with a codebook of its model.
+///
+/// # Errors
+/// If the dimensions differ.
+pub fn fuse(embedding: Embedding<'_>, codebook: &Codebook) -> Result<Embedding<'static>> {
+    let fused = codebook.fuse(&embedding.values().to_f32_vec())?;
+    Embedding::new(&distance::to_f16(&fused), Origin { codebook: codebook.tag(), ..embedding.origin() })
+}
+
+/// What a statement keeps between its calls of `sketch_fuse`.
+type Statement = Option<(String, u32, Rc<Codebook>)>;
+
+#[pg_extern(stable, strict, parallel_safe)]
+fn sketch_fuse(fcinfo: pg_sys::FunctionCallInfo) -> Result<Embedding<'static>, ErrorReport> {
+    // SAFETY: the server is calling, and the function is strict.
+    let call = unsafe { Call::new(fcinfo) };
+    let (embedding, name): (Embedding<'_>, &str) = (call.arg(0), call.arg(1));
+    let Origin { model, codebook: fused } = embedding.origin();
+    if fused != 0 {
+        return Err(SqlError::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "embedding is fused already").into());
+    }
+    let statement: &mut Statement = call.state();
+    let known = statement.as_ref().filter(|(known, of, _)| known == name && *of == model);
+    let codebook = match known {
+        Some((.., codebook)) => codebook.clone(),
+        None => {
+            let id = catalog::find_codebook(name, model)?.ok_or_else(|| no_codebook(name, model))?;
+            statement.insert((name.to_owned(), model, codebook(id)?)).2.clone()
+        }
+    };
+    Ok(fuse(embedding, &codebook)?)
+}
+
+fn no_codebook(name: &str, model: u32) -> SqlError {
+    let error = SqlError::new(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        format!("codebook \"{name}\" does not exist for the model of the embedding"),
+    );
+    match model {
+        0 => error.detail("The embedding was made from an array and has no model."),
+        _ => error.detail(format!("The model of the embedding has id {model}.")),
+    }
+    .hint("Table sketch.codebook lists the codebooks; sketch_build_codebook builds one.")
+}
+
+/// K-means over a sample of a table's embeddings; returns the codebook as `sketch_load_codebook` takes it.
+///
+/// `prototypes` NULL takes the square root of the number of samples, at most 256.
+#[pg_extern(volatile, parallel_unsafe)]
+fn train_codebook(
+    photos: pg_sys::Oid,
+    column: &str,
+    subspaces: i32,
+    prototypes: Option<i32>,
+    weight: f32,
+    sample: i32,
+) -> Result<JsonB, ErrorReport> {
+    let (samples, model) = read_sample(photos, column, positive("sample", sample)?)?;
+    let prototypes = match prototypes {
+        Some(prototypes) => positive("prototypes", prototypes)?,
+        None => (samples.nrows() as f64).sqrt().round().clamp(1.0, 256.0) as usize,
+    };
+    let options = CodebookOptions {
+        subspaces: positive("subspaces", subspaces)?,
+        prototypes,
+        weight,
+        ..CodebookOptions::default()
+    };
+    let mut check = || {
+        pgrx::check_for_interrupts!();
+        ControlFlow::Continue(())
+    };
+    let codebook = Codebook::train_with(samples.view(), model, &options, &mut check).map_err(SqlError::from)?;
+    let json = serde_json::from_str(&codebook.to_json()).expect("written by ourselves");
+    Ok(JsonB(json))
+}
+
+fn positive(name: &str, value: i32) -> Result<usize> {
+    usize::try_from(value).ok().filter(|value| *value > 0).ok_or_else(|| {
+        SqlError::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("\"{name}\" must be positive"))
+    })
+}
+
+/// Reads at most `limit` embeddings of a column, evenly spread over the table. Returns shape `(n, d)` and their model.
+fn read_sample(photos: pg_sys::Oid, column: &str, limit: usize) -> Result<(Array2<f32>, u32)> {
+    let from = format!(
+        "FROM {} WHERE {column} IS NOT NULL",
+        catalog::relation_name(photos)?,
+        column = spi::quote_identifier(column)
+    );
+    Spi::connect(|client| {
+        let count: i64 =
+            client.select(&format!("SELECT pg_catalog.count(*) {from}"), Some(1), &[])?.first().get(1)?.unwrap_or(0);
+        let stride = (count as usize).div_ceil(limit).max(1);
+        let query = format!("SELECT {} {from}", spi::quote_identifier(column));
+        let mut cursor = client.open_cursor(&query, &[]);
+        let mut sample = Sample::default();
+        let mut row_number = 0;
+        loop {
+            let rows = cursor.fetch(FETCHED)?;
+            if rows.is_empty() {
+                return sample.finish();
+            }
+            for row in rows {
+                if row_number % stride == 0
+                    && let Some(embedding) = row.get::<Embedding<'_>>(1)?
+                {
+                    sample.push(embedding)?;
+                }
+                row_number += 1;
+            }
+        }
+    })
+}
+
+/// Embeddings of one model, row by row.
+#[derive(Default)]
+struct Sample {
+    values: Vec<f32>,
+    dimension: usize,
+    model: u32,
+}
+
+impl Sample {
+    fn push(&mut self, embedding: Embedding<'_>) -> Result<()> {
+        let Origin { model, codebook } = embedding.origin();
+        let values = embedding.values();
+        if self.values.is_empty() {
+            (self.dimension, self.model) = (values.len(), model);
+        }
+        let problem = if codebook != 0 {
+            "cannot build a codebook from fused embeddings"
+        } else if model != self.model || values.len() != self.dimension {
+            "cannot build a codebook from embeddings of different models"
+        } else {
+            self.values.extend(values.to_f32_vec());
+            return Ok(());
+        };
+        Err(SqlError::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, problem))
+    }
+
+    fn finish(self) -> Result<(Array2<f32>, u32)> {
+        if self.values.is_empty() {
+            return Err(SqlError::new(
+                PgSqlErrorCode::ERRCODE_NO_DATA,
+                "there are no embeddings to build a codebook from",
+            ));
+        }
+        let shape = (self.values.len() / self.dimension, self.dimension);
+        Ok((Array2::from_shape_vec(shape, self.values).expect("rows are of one length"), self.model))
+    }
+}

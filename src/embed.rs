@@ -1,0 +1,160 @@
+//! `sketch_embed` and `photo_embed`: bytes to embeddings, once per statement however many rows are compared.
+//!
+//! Two memories make it so. A call whose arguments are constants keeps its result in the statement, and later calls
+//! return it without a look at their arguments. All others find the images of late in a small cache of the backend,
+//! compared byte by byte.
+
+use crate::call::Call;
+use crate::catalog;
+use crate::embedding::{Embedding, Origin};
+use crate::error::Result;
+use crate::network::{self, Network};
+use crate::settings;
+use half::f16;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use sketch_model::encoder::Domain;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::ffi::CStr;
+use std::rc::Rc;
+
+/// Bytes of images that a backend remembers.
+const REMEMBERED: usize = 8 << 20;
+
+thread_local! {
+    static CACHE: RefCell<VecDeque<Remembered>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// An image and its embedding.
+struct Remembered {
+    model: u32,
+    domain: Domain,
+    image: Box<[u8]>,
+    embedding: Vec<f16>,
+}
+
+/// What a statement keeps between its calls of one function.
+#[derive(Default)]
+struct Statement {
+    network: Option<(Option<String>, Rc<Network>)>,
+    result: Option<Embedding<'static>>,
+}
+
+#[pg_extern(stable, strict, parallel_restricted)]
+fn sketch_embed_bytea(fcinfo: pg_sys::FunctionCallInfo) -> Result<Embedding<'static>, ErrorReport> {
+    // SAFETY: the server is calling, and the function is strict.
+    Ok(embed_call(unsafe { Call::new(fcinfo) }, Domain::Sketch, |call| call.arg(0))?)
+}
+
+#[pg_extern(stable, strict, parallel_restricted)]
+fn sketch_embed_jsonb(fcinfo: pg_sys::FunctionCallInfo) -> Result<Embedding<'static>, ErrorReport> {
+    // SAFETY: as above.
+    Ok(embed_call(unsafe { Call::new(fcinfo) }, Domain::Sketch, jsonb_text)?)
+}
+
+#[pg_extern(stable, strict, parallel_restricted)]
+fn photo_embed(fcinfo: pg_sys::FunctionCallInfo) -> Result<Embedding<'static>, ErrorReport> {
+    // SAFETY: as above.
+    Ok(embed_call(unsafe { Call::new(fcinfo) }, Domain::Photo, |call| call.arg(0))?)
+}
+
+/// The bytes of a jsonb argument as text.
+fn jsonb_text(call: Call) -> &'static [u8] {
+    // SAFETY: SQL declares the argument as jsonb; the text lives as long as the memory context of the call.
+    unsafe {
+        let jsonb = pg_sys::pg_detoast_datum(call.datum(0).cast_mut_ptr());
+        let size = pgrx::varlena::varsize_any(jsonb) as i32;
+        let root = &raw mut (*jsonb.cast::<pg_sys::Jsonb>()).root;
+        CStr::from_ptr(pg_sys::JsonbToCString(std::ptr::null_mut(), root, size)).to_bytes()
+    }
+}
+
+fn embed_call(call: Call, domain: Domain, image: impl Fn(Call) -> &'static [u8]) -> Result<Embedding<'static>> {
+    let statement: &mut Statement = call.state();
+    if let Some(result) = statement.result {
+        return Ok(result);
+    }
+    check_size(call.raw_size(0))?;
+    let network = statement_network(statement, call)?;
+    let embedding = remembered_or_embed(&network, domain, image(call))?;
+    let origin = Origin { model: network.id, codebook: 0 };
+    if !call.is_constant() {
+        return Embedding::new(&embedding, origin);
+    }
+    let result = call.in_statement(|| Embedding::new(&embedding, origin))?;
+    statement.result = Some(result);
+    Ok(result)
+}
+
+/// Refuses an argument by its size before it is read.
+fn check_size(size: usize) -> Result<()> {
+    let limit = settings::limits().bytes;
+    if size <= limit.saturating_add(pg_sys::VARHDRSZ) {
+        return Ok(());
+    }
+    Err(sketch_model::decode::DecodeError::TooManyBytes { length: size - pg_sys::VARHDRSZ, limit }.into())
+}
+
+/// The network that the call asks for, looked up once a statement unless the name changes.
+fn statement_network(statement: &mut Statement, call: Call) -> Result<Rc<Network>> {
+    let name = if call.len() > 1 { Some(call.arg::<String>(1)) } else { settings::model() };
+    match &statement.network {
+        Some((known, network)) if *known == name => Ok(network.clone()),
+        _ => {
+            let network = network::network(catalog::model_in_use(name.as_deref())?)?;
+            statement.network = Some((name, network.clone()));
+            Ok(network)
+        }
+    }
+}
+
+fn remembered_or_embed(network: &Network, domain: Domain, image: &[u8]) -> Result<Vec<f16>> {
+    let known = CACHE.with_borrow(|cache| {
+        let same = |entry: &&Remembered| entry.model == network.id && entry.domain == domain && *entry.image == *image;
+        cache.iter().rev().find(same).map(|entry| entry.embedding.clone())
+    });
+    if let Some(embedding) = known {
+        network::count_reused();
+        return Ok(embedding);
+    }
+    let embedding = network.embed(domain, network.prepare(domain, image)?)?;
+    remember(Remembered { model: network.id, domain, image: image.into(), embedding: embedding.clone() });
+    Ok(embedding)
+}
+
+/// Adds an entry, and drops the oldest until all fit; the newest stays whatever its size.
+fn remember(entry: Remembered) {
+    CACHE.with_borrow_mut(|cache| {
+        cache.push_back(entry);
+        let mut bytes: usize = cache.iter().map(|entry| entry.image.len()).sum();
+        while bytes > REMEMBERED && cache.len() > 1 {
+            bytes -= cache.pop_front().map_or(0, |entry| entry.image.len());
+        }
+    });
+}
+
+/// Number of images that this backend remembers.
+pub fn remembered() -> usize {
+    CACHE.with_borrow(VecDeque::len)
+}
+
+/// Tells the planner what a call costs: with constants and parameters, the network runs once and then not again.
+#[pg_extern(immutable, strict, parallel_safe)]
+fn embed_support(request: pgrx::datum::Internal) -> Option<pgrx::datum::Internal> {
+    let node = request.unwrap()?.cast_mut_ptr::<pg_sys::Node>();
+    // SAFETY: a support function's argument is a node; its fields are read and written only once its tag is known.
+    unsafe {
+        if !pgrx::is_a(node, pg_sys::NodeTag::T_SupportRequestCost) {
+            return None;
+        }
+        let request = &mut *node.cast::<pg_sys::SupportRequestCost>();
+        let varies = !request.node.is_null() && pg_sys::contain_var_clause(request.node);
+        let run = RUN_COST * pg_sys::cpu_operator_cost;
+        (request.startup, request.per_tuple) = if varies { (0.0, run) } else { (run, pg_sys::cpu_operator_cost) };
+    }
+    Some(pgrx::datum::Internal::from(Some(node.into())))
+}
+
+/// Cost of one run of the network in units of `cpu_operator_cost`: some 15 ms against some 150 ns.
+const RUN_COST: f64 = 100_000.0;

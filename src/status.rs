@@ -1,0 +1,36 @@
+//! `sketch_status()`: what this connection has, runs and has done.
+
+use crate::{embed, network, settings};
+use pgrx::iter::TableIterator;
+use pgrx::prelude::*;
+use sketch_model::{distance, runtime};
+
+#[pg_extern(volatile, parallel_restricted)]
+fn sketch_status() -> TableIterator<'static, (name!(name, String), name!(value, String))> {
+    let mut rows: Vec<(String, String)> = Vec::new();
+    let mut add = |name: &str, value: String| rows.push((name.to_owned(), value));
+    let counters = network::counters();
+    add("version", env!("CARGO_PKG_VERSION").to_owned());
+    match runtime::loaded() {
+        Some((path, info)) => {
+            add("onnxruntime", info.to_owned());
+            add("onnxruntime_path", path.display().to_string());
+        }
+        None => {
+            add("onnxruntime", "not loaded yet".to_owned());
+            add("onnxruntime_path", settings::onnxruntime().display().to_string());
+        }
+    }
+    for network in network::loaded() {
+        let (device, fallback) = network.device();
+        let reason = fallback.map(|reason| format!(" (auto: {reason})")).unwrap_or_default();
+        add("model", format!("{} \"{}\" on {device}{reason}", network.id, network.manifest.name));
+    }
+    add("worker", "none; each connection runs the network itself".to_owned());
+    add("distance_kernel", distance::kernel_name().to_owned());
+    add("sketches_embedded", counters.sketches.to_string());
+    add("photos_embedded", counters.photos.to_string());
+    add("embeddings_reused", counters.reused.to_string());
+    add("embeddings_cached", embed::remembered().to_string());
+    TableIterator::new(rows)
+}

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# A private PostgreSQL cluster on a Unix socket, for demo, tests and benches.
+#
+#   tests/cluster.sh start DIR   makes the cluster if it is not there, starts it, prints its connection string
+#   tests/cluster.sh stop DIR    stops it; the data stays
+#   tests/cluster.sh remove DIR  stops it and removes DIR
+#   tests/cluster.sh url DIR     prints the connection string
+#
+# PG_CONFIG names the PostgreSQL to run; SETTINGS holds further lines of postgresql.conf.
+# Root runs the server as user postgres, who must be able to reach DIR.
+set -euo pipefail
+
+command=$1
+dir=$(realpath -m "$2")
+bindir=$("${PG_CONFIG:-pg_config}" --bindir)
+
+as_server() {
+    if [ "$(id -u)" = 0 ]; then
+        (cd / && runuser -u postgres -- env -u RUST_BACKTRACE "$@")
+    else
+        env -u RUST_BACKTRACE "$@"
+    fi
+}
+
+running() {
+    as_server "$bindir/pg_ctl" -D "$dir/data" status >/dev/null 2>&1
+}
+
+make_cluster() {
+    mkdir -p "$dir"
+    [ "$(id -u)" != 0 ] || chown postgres "$dir"
+    as_server "$bindir/initdb" -D "$dir/data" -U postgres --auth=trust --encoding=UTF8 --locale=C >"$dir/initdb.log" 2>&1 ||
+        { cat "$dir/initdb.log" >&2; exit 1; }
+    cat >>"$dir/data/postgresql.conf" <<EOF
+listen_addresses = ''
+unix_socket_directories = '$dir'
+unix_socket_permissions = 0777
+fsync = off
+max_wal_size = 4GB
+${SETTINGS:-}
+EOF
+}
+
+case $command in
+start)
+    [ -f "$dir/data/PG_VERSION" ] || make_cluster
+    running || as_server "$bindir/pg_ctl" -D "$dir/data" -l "$dir/server.log" -w start >/dev/null ||
+        { tail "$dir/server.log" >&2; exit 1; }
+    ;;
+stop)
+    ! running || as_server "$bindir/pg_ctl" -D "$dir/data" -m fast -w stop >/dev/null
+    exit
+    ;;
+remove)
+    ! running || as_server "$bindir/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null
+    rm -rf "$dir"
+    exit
+    ;;
+url) ;;
+*)
+    echo "usage: tests/cluster.sh start|stop|remove|url DIR" >&2
+    exit 2
+    ;;
+esac
+echo "postgresql:///postgres?host=$dir&user=postgres"
