@@ -74,5 +74,31 @@ test-rust: setup ## unit, property and golden tests of the crates without Postgr
 test-sql: install ## pg_regress and system tests in a private server
 	tests/run.sh
 
+# The demo reads PHOTOS and SKETCH from the environment.
+export PHOTOS SKETCH DEMO_DIR
+
+demo: install ## find photos by drawings in a private server; PHOTOS=folder and SKETCH=file take your own
+	@examples/demo/demo.sh run
+
+demo-url: ## print the connection string of the demo's database
+	@examples/demo/demo.sh url
+
+psql: ## open the demo's database
+	@examples/demo/demo.sh psql
+
+demo-stop: ## remove the demo: server, database, photos
+	@examples/demo/demo.sh stop
+
+# Python packages for the benches that compare with them.
+$(BUILD)/python: | $(BUILD)/packages
+	@python3 -m pip install --quiet --disable-pip-version-check --target $@ \
+	    onnxruntime==$(ONNXRUNTIME_VERSION) numpy==2.4.6 pillow==13.0.0
+
+bench-embed: install $(BUILD)/python ## photos per second beside ONNX Runtime in Python
+	@PYTHONPATH=$(BUILD)/python tests/bench/embed.sh
+
+eval: install ## quality of the ranking, in SQL, on the val classes of DATA
+	@DATA=$(DATA) tests/quality/eval.sh
+
 clean: ## remove what was built
 	rm -rf target $(BUILD)

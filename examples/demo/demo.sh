@@ -1,0 +1,111 @@
+#!/usr/bin/env bash
+# Ranks real photos by drawings, inside PostgreSQL, and writes one picture of the result.
+#
+# usage: examples/demo/demo.sh run       load, embed, rank, write the picture; its path is the last line of output
+#        examples/demo/demo.sh url       print the connection string of the demo's database
+#        examples/demo/demo.sh psql      open that database
+#        examples/demo/demo.sh stop      remove the demo: server, database, photos
+#
+# DEMO_DIR holds all of it. PHOTOS names a folder of your own photos, which get a database of their own; SKETCH names
+# drawings of your own (PNG, JPEG, WebP, SVG, or strokes as JSON), separated by spaces. What an earlier run has
+# downloaded, loaded or embedded is not done again.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+repository=$(realpath "$here/../..")
+cluster=$repository/tests/cluster.sh
+trainer=$repository/${TRAINER:-target/release/sketch-trainer}
+psql=$("${PG_CONFIG:-pg_config}" --bindir)/psql
+dir=${DEMO_DIR:?DEMO_DIR must name a folder}
+
+fail() {
+    echo "demo: $*" >&2
+    exit 1
+}
+
+# One database for each folder of photos, the first for the demo's own.
+database=postgres
+if [ -n "${PHOTOS:-}" ]; then
+    [ -d "$PHOTOS" ] || fail "PHOTOS=$PHOTOS is not a folder"
+    database=photos_$(realpath "$PHOTOS" | cksum | cut -d' ' -f1)
+fi
+
+start_server() {
+    server=$("$cluster" start "$dir") || fail "the server did not start; \"make demo-stop\" clears the way for a new one"
+    url=${server/postgresql:\/\/\/postgres/postgresql:\/\/\/$database}
+}
+
+# Prints what a statement returns, without headings; errors end the demo.
+query() {
+    "$psql" --no-psqlrc --quiet --tuples-only --no-align -v ON_ERROR_STOP=1 "$url" -c "$1"
+}
+
+step() {
+    printf '\n[%3d s] %s\n' "$SECONDS" "$*"
+}
+
+load_photos() {
+    local photos=${PHOTOS:-$dir/photos}
+    if [ -z "${PHOTOS:-}" ] && [ ! -d "$photos" ]; then
+        step "fetching photos: Debian's tuxpaint-stamps-default, 160 MB"
+        "$here/stamps.sh" "$photos"
+    fi
+    step "loading photos from $photos"
+    [ "$(query "SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'photo')")" = t ] ||
+        query 'CREATE TABLE photo (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text, image bytea)'
+    if [ "$(query 'SELECT EXISTS (SELECT FROM photo)')" = t ]; then
+        echo "$(query 'SELECT count(*) FROM photo') photos are loaded already"
+    else
+        "$trainer" import "$photos" --url "$url" --table photo --image-column image --name-column name
+    fi
+    [ "$(query 'SELECT EXISTS (SELECT FROM photo)')" = t ] || fail "found no photo (PNG, JPEG, WebP) in $photos"
+}
+
+embed_photos() {
+    step "embedding what is not embedded yet"
+    [ "$(query "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'photo'::regclass AND tgname = 'sketch_trigger')")" = t ] ||
+        query "SELECT sketch_enable('photo', 'image', embed => false)"
+    query "CALL sketch_embed_photos('photo')"
+    query "SELECT count(embedding) || ' embedded, ' || count(fused) || ' fused, of ' || count(*) || ' photos' FROM photo"
+}
+
+rank_photos() {
+    local drawings=() drawing picture
+    if [ -n "${SKETCH:-}" ]; then
+        read -ra drawings <<<"$SKETCH"
+    else
+        drawings=("$here"/drawings/*.json)
+    fi
+    for drawing in "${drawings[@]}"; do
+        [ -f "$drawing" ] || fail "SKETCH=$drawing is not a file"
+    done
+    picture=$dir/${database/postgres/demo}.png
+    step "ranking photos by ${#drawings[@]} drawings"
+    "$trainer" query --url "$url" --table photo --limit 10 --output "$picture" "${drawings[@]}"
+    step "done; \"make psql\" opens the database, \"make demo-stop\" removes it. The picture:"
+    echo "$picture"
+}
+
+run() {
+    step "starting a private PostgreSQL in $dir"
+    start_server
+    if [ "$database" != postgres ]; then
+        exists=$("$psql" -XqtA "$server" -c "SELECT EXISTS (SELECT FROM pg_database WHERE datname = '$database')")
+        [ "$exists" = t ] || "$psql" -Xq "$server" -c "CREATE DATABASE $database"
+    fi
+    query 'SET client_min_messages = warning; CREATE EXTENSION IF NOT EXISTS pg_sketch'
+    load_photos
+    embed_photos
+    rank_photos
+}
+
+case ${1:-run} in
+run) run ;;
+url | psql)
+    [ -d "$dir/data" ] || fail "there is no demo in $dir; run \"make demo\" first"
+    start_server
+    if [ "$1" = psql ]; then exec "$psql" "$url"; else echo "$url"; fi
+    ;;
+stop) "$cluster" remove "$dir" ;;
+*) fail "usage: $0 run|url|psql|stop" ;;
+esac
