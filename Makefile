@@ -95,7 +95,7 @@ $(BUILD)/python: | $(BUILD)/packages
 	    onnxruntime==$(ONNXRUNTIME_VERSION) numpy==2.4.6 pillow==13.0.0
 
 bench-embed: install $(BUILD)/python ## photos per second beside ONNX Runtime in Python
-	@PYTHONPATH=$(BUILD)/python tests/bench/embed.sh
+	@PYTHONPATH=$(BUILD)/python PHOTOS=$${PHOTOS:-$(DATA)/sketchy-mini/photo} tests/bench/embed.sh
 
 eval: install ## quality of the ranking, in SQL, on the val classes of DATA
 	@DATA=$(DATA) tests/quality/eval.sh

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Embeds the same photos by SQL and by ONNX Runtime in Python, in turns, and prints photos per second and their ratio.
+#
+# usage: PHOTOS=folder [ROUNDS=5] [LIMIT=200] tests/bench/embed.sh
+#
+# Python, with the packages onnxruntime, numpy and pillow, reads and resizes the photos too, and may choose the better of
+# batches of 1 and 8. Both run the graph that the server has in use, on the same number of threads.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+repository=$(realpath "$here/../..")
+trainer=$repository/target/release/sketch-trainer
+psql=$("${PG_CONFIG:-pg_config}" --bindir)/psql
+photos=$(realpath "${PHOTOS:?PHOTOS must name a folder of photos}")
+rounds=${ROUNDS:-5} limit=${LIMIT:-200}
+
+dir=$(mktemp -d /var/tmp/pg_sketch-bench.XXXXXX)
+trap '"$repository/tests/cluster.sh" remove "$dir"' EXIT
+chmod 755 "$dir"
+url=$("$repository/tests/cluster.sh" start "$dir")
+sql() { "$psql" --no-psqlrc --quiet --tuples-only --no-align -v ON_ERROR_STOP=1 "$url" "$@"; }
+
+# Some photos of the folder, the same ones in every run.
+mkdir "$dir/photos"
+number=0
+while IFS= read -r photo; do
+    number=$((number + 1))
+    cp "$photo" "$dir/photos/$number.${photo##*.}"
+done < <(find "$photos" -type f -iregex '.*\.\(png\|jpe?g\|webp\)' | sort | shuf --random-source=<(yes) | head -n "$limit")
+
+sql -c 'CREATE EXTENSION pg_sketch; CREATE TABLE photo (name text, image bytea)'
+"$trainer" import "$dir/photos" --url "$url" --table photo --image-column image --name-column name
+sql -c "SELECT sketch_enable('photo', 'image', embed => false)" >/dev/null
+sql -c "SELECT encode(onnx, 'base64') FROM sketch.model WHERE model_id = sketch_current_model()" | base64 -d >"$dir/model.onnx"
+sql -c "SELECT manifest FROM sketch.model WHERE model_id = sketch_current_model()" >"$dir/model.json"
+
+# Prints "sql RATE" and "procedure RATE"; the network is loaded and warm before the clock starts.
+by_sql() {
+    sql 2>/dev/null <<SQL
+SET pg_sketch.threads = $1;
+UPDATE photo SET embedding = NULL, fused = NULL;
+UPDATE photo SET image = image WHERE ctid = ANY (ARRAY(SELECT ctid FROM photo LIMIT 8));
+UPDATE photo SET embedding = NULL, fused = NULL;
+SELECT clock_timestamp() AS started \gset
+SELECT count(photo_embed(image)) AS photos FROM photo \gset
+SELECT 'sql ' || :photos / extract(epoch FROM clock_timestamp() - :'started');
+SELECT clock_timestamp() AS started \gset
+CALL sketch_embed_photos('photo');
+SELECT 'procedure ' || :photos / extract(epoch FROM clock_timestamp() - :'started');
+SQL
+}
+
+for threads in 1 2; do
+    for round in $(seq "$rounds"); do
+        by_sql "$threads"
+        python3 "$here/embed.py" "$dir" "$threads"
+        echo "threads $threads: round $round of $rounds" >&2
+    done >"$dir/rates"
+    awk -v threads="$threads" '
+        { rates[$1] = rates[$1] " " $2 }
+        END {
+            batch1 = median(rates["batch1"]); batch8 = median(rates["batch8"]); best = batch1 > batch8 ? batch1 : batch8
+            sql = median(rates["sql"]); procedure = median(rates["procedure"])
+            printf "threads %d: photo_embed %.1f, sketch_embed_photos %.1f, Python batch 1 %.1f, batch 8 %.1f photos/s\n",
+                threads, sql, procedure, batch1, batch8
+            printf "ratio %.2f photo_embed, %.2f sketch_embed_photos (pg_sketch / the better batch of Python; above 1 is faster)\n",
+                sql / best, procedure / best
+        }
+        function median(list, values, n, i, j, swap) {
+            n = split(list, values, " ")
+            for (i = 2; i <= n; i++)
+                for (j = i; j > 1 && values[j] + 0 < values[j - 1] + 0; j--) {
+                    swap = values[j]; values[j] = values[j - 1]; values[j - 1] = swap
+                }
+            return n % 2 ? values[(n + 1) / 2] : (values[n / 2] + values[n / 2 + 1]) / 2
+        }
+    ' "$dir/rates"
+done

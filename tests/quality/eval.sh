@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Measures how well drawings find photos of classes that training never saw, entirely in SQL: mAP@all and P@25.
+#
+# usage: DATA=folder [CODEBOOK="subspaces => 4, prototypes => 32, weight => 0.5"] tests/quality/eval.sh
+#
+# DATA holds classes.tsv, sketchy-mini/{photo,sketch}/<class>/ and quickdraw/<class>.ndjson. The gallery is the photos
+# of the "val" classes; set "val" asks with their sketches, set "val-doodle" with QuickDraw drawings of those classes
+# that have some. CODEBOOK replaces the defaults of sketch_build_codebook.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+repository=$(realpath "$here/../..")
+trainer=$repository/target/release/sketch-trainer
+psql=$("${PG_CONFIG:-pg_config}" --bindir)/psql
+data=$(realpath "${DATA:?DATA must name the folder of the data}")
+[ -f "$data/classes.tsv" ] || { echo "$0: there is no classes.tsv in $data" >&2; exit 1; }
+
+dir=$(mktemp -d /var/tmp/pg_sketch-eval.XXXXXX)
+trap '"$repository/tests/cluster.sh" remove "$dir"' EXIT
+chmod 755 "$dir"
+url=$("$repository/tests/cluster.sh" start "$dir")
+sql() { "$psql" --no-psqlrc --quiet -v ON_ERROR_STOP=1 "$@" "$url"; }
+
+sql <<'SQL'
+CREATE EXTENSION pg_sketch;
+CREATE TABLE photo (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, label text, name text, image bytea);
+CREATE TABLE sketch (label text, name text, image bytea);
+CREATE TABLE doodle (label text, line jsonb);
+SQL
+
+# Prints class and QuickDraw name of the classes of the split.
+classes() { awk -F'\t' '$2 == "val" { print $1 "\t" $3 }' "$data/classes.tsv"; }
+
+mkdir "$dir/photo" "$dir/sketch"
+while IFS=$'\t' read -r class _; do
+    for domain in photo sketch; do
+        cp -r "$data/sketchy-mini/$domain/$class" "$dir/$domain/"
+    done
+done < <(classes)
+for domain in photo sketch; do
+    "$trainer" import "$dir/$domain" --url "$url" --table "$domain" --image-column image --name-column name --label-column label
+done
+while IFS=$'\t' read -r class doodle; do
+    # COPY reads a backslash as an escape.
+    [ -z "$doodle" ] || sed -e 's/\\/\\\\/g' -e "s/^/$class\t/" "$data/quickdraw/$doodle.ndjson"
+done < <(classes) | sql -c 'COPY doodle FROM STDIN'
+
+sql -v codebook="${CODEBOOK:+, $CODEBOOK}" -f "$here/eval.sql"
