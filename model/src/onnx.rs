@@ -27,28 +27,14 @@ pub enum OnnxError {
     NoGraph,
     #[error("tensor \"{tensor}\" keeps its data outside the model")]
     ExternalData { tensor: String },
-    #[error(
-        "node \"{node}\" ({operator}) is of operator domain \"{domain}\", which is not part of ONNX"
-    )]
-    OperatorDomain {
-        node: String,
-        operator: String,
-        domain: String,
-    },
+    #[error("node \"{node}\" ({operator}) is of operator domain \"{domain}\", which is not part of ONNX")]
+    OperatorDomain { node: String, operator: String, domain: String },
     #[error("model defines a function of its own, \"{function}\"")]
     LocalFunction { function: String },
     #[error("tensor \"{tensor}\" has data type {data_type}, expected {expected}")]
-    DataType {
-        tensor: String,
-        data_type: i32,
-        expected: &'static str,
-    },
+    DataType { tensor: String, data_type: i32, expected: &'static str },
     #[error("tensor \"{tensor}\" has {found} values, its shape says {expected}")]
-    Length {
-        tensor: String,
-        found: usize,
-        expected: usize,
-    },
+    Length { tensor: String, found: usize, expected: usize },
     #[error("tensor \"{tensor}\" has a shape that is negative or too large")]
     Shape { tensor: String },
 }

@@ -1,5 +1,10 @@
 //! What makes networks for pg_sketch and measures them; the command line is in `main.rs`.
 
+#![forbid(unsafe_code)]
+
+pub mod data;
+pub mod features;
 pub mod graph;
 pub mod lite;
+pub mod statistics;
 pub mod torch;

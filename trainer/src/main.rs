@@ -1,11 +1,40 @@
-fn main() -> anyhow::Result<()> {
-    let args: Vec<String> = std::env::args().collect();
-    let state = sketch_trainer::torch::read_state_dict(std::path::Path::new(&args[1]))?;
-    let v = sketch_trainer::lite::Variant::of_weights(&state).unwrap();
-    let a = sketch_trainer::lite::Architecture::of(v);
-    for (p, n) in [(sketch_trainer::graph::Precision::Fp16, "16"), (sketch_trainer::graph::Precision::Fp32, "32")] {
-        let m = sketch_trainer::lite::build_graph(&a, &state, &sketch_trainer::lite::Head::plain(512), p)?;
-        std::fs::write(format!("{}{n}.onnx", args[2]), sketch_model::onnx::write(&m))?;
+//! The command line of `sketch-trainer`.
+
+#![forbid(unsafe_code)]
+
+mod commands;
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+
+use clap::Parser;
+
+/// Builds, measures and fills: networks for pg_sketch from public weights, and tables with photos.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if std::env::var_os("ORT_DISABLE_TELEMETRY").is_none() {
+        return restart_without_telemetry();
     }
-    Ok(())
+    match arguments.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// ONNX Runtime reads this variable when it is loaded, and a running program cannot safely set its own environment.
+fn restart_without_telemetry() -> ExitCode {
+    let program = std::env::current_exe().unwrap_or_else(|_| "sketch-trainer".into());
+    let error = Command::new(program).args(std::env::args_os().skip(1)).env("ORT_DISABLE_TELEMETRY", "1").exec();
+    eprintln!("error: could not start again: {error}");
+    ExitCode::FAILURE
 }
