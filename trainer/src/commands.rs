@@ -1,0 +1,40 @@
+//! One file for each command.
+
+mod export;
+mod progress;
+
+use std::path::PathBuf;
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Turn EfficientNet-Lite weights into a network file and its manifest
+    Export(export::Arguments),
+}
+
+impl Command {
+    pub fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Export(arguments) => export::run(&arguments),
+        }
+    }
+}
+
+/// Where ONNX Runtime is, and how much of the machine it may take.
+#[derive(clap::Args)]
+pub struct RuntimeArguments {
+    /// ONNX Runtime's shared library
+    #[arg(long, value_name = "FILE", env = "ONNXRUNTIME_LIB")]
+    onnxruntime: PathBuf,
+    /// Threads of one run of the network; 0 takes one for each core
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+}
+
+impl RuntimeArguments {
+    /// Starts ONNX Runtime and returns how to load a network.
+    fn start(&self) -> anyhow::Result<sketch_model::encoder::EncoderOptions> {
+        sketch_model::runtime::init(&self.onnxruntime)?;
+        let device = sketch_model::encoder::Device::Cpu;
+        Ok(sketch_model::encoder::EncoderOptions { device, threads: self.threads })
+    }
+}
