@@ -1,7 +1,9 @@
 //! One file for each command.
 
 mod export;
+mod import;
 mod progress;
+mod query;
 
 use std::path::PathBuf;
 
@@ -9,12 +11,18 @@ use std::path::PathBuf;
 pub enum Command {
     /// Turn EfficientNet-Lite weights into a network file and its manifest
     Export(export::Arguments),
+    /// Load a folder of photos into a table
+    Import(import::Arguments),
+    /// Rank the photos of a table by drawings
+    Query(query::Arguments),
 }
 
 impl Command {
     pub fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Export(arguments) => export::run(&arguments),
+            Self::Import(arguments) => import::run(&arguments),
+            Self::Query(arguments) => query::run(&arguments),
         }
     }
 }

@@ -2,9 +2,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod board;
 pub mod data;
 pub mod features;
+pub mod folder;
 pub mod graph;
 pub mod lite;
 pub mod statistics;
+pub mod table;
 pub mod torch;

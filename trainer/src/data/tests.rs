@@ -30,9 +30,9 @@ impl Drop for Folder {
     }
 }
 
-fn all() -> Folder {
+fn all(name: &str) -> Folder {
     Folder::new(
-        "all",
+        name,
         CLASSES,
         &[
             "sketchy-mini/sketch/cat/a.png",
@@ -60,7 +60,7 @@ fn classes(items: &[&Item]) -> Vec<String> {
 /// The rule that everything rests on: no image of an unseen class, under whatever name, from whatever folder.
 #[test]
 fn no_validation_class_is_in_training() {
-    let folder = all();
+    let folder = all("training");
     let data = DataSet::open(&folder.0).unwrap();
     let trained: Vec<&Item> = Collection::ALL.iter().flat_map(|&collection| data.training(collection)).collect();
     let labels: HashSet<String> = trained.iter().map(|item| item.label()).collect();
@@ -74,7 +74,7 @@ fn no_validation_class_is_in_training() {
 
 #[test]
 fn validation_has_the_classes_by_their_sketchy_names() {
-    let folder = all();
+    let folder = all("validation");
     let data = DataSet::open(&folder.0).unwrap();
     assert_eq!(classes(&data.validation(Collection::SketchyPhoto)), ["car"]);
     assert_eq!(classes(&data.validation(Collection::Caltech101)), ["car", "hot_dog"]);

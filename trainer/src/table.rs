@@ -1,0 +1,181 @@
+//! A table of photos in a live database.
+
+use std::collections::HashSet;
+
+use postgres::binary_copy::BinaryCopyInWriter;
+use postgres::types::{ToSql, Type};
+use postgres::{Client, NoTls};
+
+/// Why the database did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    #[error("could not connect to the database: {}", explain(source))]
+    Connect { source: postgres::Error },
+    #[error("{}", explain(source))]
+    Database {
+        #[from]
+        source: postgres::Error,
+    },
+    #[error("table name \"{name}\" is malformed")]
+    Name { name: String },
+    #[error("table \"{name}\" does not exist; --create makes it")]
+    Missing { name: String },
+}
+
+/// The server's own message with its detail and hint; the client's if the server did not answer.
+fn explain(error: &postgres::Error) -> String {
+    let Some(server) = error.as_db_error() else { return error.to_string() };
+    let more = [("detail", server.detail()), ("hint", server.hint())];
+    let more = more.iter().filter_map(|(what, text)| text.map(|text| format!("; {what}: {text}")));
+    server.message().to_owned() + &more.collect::<String>()
+}
+
+/// Connects to the database at `url`, a connection URI or string as libpq takes.
+///
+/// # Errors
+/// [`TableError::Connect`].
+pub fn connect(url: &str) -> Result<Client, TableError> {
+    Client::connect(url, NoTls).map_err(|source| TableError::Connect { source })
+}
+
+/// Columns of a table of photos, as their names are.
+#[derive(Clone, Debug)]
+pub struct Columns {
+    pub name: String,
+    pub image: String,
+    /// Where to put the class of a photo, if anywhere.
+    pub label: Option<String>,
+}
+
+/// One photo on its way into the table.
+#[derive(Clone, Debug)]
+pub struct Photo {
+    pub name: String,
+    pub image: Vec<u8>,
+    pub label: String,
+}
+
+/// A photo that a query found.
+#[derive(Clone, Debug)]
+pub struct Ranked {
+    pub name: String,
+    pub image: Vec<u8>,
+    /// L2 distance to the drawing: lower is nearer.
+    pub distance: f64,
+}
+
+/// A table, by names that are safe in SQL.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Quoted, with its schema if one was given.
+    table: String,
+    columns: Columns,
+}
+
+impl Table {
+    /// Finds the table `name`, written as in SQL.
+    ///
+    /// # Errors
+    /// [`TableError::Name`] if `name` is no name, [`TableError::Missing`] if there is no such table.
+    pub fn open(client: &mut Client, name: &str, columns: Columns) -> Result<Self, TableError> {
+        let table = Self { table: quote_table(client, name)?, columns };
+        let found: bool = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table.table])?.get(0);
+        if found { Ok(table) } else { Err(TableError::Missing { name: name.to_owned() }) }
+    }
+
+    /// Makes the table if it is not there, and opens it.
+    ///
+    /// # Errors
+    /// [`TableError::Name`], [`TableError::Database`].
+    pub fn create(client: &mut Client, name: &str, columns: Columns) -> Result<Self, TableError> {
+        let table = quote_table(client, name)?;
+        let label = columns.label.as_deref().map(|label| format!(", {} text", quote(label))).unwrap_or_default();
+        let (name_column, image) = (quote(&columns.name), quote(&columns.image));
+        client.batch_execute(&format!(
+            "CREATE TABLE IF NOT EXISTS {table} \
+             (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, {name_column} text, {image} bytea{label})"
+        ))?;
+        Self::open(client, name, columns)
+    }
+
+    /// The names of all photos that are there.
+    ///
+    /// # Errors
+    /// [`TableError::Database`].
+    pub fn names(&self, client: &mut Client) -> Result<HashSet<String>, TableError> {
+        let name = quote(&self.columns.name);
+        let sql = format!("SELECT {name}::text FROM {} WHERE {name} IS NOT NULL", self.table);
+        Ok(client.query(&sql, &[])?.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Adds photos, all or none.
+    ///
+    /// # Errors
+    /// [`TableError::Database`], also for what a trigger of the table objects to.
+    pub fn add(&self, client: &mut Client, photos: &[Photo]) -> Result<(), TableError> {
+        let mut columns = vec![quote(&self.columns.name), quote(&self.columns.image)];
+        columns.extend(self.columns.label.as_deref().map(quote));
+        let mut types = vec![Type::TEXT, Type::BYTEA];
+        types.extend(self.columns.label.as_ref().map(|_| Type::TEXT));
+
+        let sql = format!("COPY {} ({}) FROM STDIN BINARY", self.table, columns.join(", "));
+        let mut writer = BinaryCopyInWriter::new(client.copy_in(&sql)?, &types);
+        for photo in photos {
+            let row: [&(dyn ToSql + Sync); 3] = [&photo.name, &photo.image, &photo.label];
+            writer.write(&row[..types.len()])?;
+        }
+        writer.finish()?;
+        Ok(())
+    }
+
+    /// The `limit` photos nearest to a drawing, the nearest first.
+    ///
+    /// `column`: the embeddings to compare with. `drawing`: the bytes of a picture, an SVG, or strokes.
+    ///
+    /// # Errors
+    /// [`TableError::Database`], also if the drawing is none.
+    pub fn rank(
+        &self,
+        client: &mut Client,
+        column: &str,
+        drawing: &[u8],
+        limit: u32,
+    ) -> Result<Vec<Ranked>, TableError> {
+        let (name, image, column) = (quote(&self.columns.name), quote(&self.columns.image), quote(column));
+        let sql = format!(
+            "SELECT {name}::text, {image}, sketch_distance({column}, $1::bytea) FROM {} WHERE {column} IS NOT NULL \
+             ORDER BY sketch_distance({column}, $1::bytea) LIMIT $2",
+            self.table
+        );
+        let rows = client.query(&sql, &[&drawing, &i64::from(limit)])?;
+        let ranked = |row: &postgres::Row| Ranked {
+            name: row.get::<_, Option<String>>(0).unwrap_or_default(),
+            image: row.get::<_, Option<Vec<u8>>>(1).unwrap_or_default(),
+            distance: row.get(2),
+        };
+        Ok(rows.iter().map(ranked).collect())
+    }
+}
+
+/// A column's name as SQL takes it, case kept.
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A table's name, read as SQL reads it and quoted.
+fn quote_table(client: &mut Client, name: &str) -> Result<String, TableError> {
+    let sql = "SELECT string_agg(quote_ident(part), '.') FROM unnest(parse_ident($1)) AS part";
+    let malformed = |_| TableError::Name { name: name.to_owned() };
+    Ok(client.query_one(sql, &[&name]).map_err(malformed)?.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_leave_their_quotes() {
+        assert_eq!(quote("image"), "\"image\"");
+        assert_eq!(quote("a\"; DROP TABLE photo; --"), "\"a\"\"; DROP TABLE photo; --\"");
+    }
+}
