@@ -4,9 +4,9 @@ CREATE FUNCTION sketch_trigger() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'sketch_trigger_wrapper';
 COMMENT ON FUNCTION sketch_trigger() IS 'embed and fuse a new photo; arguments: image, embedding and fused column, codebook';
 
-CREATE FUNCTION sketch_gallery(photos regclass, OUT image_column text, OUT embedding_column text,
-                               OUT fused_column text, OUT codebook text)
-    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'sketch_gallery_wrapper';
+CREATE FUNCTION sketch_gallery(photos regclass)
+    RETURNS TABLE (image_column text, embedding_column text, fused_column text, codebook text)
+    LANGUAGE c STABLE STRICT PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'sketch_gallery_wrapper';
 COMMENT ON FUNCTION sketch_gallery(regclass) IS 'columns and codebook of a table that sketch_enable prepared';
 
 CREATE FUNCTION sketch_enable(photos regclass, image_column name, embedding_column name DEFAULT 'embedding',
@@ -47,8 +47,9 @@ COMMENT ON FUNCTION sketch_enable(regclass, name, name, name, text, boolean)
 CREATE FUNCTION sketch_disable(photos regclass) RETURNS void
     LANGUAGE plpgsql VOLATILE STRICT AS $$
 DECLARE
-    gallery record := @extschema@.sketch_gallery(photos);
+    gallery record;
 BEGIN
+    SELECT * INTO gallery FROM @extschema@.sketch_gallery(photos);
     EXECUTE pg_catalog.format('DROP TRIGGER sketch_trigger ON %s', photos);
     EXECUTE pg_catalog.format('ALTER TABLE %s DROP COLUMN IF EXISTS %I, DROP COLUMN IF EXISTS %I',
                               photos, gallery.embedding_column, gallery.fused_column);
@@ -61,10 +62,11 @@ COMMENT ON FUNCTION sketch_disable(regclass) IS 'undo sketch_enable; codebooks s
 CREATE FUNCTION sketch_fuse_photos(photos regclass) RETURNS bigint
     LANGUAGE plpgsql VOLATILE STRICT AS $$
 DECLARE
-    gallery record := @extschema@.sketch_gallery(photos);
+    gallery record;
     photo_count bigint;
     fused_count bigint;
 BEGIN
+    SELECT * INTO gallery FROM @extschema@.sketch_gallery(photos);
     EXECUTE pg_catalog.format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', photos);
     EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM (SELECT FROM %s WHERE %I IS NOT NULL LIMIT 64) AS few',
                               photos, gallery.embedding_column) INTO photo_count;
@@ -89,32 +91,32 @@ COMMENT ON FUNCTION sketch_fuse_photos(regclass) IS 'fuse the photos of a table 
 CREATE PROCEDURE sketch_embed_photos(photos regclass, batch integer DEFAULT 100)
     LANGUAGE plpgsql AS $$
 DECLARE
-    gallery record := @extschema@.sketch_gallery(photos);
-    missing text := pg_catalog.format(
-        '%I IS NOT NULL AND (%2$I IS NULL OR @extschema@.sketch_model_id(%2$I) IS DISTINCT FROM @extschema@.sketch_current_model())',
-        gallery.image_column, gallery.embedding_column);
+    gallery record;
+    missing text;
     total bigint;
     done bigint := 0;
-    rows bigint;
-    tids tid[] := '{}';
-    photo record;
+    tids tid[];
     started timestamptz := pg_catalog.clock_timestamp();
     reported timestamptz := started;
 BEGIN
+    SELECT * INTO gallery FROM @extschema@.sketch_gallery(photos);
     PERFORM @extschema@.sketch_load_model();
+    missing := pg_catalog.format(
+        '%1$I IS NOT NULL AND (%2$I IS NULL OR @extschema@.sketch_model_id(%2$I) IS DISTINCT FROM @extschema@.sketch_current_model())',
+        gallery.image_column, gallery.embedding_column);
     EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s WHERE %s', photos, missing) INTO total;
     -- A row that someone else changes meanwhile moves away from its tid: the trigger has seen it, and we pass it over.
-    FOR photo IN EXECUTE pg_catalog.format('SELECT ctid AS tid FROM %s WHERE %s', photos, missing) LOOP
-        tids := tids || photo.tid;
-        CONTINUE WHEN pg_catalog.cardinality(tids) < batch AND done + pg_catalog.cardinality(tids) < total;
+    FOR tids IN EXECUTE pg_catalog.format(
+        'SELECT pg_catalog.array_agg(tid) FROM (SELECT ctid AS tid, (pg_catalog.row_number() OVER () - 1) / $1 AS part '
+        'FROM %s WHERE %s) AS missing GROUP BY part ORDER BY part', photos, missing) USING batch
+    LOOP
         EXECUTE pg_catalog.format('UPDATE %s SET %I = %I WHERE ctid = ANY ($1)',
                                   photos, gallery.image_column, gallery.image_column) USING tids;
-        done := done + pg_catalog.cardinality(tids);
-        tids := '{}';
         COMMIT;
+        done := done + pg_catalog.cardinality(tids);
         IF pg_catalog.clock_timestamp() - reported > '2 seconds' OR done >= total THEN
             reported := pg_catalog.clock_timestamp();
-            RAISE NOTICE 'embedded % of % photos, % per second', done, total,
+            RAISE NOTICE 'processed % of % photos, % per second', done, total,
                 pg_catalog.round(done / greatest(extract(epoch FROM reported - started), 0.001), 1);
         END IF;
     END LOOP;

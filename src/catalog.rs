@@ -93,8 +93,8 @@ pub fn find_codebook(name: &str, model: u32) -> Result<Option<u32>> {
 /// If there is no such row, or its prototypes are not those that were loaded.
 pub fn read_codebook(id: u32) -> Result<Codebook> {
     let damaged = || {
-        SqlError::new(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, format!("codebook with id {id} is damaged"))
-            .detail("The rows of sketch.prototype are not those of its digest.")
+        SqlError::new(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "codebook is damaged")
+            .detail(format!("The rows of sketch.prototype for codebook_id {id} are not those of its digest."))
     };
     Spi::connect(|client| {
         let row = client

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::network::{self, Network};
 use crate::settings;
 use half::f16;
+use pgrx::datum::Internal;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use sketch_model::encoder::Domain;
@@ -141,19 +142,21 @@ pub fn remembered() -> usize {
 
 /// Tells the planner what a call costs: with constants and parameters, the network runs once and then not again.
 #[pg_extern(immutable, strict, parallel_safe)]
-fn embed_support(request: pgrx::datum::Internal) -> Option<pgrx::datum::Internal> {
-    let node = request.unwrap()?.cast_mut_ptr::<pg_sys::Node>();
+fn embed_support(request: Internal) -> Internal {
+    let node = request.unwrap().map_or(std::ptr::null_mut(), |datum| datum.cast_mut_ptr::<pg_sys::Node>());
     // SAFETY: a support function's argument is a node; its fields are read and written only once its tag is known.
-    unsafe {
-        if !pgrx::is_a(node, pg_sys::NodeTag::T_SupportRequestCost) {
-            return None;
+    let answered = unsafe { pgrx::is_a(node, pg_sys::NodeTag::T_SupportRequestCost) };
+    if answered {
+        // SAFETY: as above.
+        unsafe {
+            let request = &mut *node.cast::<pg_sys::SupportRequestCost>();
+            let varies = request.node.is_null() || pg_sys::contain_var_clause(request.node);
+            let run = RUN_COST * pg_sys::cpu_operator_cost;
+            (request.startup, request.per_tuple) = if varies { (0.0, run) } else { (run, pg_sys::cpu_operator_cost) };
         }
-        let request = &mut *node.cast::<pg_sys::SupportRequestCost>();
-        let varies = !request.node.is_null() && pg_sys::contain_var_clause(request.node);
-        let run = RUN_COST * pg_sys::cpu_operator_cost;
-        (request.startup, request.per_tuple) = if varies { (0.0, run) } else { (run, pg_sys::cpu_operator_cost) };
     }
-    Some(pgrx::datum::Internal::from(Some(node.into())))
+    // "No answer" is a null pointer, which is not SQL's NULL.
+    Internal::from(Some(if answered { node.into() } else { pg_sys::Datum::null() }))
 }
 
 /// Cost of one run of the network in units of `cpu_operator_cost`: some 15 ms against some 150 ns.

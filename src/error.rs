@@ -118,7 +118,7 @@ impl From<DecodeError> for SqlError {
 
 fn too_large(error: &dyn Error, setting: &str) -> SqlError {
     SqlError::of(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, error)
-        .hint(format!("Send a smaller image, or have a superuser raise {setting}."))
+        .hint(format!("Send a smaller one, or have a superuser raise {setting}."))
 }
 
 impl From<DrawingError> for SqlError {

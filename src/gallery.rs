@@ -8,7 +8,7 @@ use crate::settings::{self, BrokenPhoto};
 use crate::{catalog, codebook, network};
 use pgrx::heap_tuple::PgHeapTuple;
 use pgrx::iter::TableIterator;
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::prelude::*;
 use pgrx::{AllocatedByPostgres, WhoAllocated};
 use row::{Column, Row};
@@ -40,8 +40,11 @@ impl Gallery {
 /// An embedding that is there already is kept if the model in use made it and the photo is the one it was made of:
 /// an INSERT brings its own (a copy, a restore), an UPDATE leaves the photo as it is.
 #[pg_trigger]
-fn sketch_trigger<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, ErrorReport> {
-    Ok(Some(embed_row(trigger)?))
+fn sketch_trigger<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, std::convert::Infallible> {
+    // pgrx would wrap an error of ours in one of its own.
+    Ok(Some(embed_row(trigger).map_err(ErrorReport::from).unwrap_or_report()))
 }
 
 fn embed_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, AllocatedByPostgres>> {
@@ -85,7 +88,7 @@ fn embed_photo<'a>(
 /// Warns of a photo that cannot be embedded, or refuses it, as `pg_sketch.broken_photo` says.
 fn broken(row: &Row<'_>, gallery: &Gallery, cause: SqlError) -> Result<()> {
     let error =
-        cause.within(format!("could not embed photo in row {} of table \"{}\"", row.name(gallery), row.table()));
+        cause.within(format!("could not embed photo in {} of table \"{}\"", row.name(gallery), row.table()));
     match settings::broken_photo() {
         BrokenPhoto::Error => Err(error),
         BrokenPhoto::Warning => {

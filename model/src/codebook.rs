@@ -68,10 +68,10 @@ pub enum CodebookError {
     #[error("training of the codebook was interrupted")]
     Interrupted,
     /// The clustering failed.
-    #[error("clustering failed: {0}")]
+    #[error("could not cluster the samples")]
     Clustering(#[from] KMeansError),
     /// The text is no codebook.
-    #[error("codebook could not be read: {0}")]
+    #[error("could not read codebook")]
     Json(#[from] serde_json::Error),
     /// The text is a codebook of another format.
     #[error("codebook has format {format}, expected {expected}")]

@@ -18,7 +18,7 @@ pub use messages::ModelProto;
 /// Why bytes are not a model that can be read, or a model not one that may be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum OnnxError {
-    #[error("model is not an ONNX protobuf: {source}")]
+    #[error("model is not an ONNX protobuf")]
     Decode {
         #[from]
         source: prost::DecodeError,

@@ -109,7 +109,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// The row by its primary key, or else by all that the gallery does not own: `(id)=(17)`.
+    /// The row by its primary key, or else by all that the gallery does not own: `row (id)=(17)`.
     pub fn name(&self, gallery: &Gallery) -> String {
         let key = self.primary_key();
         let own = [&gallery.image, &gallery.embedding, &gallery.fused];
@@ -126,7 +126,10 @@ impl<'a> Row<'a> {
                 values.push(self.printed(column.num()));
             }
         }
-        let name = format!("({})=({})", names.join(", "), values.join(", "));
+        if names.is_empty() {
+            return "a row".to_owned();
+        }
+        let name = format!("row ({})=({})", names.join(", "), values.join(", "));
         match name.char_indices().nth(NAME_LENGTH) {
             Some((end, _)) => format!("{}...", &name[..end]),
             None => name,

@@ -1,0 +1,83 @@
+-- sketch_build_codebook, sketch_load_codebook, sketch_fuse.
+\set VERBOSITY default
+CREATE FUNCTION current_tag() RETURNS text LANGUAGE sql STABLE AS $$ SELECT lpad(to_hex(sketch_current_model()), 8, '0') $$;
+-- 200 embeddings of 8 dimensions in four clusters of each half, tagged with the model.
+CREATE TABLE cluster AS
+SELECT n, (format('[%s]@%s', (SELECT string_agg(((CASE WHEN i <= 4 THEN n % 4 ELSE n / 4 % 4 END) + sin(n * i) / 100)::text, ',') FROM generate_series(1, 8) AS i),
+                  current_tag()))::embedding AS embedding
+FROM generate_series(1, 200) AS n;
+
+SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 4, weight => 0.25) AS id \gset
+SELECT sketch_current_codebook('cluster') = :id AS current;
+SELECT name, model_id = sketch_current_model() AS model, dimension, subspaces, prototypes, weight FROM sketch.codebook WHERE codebook_id = :id;
+SELECT subspace, prototype, array_length(centroid, 1) AS width FROM sketch.prototype WHERE codebook_id = :id ORDER BY 1, 2;
+-- k-means finds the four clusters.
+SELECT subspace, array_agg(round(centroid[1]) ORDER BY centroid[1]) AS centres FROM sketch.prototype WHERE codebook_id = :id GROUP BY 1 ORDER BY 1;
+-- The same table and seed give the same codebook.
+SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 4, weight => 0.25) = :id AS same;
+
+-- F(x) = w x + (1 - w) p(x), and the identity of distances that follows from it.
+CREATE TEMP TABLE fused AS
+SELECT n, embedding AS x, sketch_fuse(embedding, 'cluster') AS f,
+       (SELECT array_agg(value ORDER BY subspace, i)::real[]::embedding FROM
+           (SELECT DISTINCT ON (subspace) subspace, centroid FROM sketch.prototype WHERE codebook_id = :id
+            ORDER BY subspace, (centroid[1] - (embedding::real[])[subspace * 4 + 1]) ^ 2) AS p,
+           unnest(centroid) WITH ORDINALITY AS v (value, i)) AS p
+FROM cluster;
+SELECT count(*) FILTER (WHERE sketch_codebook_id(f) = :id) AS tagged,
+       count(*) FILTER (WHERE abs((x <-> f) - 0.75 * (x <-> p)) < 0.005) AS between,
+       max(abs((q <-> f) ^ 2 - (0.25 * (q <-> x) ^ 2 + 0.75 * (q <-> p) ^ 2 - 0.1875 * (x <-> p) ^ 2))) < 0.05 AS identity
+FROM fused, (SELECT '[1,0,2,0,3,0,1,0]'::embedding AS q) AS query;
+
+-- There and back as JSON: the trainer's format.
+SELECT sketch_load_codebook('copy', jsonb_set(sketch_train_codebook('cluster', 'embedding', 2, 4, 0.5, 100), '{weight}', '0.5')) <> :id AS loaded;
+SELECT name, weight FROM sketch.codebook WHERE name = 'copy';
+
+-- NULL.
+SELECT sketch_fuse(NULL, 'cluster'), sketch_fuse('[1]', NULL), sketch_load_codebook('x', NULL), sketch_current_codebook(NULL);
+SELECT sketch_build_codebook(NULL, 'cluster');
+
+-- What is refused.
+\set VERBOSITY terse
+SELECT sketch_fuse(embedding, 'nonesuch') FROM cluster LIMIT 1;
+\set VERBOSITY default
+SELECT sketch_fuse('[1,2,3,4,5,6,7,8]', 'cluster');
+SELECT sketch_fuse(sketch_fuse(embedding, 'cluster'), 'cluster') FROM cluster LIMIT 1;
+SELECT sketch_fuse(('[1,2]@' || current_tag())::embedding, 'cluster');
+SELECT sketch_build_codebook('x', 'cluster', prototypes => 1000);
+SELECT sketch_build_codebook('x', 'cluster', prototypes => 0);
+SELECT sketch_build_codebook('x', 'cluster', subspaces => 3);
+SELECT sketch_build_codebook('x', 'cluster', weight => 1.5);
+SELECT sketch_build_codebook('x', 'cluster', sample => -1);
+SELECT sketch_build_codebook('x', 'cluster', 'nonesuch');
+SELECT sketch_build_codebook('', 'cluster');
+SELECT sketch_load_codebook('x', '{}');
+SELECT sketch_load_codebook('x', '[]');
+CREATE TEMP TABLE untagged AS SELECT '[1,2]'::embedding AS embedding FROM generate_series(1, 10);
+SELECT sketch_build_codebook('x', 'untagged', prototypes => 2);
+CREATE TEMP TABLE mixed AS SELECT embedding FROM cluster UNION ALL SELECT '[1,2,3,4,5,6,7,8]@00000001';
+SELECT sketch_build_codebook('x', 'mixed', prototypes => 2);
+CREATE TEMP TABLE already AS SELECT sketch_fuse(embedding, 'cluster') AS embedding FROM cluster;
+SELECT sketch_build_codebook('x', 'already', prototypes => 2);
+CREATE TEMP TABLE nothing (embedding embedding);
+SELECT sketch_build_codebook('x', 'nothing');
+
+-- Rows that someone changed are noticed.
+UPDATE sketch.prototype SET centroid[1] = 9 WHERE codebook_id = (SELECT codebook_id FROM sketch.codebook WHERE name = 'copy');
+\set VERBOSITY terse
+SELECT sketch_fuse(embedding, 'copy') FROM cluster LIMIT 1;
+\set VERBOSITY default
+
+-- A user without rights on the tables builds his own.
+CREATE ROLE sketch_builder;
+GRANT SELECT ON cluster TO sketch_builder;
+SET ROLE sketch_builder;
+SELECT sketch_build_codebook('his', 'cluster', prototypes => 5) > 0 AS built;
+SELECT sketch_dimension(sketch_fuse(embedding, 'his')) FROM cluster LIMIT 1;
+UPDATE sketch.codebook SET weight = 1;
+RESET ROLE;
+DELETE FROM sketch.codebook;
+SELECT count(*) AS prototypes_left FROM sketch.prototype;
+DROP TABLE cluster;
+DROP FUNCTION current_tag;
+DROP ROLE sketch_builder;

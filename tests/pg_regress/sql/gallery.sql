@@ -1,0 +1,111 @@
+-- sketch_enable to sketch_disable: a table of photos.
+\set VERBOSITY default
+CREATE TABLE photo (id int PRIMARY KEY, title text, image bytea);
+INSERT INTO photo SELECT n, 'p' || n, bytes FROM fixture, generate_series(1, 3) AS n WHERE name = 'photo.png';
+SELECT sketch_enable('photo', 'image');
+\d photo
+SELECT id, sketch_dimension(embedding), sketch_codebook_id(fused), embedding <-> fused AS distance FROM photo ORDER BY id;
+SELECT * FROM sketch_gallery('photo');
+
+-- New and changed photos.
+INSERT INTO photo (id, image) SELECT 4, bytes FROM fixture WHERE name = 'plain.jpg';
+SELECT a.id, a.embedding <-> b.embedding > 0 AS differs FROM photo AS a, photo AS b WHERE (a.id, b.id) = (4, 1);
+UPDATE photo SET image = (SELECT bytes FROM fixture WHERE name = 'photo.png') WHERE id = 4;
+SELECT a.embedding <-> b.embedding AS distance FROM photo AS a, photo AS b WHERE (a.id, b.id) = (4, 1);
+UPDATE photo SET image = NULL WHERE id = 4;
+SELECT embedding IS NULL AND fused IS NULL AS cleared FROM photo WHERE id = 4;
+SELECT id FROM photo ORDER BY sketch_distance(fused, '[[[0,99,50],[0,30,80]]]'::bytea), id LIMIT 10;
+
+-- A photo that is what it was is not embedded again; an embedding that is brought along is kept.
+SELECT value AS before FROM sketch_status() WHERE name = 'photos_embedded' \gset
+UPDATE photo SET image = image, title = 'same' WHERE id < 4;
+UPDATE photo SET image = (SELECT bytes FROM fixture WHERE name = 'photo.png') WHERE id < 4;
+CREATE TEMP TABLE copy AS SELECT * FROM photo WHERE id = 1;
+INSERT INTO photo SELECT 5, title, image, embedding, fused FROM copy;
+SELECT value::int - :before AS embedded FROM sketch_status() WHERE name = 'photos_embedded';
+-- But not one of nobody knows which model, nor with another photo.
+INSERT INTO photo SELECT 6, title, image, '[1,2]', NULL FROM copy;
+UPDATE photo SET image = (SELECT bytes FROM fixture WHERE name = 'lossy.webp') WHERE id = 5;
+SELECT value::int - :before AS embedded FROM sketch_status() WHERE name = 'photos_embedded';
+
+-- One bad file never stops an import.
+INSERT INTO photo (id, image) SELECT n, CASE n WHEN 11 THEN '\x00' WHEN 12 THEN substring(bytes FOR 300) ELSE bytes END
+FROM generate_series(10, 13) AS n, fixture WHERE name = 'photo.png';
+SELECT id, embedding IS NOT NULL AS embedded, image IS NOT NULL AS kept FROM photo WHERE id >= 10 ORDER BY id;
+SET pg_sketch.broken_photo = error;
+INSERT INTO photo (id, image) VALUES (14, '\x00');
+SET pg_sketch.broken_photo = perhaps;
+RESET pg_sketch.broken_photo;
+
+-- How fast depends on the machine.
+\set VERBOSITY terse
+SET client_min_messages = warning;
+-- Enough photos for a codebook: CALL builds it, and fuses all.
+CALL sketch_embed_photos('photo');
+INSERT INTO photo (id, image) SELECT n, bytes FROM fixture, generate_series(101, 160) AS n WHERE name = 'photo.png';
+UPDATE photo SET embedding = (format('[%s]@%s', (SELECT string_agg(sin(id * i)::text, ',') FROM generate_series(1, 512) AS i),
+                                     lpad(to_hex(sketch_current_model()), 8, '0')))::embedding WHERE id > 100;
+CALL sketch_embed_photos('photo');
+SELECT count(*) AS photos, count(fused) AS fused, count(DISTINCT sketch_codebook_id(fused)) AS codebooks,
+       bool_and(sketch_codebook_id(fused) = sketch_current_codebook('photo')) AS current FROM photo WHERE embedding IS NOT NULL;
+SELECT name, subspaces, prototypes, weight FROM sketch.codebook;
+\set VERBOSITY default
+-- From now on the trigger fuses.
+INSERT INTO photo (id, image) SELECT 200, bytes FROM fixture WHERE name = 'plain.jpg';
+SELECT sketch_codebook_id(fused) = sketch_current_codebook('photo') AS fused FROM photo WHERE id = 200;
+-- A new codebook takes over at the next CALL.
+SELECT sketch_build_codebook('photo', 'photo', prototypes => 4) = sketch_current_codebook('photo') AS newer;
+SELECT count(*) AS still_old FROM photo WHERE sketch_codebook_id(fused) <> sketch_current_codebook('photo');
+CALL sketch_embed_photos('photo');
+SELECT count(*) AS still_old FROM photo WHERE sketch_codebook_id(fused) <> sketch_current_codebook('photo');
+
+-- What is missing is embedded in batches.
+ALTER TABLE photo DISABLE TRIGGER sketch_trigger;
+INSERT INTO photo (id, image) SELECT n, bytes FROM fixture, generate_series(301, 307) AS n WHERE name = 'photo.png';
+ALTER TABLE photo ENABLE TRIGGER sketch_trigger;
+CALL sketch_embed_photos('photo', 2);
+RESET client_min_messages;
+SELECT count(fused) AS fused FROM photo WHERE id > 300;
+
+-- What is refused.
+SELECT sketch_enable('photo', 'image');
+SELECT sketch_enable('photo', 'title');
+SELECT sketch_enable('photo', 'nonesuch');
+SELECT sketch_enable('nonesuch', 'image');
+CREATE TABLE plain (id int);
+SELECT sketch_disable('plain');
+CALL sketch_embed_photos('plain');
+SELECT sketch_gallery('plain');
+CREATE TRIGGER wrong BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION sketch_trigger('image');
+INSERT INTO plain VALUES (1);
+CREATE OR REPLACE TRIGGER wrong AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION sketch_trigger('id', 'id', 'id', 'x');
+INSERT INTO plain VALUES (1);
+CREATE OR REPLACE TRIGGER wrong BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION sketch_trigger('id', 'id', 'id', 'x');
+INSERT INTO plain VALUES (1);
+DROP TABLE plain;
+ALTER TABLE photo RENAME fused TO merged;
+INSERT INTO photo (id) VALUES (400);
+
+SELECT sketch_disable('photo');
+\d photo
+
+-- Names that need quotes, own columns, in another schema, by a user who owns no more than his table.
+CREATE ROLE sketch_owner;
+CREATE SCHEMA "Odd one" AUTHORIZATION sketch_owner;
+GRANT SELECT ON fixture TO sketch_owner;
+SET ROLE sketch_owner;
+CREATE TABLE "Odd one"."Bild ""1""" ("Bild é" bytea);
+INSERT INTO "Odd one"."Bild ""1""" SELECT bytes FROM fixture WHERE name = 'photo.png';
+SELECT sketch_enable('"Odd one"."Bild ""1"""', 'Bild é', 'Einbettung', 'Ver schmolzen', embed => false);
+SELECT * FROM sketch_gallery('"Odd one"."Bild ""1"""');
+SET client_min_messages = warning;
+CALL sketch_embed_photos('"Odd one"."Bild ""1"""');
+INSERT INTO "Odd one"."Bild ""1""" VALUES ('\x00');
+SELECT count("Ver schmolzen") AS fused FROM "Odd one"."Bild ""1""";
+SELECT sketch_disable('"Odd one"."Bild ""1"""');
+RESET ROLE;
+DROP SCHEMA "Odd one" CASCADE;
+REVOKE ALL ON fixture FROM sketch_owner;
+DROP ROLE sketch_owner;
+DROP TABLE photo;
+DELETE FROM sketch.codebook;

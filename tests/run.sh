@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# The tests that need a server: pg_regress and tests/system, in a private cluster that is removed afterwards.
+# PG_CONFIG names the PostgreSQL.
+#   tests/run.sh [NAME...]   runs only these tests of tests/pg_regress
+set -euo pipefail
+cd "$(dirname "$0")/.."
+: "${PG_CONFIG:=pg_config}"
+export PG_CONFIG
+
+tests=("$@")
+[ $# -gt 0 ] || tests=(setup embedding distance embed once codebook gallery model hostile objects)
+regress=$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress
+dir=$(mktemp -d "${TMPDIR:-/var/tmp}/pg_sketch-test.XXXXXX")
+chmod 755 "$dir"
+trap 'tests/cluster.sh remove "$dir"' EXIT
+SETTINGS="timezone = 'UTC'" tests/cluster.sh start "$dir" >/dev/null
+
+output=$PWD/.build/regress
+rm -rf "$output" && mkdir -p "$output"
+export FIXTURES=$PWD/model/tests/fixtures RESULTS=$output PGHOST=$dir PGUSER=postgres PG_ABS_SRCDIR=$PWD/tests/pg_regress
+passed=0 failed=0
+if "$regress" --inputdir=tests/pg_regress --outputdir="$output" --use-existing --dbname=postgres --host="$dir" \
+    --user=postgres --bindir="$("$PG_CONFIG" --bindir)" "${tests[@]}" | tee "$output/log"; then
+    :
+else
+    cat "$output/regression.diffs" >&2 || true
+fi
+passed=$(grep -cE '^(test .* ok|ok )' "$output/log" || true)
+failed=$((${#tests[@]} - passed))
+
+if [ $# -eq 0 ]; then
+    for script in tests/system/*.sh; do
+        echo "system: $(basename "$script" .sh)"
+        if "$script" "$dir"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+    done
+fi
+echo "sql: $passed passed, $failed failed"
+[ "$failed" = 0 ]
