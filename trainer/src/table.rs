@@ -9,17 +9,20 @@ use postgres::{Client, NoTls};
 /// Why the database did not do as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    #[error("could not connect to the database: {}", explain(source))]
-    Connect { source: postgres::Error },
-    #[error("{}", explain(source))]
-    Database {
-        #[from]
-        source: postgres::Error,
-    },
+    #[error("could not connect to the database: {}", explain(error))]
+    Connect { error: postgres::Error },
+    #[error("{}", explain(error))]
+    Database { error: postgres::Error },
     #[error("table name \"{name}\" is malformed")]
     Name { name: String },
     #[error("table \"{name}\" does not exist; --create makes it")]
     Missing { name: String },
+}
+
+impl From<postgres::Error> for TableError {
+    fn from(error: postgres::Error) -> Self {
+        Self::Database { error }
+    }
 }
 
 /// The server's own message with its detail and hint; the client's if the server did not answer.
@@ -35,7 +38,7 @@ fn explain(error: &postgres::Error) -> String {
 /// # Errors
 /// [`TableError::Connect`].
 pub fn connect(url: &str) -> Result<Client, TableError> {
-    Client::connect(url, NoTls).map_err(|source| TableError::Connect { source })
+    Client::connect(url, NoTls).map_err(|error| TableError::Connect { error })
 }
 
 /// Columns of a table of photos, as their names are.
