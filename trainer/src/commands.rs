@@ -1,5 +1,6 @@
 //! One file for each command.
 
+mod eval;
 mod export;
 mod import;
 mod progress;
@@ -11,6 +12,8 @@ use std::path::PathBuf;
 pub enum Command {
     /// Turn EfficientNet-Lite weights into a network file and its manifest
     Export(export::Arguments),
+    /// Measure retrieval over classes unseen in training
+    Eval(eval::Arguments),
     /// Load a folder of photos into a table
     Import(import::Arguments),
     /// Rank the photos of a table by drawings
@@ -21,6 +24,7 @@ impl Command {
     pub fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Export(arguments) => export::run(&arguments),
+            Self::Eval(arguments) => eval::run(&arguments),
             Self::Import(arguments) => import::run(&arguments),
             Self::Query(arguments) => query::run(&arguments),
         }

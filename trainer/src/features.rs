@@ -10,6 +10,7 @@ use sketch_model::limits::Limits;
 use sketch_model::manifest::{Manifest, PrepareError};
 
 use crate::data::{DataError, Item};
+use crate::variants::VariantError;
 
 /// Images in one run of the network: larger ones are no faster on a CPU.
 const BATCH: usize = 16;
@@ -25,6 +26,8 @@ pub enum FeatureError {
     Prepare { label: String, source: PrepareError },
     #[error(transparent)]
     Encoder(#[from] EncoderError),
+    #[error(transparent)]
+    Variant(#[from] VariantError),
     #[error("there are no images")]
     NoImages,
 }

@@ -8,6 +8,8 @@ pub mod features;
 pub mod folder;
 pub mod graph;
 pub mod lite;
+pub mod metrics;
 pub mod statistics;
 pub mod table;
 pub mod torch;
+pub mod variants;
