@@ -4,12 +4,17 @@ use super::Embedding;
 use crate::error::{Result, SqlError};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use sketch_model::distance;
+use sketch_model::distance::{self, Prefetch};
+
+/// For either argument: a query may write column and constant in any order.
+static PREFETCH: [Prefetch; 2] = [const { Prefetch::new() }; 2];
 
 /// L2 distance of two embeddings of one model, of which at most one is fused, or both with one codebook.
 #[pg_extern(immutable, strict, parallel_safe)]
 fn embedding_l2_distance(a: Embedding<'_>, b: Embedding<'_>) -> Result<f64, ErrorReport> {
     let (x, y) = (a.values(), b.values());
+    PREFETCH[0].next(x);
+    PREFETCH[1].next(y);
     if x.len() != y.len()
         || !fits(a.origin().model, b.origin().model)
         || !fits(a.origin().codebook, b.origin().codebook)
