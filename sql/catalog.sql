@@ -22,6 +22,7 @@ COMMENT ON COLUMN sketch.model.manifest IS 'what the graph expects and returns, 
 CREATE TABLE sketch.codebook (
     codebook_id bigint PRIMARY KEY CHECK (codebook_id BETWEEN 1 AND 4294967295),
     name        text NOT NULL,
+    owner       name NOT NULL,
     model_id    bigint NOT NULL REFERENCES sketch.model,
     dimension   integer NOT NULL,
     subspaces   integer NOT NULL,
@@ -33,6 +34,7 @@ CREATE TABLE sketch.codebook (
 CREATE INDEX ON sketch.codebook (name);
 COMMENT ON TABLE sketch.codebook IS 'codebooks; of several with one name the newest is in use';
 COMMENT ON COLUMN sketch.codebook.codebook_id IS 'first four bytes of sha256; the tag that fused embeddings carry';
+COMMENT ON COLUMN sketch.codebook.owner IS 'role that loaded the first codebook of that name; only its members load newer ones';
 COMMENT ON COLUMN sketch.codebook.weight IS 'fused embedding = weight * embedding + (1 - weight) * prototypes';
 
 CREATE TABLE sketch.prototype (

@@ -9,24 +9,32 @@ use pgrx::prelude::*;
 use sketch_model::codebook::Codebook;
 use sketch_model::manifest::Manifest;
 
-/// The first row of a query as three columns, `None` if there is no row.
-pub(crate) fn first_row<A, B, C>(query: &str, args: &[DatumWithOid<'_>]) -> Result<(Option<A>, Option<B>, Option<C>)>
+/// The first row of a query as three columns, NULLs if there is no row.
+///
+/// # Errors
+/// If the query fails or a column is of another type.
+pub fn first_row<A, B, C>(query: &str, args: &[DatumWithOid<'_>]) -> Result<(Option<A>, Option<B>, Option<C>)>
 where
     A: FromDatum + IntoDatum,
     B: FromDatum + IntoDatum,
     C: FromDatum + IntoDatum,
 {
-    match Spi::get_three_with_args(query, args) {
-        Err(pgrx::spi::SpiError::InvalidPosition) => Ok((None, None, None)),
-        other => Ok(other?),
-    }
+    // `select` takes no snapshot of its own: these functions are STABLE, and some run in parallel workers.
+    Spi::connect(|client| {
+        let rows = client.select(query, Some(1), args)?;
+        if rows.is_empty() { Ok((None, None, None)) } else { Ok(rows.first().get_three()?) }
+    })
 }
 
-fn first_value<A: FromDatum + IntoDatum>(query: &str, args: &[DatumWithOid<'_>]) -> Result<Option<A>> {
-    match Spi::get_one_with_args(query, args) {
-        Err(pgrx::spi::SpiError::InvalidPosition) => Ok(None),
-        other => Ok(other?),
-    }
+/// The first value of a query, `None` if it is NULL or there is no row.
+///
+/// # Errors
+/// If the query fails or the value is of another type.
+pub fn first_value<A: FromDatum + IntoDatum>(query: &str, args: &[DatumWithOid<'_>]) -> Result<Option<A>> {
+    Spi::connect(|client| {
+        let rows = client.select(query, Some(1), args)?;
+        if rows.is_empty() { Ok(None) } else { Ok(rows.first().get_one()?) }
+    })
 }
 
 /// Id of the newest model of that name, or of all if there is no name; `None` if there is none.
@@ -131,7 +139,7 @@ pub fn read_codebook(id: u32) -> Result<Codebook> {
 /// # Errors
 /// If the catalog cannot be read.
 pub fn relation_name(oid: pg_sys::Oid) -> Result<String> {
-    let name = Spi::get_one_with_args::<String>("SELECT $1::pg_catalog.regclass::pg_catalog.text", &[oid.into()])?;
+    let name = first_value::<String>("SELECT $1::pg_catalog.regclass::pg_catalog.text", &[oid.into()])?;
     Ok(name.unwrap_or_default())
 }
 

@@ -87,8 +87,7 @@ fn embed_photo<'a>(
 
 /// Warns of a photo that cannot be embedded, or refuses it, as `pg_sketch.broken_photo` says.
 fn broken(row: &Row<'_>, gallery: &Gallery, cause: SqlError) -> Result<()> {
-    let error =
-        cause.within(format!("could not embed photo in {} of table \"{}\"", row.name(gallery), row.table()));
+    let error = cause.within(format!("could not embed photo in {} of table \"{}\"", row.name(gallery), row.table()));
     match settings::broken_photo() {
         BrokenPhoto::Error => Err(error),
         BrokenPhoto::Warning => {
@@ -128,22 +127,21 @@ fn embedding_type(trigger: &PgTrigger<'_>) -> pg_sys::Oid {
 
 /// What the trigger on a table was told.
 fn find_gallery(photos: pg_sys::Oid) -> Result<Gallery> {
-    let args = Spi::get_one_with_args::<Vec<u8>>(
+    let args = catalog::first_value::<Vec<u8>>(
         "SELECT tgargs FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid \
          WHERE tgrelid OPERATOR(pg_catalog.=) $1 AND p.prosrc OPERATOR(pg_catalog.=) 'sketch_trigger_wrapper' LIMIT 1",
         &[photos.into()],
-    );
+    )?;
     match args {
-        Ok(Some(args)) => {
+        Some(args) => {
             let args = args.split_inclusive(|byte| *byte == 0);
             Gallery::from_args(args.map(|arg| String::from_utf8_lossy(&arg[..arg.len() - 1]).into_owned()).collect())
         }
-        Err(pgrx::spi::SpiError::InvalidPosition) | Ok(None) => Err(SqlError::new(
+        None => Err(SqlError::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table \"{}\" is not enabled for sketches", catalog::relation_name(photos)?),
         )
         .hint("Call sketch_enable with the table and its image column first.")),
-        Err(error) => Err(error.into()),
     }
 }
 

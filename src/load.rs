@@ -1,6 +1,6 @@
 //! Loading networks and codebooks into the database.
 
-use crate::catalog::find_model;
+use crate::catalog::{find_model, first_row, first_value};
 use crate::error::{Result, SqlError};
 use crate::{network, settings};
 use pgrx::JsonB;
@@ -84,16 +84,18 @@ fn load_codebook(name: &str, codebook: JsonB) -> Result<i64, ErrorReport> {
 fn store_codebook(name: &str, codebook: &Codebook) -> Result<i64> {
     check_name("codebook", name)?;
     check_model(codebook.model())?;
+    let owner = codebook_owner(name)?;
     let id = i64::from(codebook.tag());
     let is_new = insert_once(
         "codebook",
         name,
-        "INSERT INTO sketch.codebook (codebook_id, name, model_id, dimension, subspaces, prototypes, weight, sha256) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+        "INSERT INTO sketch.codebook (codebook_id, name, owner, model_id, dimension, subspaces, prototypes, weight, sha256) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
         id,
         &[
             id.into(),
             name.into(),
+            owner.into(),
             i64::from(codebook.model()).into(),
             (codebook.dimension() as i32).into(),
             (codebook.subspaces() as i32).into(),
@@ -117,7 +119,7 @@ fn store_codebook(name: &str, codebook: &Codebook) -> Result<i64> {
 
 /// Refuses a codebook of a model that is not loaded.
 fn check_model(model: u32) -> Result<()> {
-    let known = Spi::get_one_with_args::<bool>(
+    let known = first_value::<bool>(
         "SELECT EXISTS (SELECT FROM sketch.model WHERE model_id OPERATOR(pg_catalog.=) $1)",
         &[i64::from(model).into()],
     )?;
@@ -127,6 +129,35 @@ fn check_model(model: u32) -> Result<()> {
     Err(SqlError::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("model with id {model} does not exist"))
         .detail("The codebook was built for it.")
         .hint("Load the model first, with sketch_load_model."))
+}
+
+/// Owner of the codebooks of that name: who loaded the first, or else the caller.
+///
+/// Whoever could add a codebook to another's name would change how his photos are fused.
+///
+/// # Errors
+/// If the name belongs to a role that the caller is no member of.
+fn codebook_owner(name: &str) -> Result<String> {
+    // SAFETY: a plain read. The loading functions run as the extension's owner; this is who called them.
+    let caller = unsafe { pg_sys::GetOuterUserId() };
+    let (caller_name, owner, is_member) = first_row::<String, String, bool>(
+        "SELECT caller.rolname::pg_catalog.text, owner.name::pg_catalog.text, \
+                caller.rolsuper OR pg_catalog.pg_has_role(caller.oid, role.oid, 'MEMBER') \
+         FROM pg_catalog.pg_roles AS caller \
+         LEFT JOIN (SELECT c.owner AS name FROM sketch.codebook AS c WHERE c.name OPERATOR(pg_catalog.=) $2 \
+                    ORDER BY created_at LIMIT 1) AS owner ON true \
+         LEFT JOIN pg_catalog.pg_roles AS role ON role.rolname OPERATOR(pg_catalog.=) owner.name \
+         WHERE caller.oid OPERATOR(pg_catalog.=) $1",
+        &[caller.into(), name.into()],
+    )?;
+    match (owner, is_member) {
+        (None, _) => Ok(caller_name.unwrap_or_default()),
+        (Some(owner), Some(true)) => Ok(owner),
+        (Some(owner), _) => Err(SqlError::new(
+            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("must be member of role \"{owner}\" to load a newer codebook \"{name}\""),
+        )),
+    }
 }
 
 /// Inserts a row whose id is its content's; returns whether it is new.
@@ -139,7 +170,7 @@ fn insert_once(kind: &str, name: &str, insert: &str, id: i64, args: &[DatumWithO
         return Ok(true);
     }
     let query = format!("SELECT name FROM sketch.{kind} WHERE {kind}_id OPERATOR(pg_catalog.=) $1");
-    match Spi::get_one_with_args::<String>(&query, &[id.into()])? {
+    match first_value::<String>(&query, &[id.into()])? {
         Some(known) if known == name => Ok(false),
         known => Err(SqlError::new(
             PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,

@@ -75,6 +75,10 @@ SET ROLE sketch_builder;
 SELECT sketch_build_codebook('his', 'cluster', prototypes => 5) > 0 AS built;
 SELECT sketch_dimension(sketch_fuse(embedding, 'his')) FROM cluster LIMIT 1;
 UPDATE sketch.codebook SET weight = 1;
+-- But not under another's name.
+SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 6);
+SELECT sketch_build_codebook('his', 'cluster', prototypes => 6) > 0 AS newer;
+SELECT name, owner, count(*) FROM sketch.codebook WHERE name = 'his' GROUP BY name, owner;
 RESET ROLE;
 DELETE FROM sketch.codebook;
 SELECT count(*) AS prototypes_left FROM sketch.prototype;
