@@ -51,20 +51,16 @@ load_photos() {
         "$here/stamps.sh" "$photos"
     fi
     step "loading photos from $photos"
-    [ "$(query "SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'photo')")" = t ] ||
-        query 'CREATE TABLE photo (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text, image bytea)'
-    if [ "$(query 'SELECT EXISTS (SELECT FROM photo)')" = t ]; then
-        echo "$(query 'SELECT count(*) FROM photo') photos are loaded already"
-    else
-        "$trainer" import "$photos" --url "$url" --table photo --image-column image --name-column name
-    fi
-    [ "$(query 'SELECT EXISTS (SELECT FROM photo)')" = t ] || fail "found no photo (PNG, JPEG, WebP) in $photos"
+    query 'SET client_min_messages = warning;
+        CREATE TABLE IF NOT EXISTS photo (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text, image bytea)'
+    # Photos whose names are there are skipped.
+    "$trainer" import "$photos" --url "$url" --table photo --image-column image --name-column name
 }
 
 embed_photos() {
     step "embedding what is not embedded yet"
     [ "$(query "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'photo'::regclass AND tgname = 'sketch_trigger')")" = t ] ||
-        query "SELECT sketch_enable('photo', 'image', embed => false)"
+        query "SELECT sketch_enable('photo', 'image', embed => false)" >/dev/null
     query "CALL sketch_embed_photos('photo')"
     query "SELECT count(embedding) || ' embedded, ' || count(fused) || ' fused, of ' || count(*) || ' photos' FROM photo"
 }
