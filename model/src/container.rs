@@ -51,6 +51,9 @@ fn webp_is_complete(bytes: &[u8]) -> bool {
     })
 }
 
+/// Marker that begins a scan of a JPEG file.
+const SCAN: u8 = 0xda;
+
 /// One marker of a JPEG file and where its segment ends.
 struct Marker {
     code: u8,
@@ -86,7 +89,6 @@ fn jpeg_markers(bytes: &[u8]) -> impl Iterator<Item = Marker> + '_ {
 /// Position after the end-of-image marker that closes a scan; the thumbnail inside EXIF data is skipped
 /// because it lies inside a segment.
 fn jpeg_end(bytes: &[u8]) -> Option<usize> {
-    const SCAN: u8 = 0xda;
     const END: u8 = 0xd9;
     let mut scans = 0;
     for marker in jpeg_markers(bytes) {
@@ -99,7 +101,15 @@ fn jpeg_end(bytes: &[u8]) -> Option<usize> {
     None
 }
 
+/// Passes over the picture that decoding takes.
+pub(crate) fn scans(format: Format, bytes: &[u8]) -> usize {
+    match format {
+        Format::Jpeg => jpeg_markers(bytes).filter(|marker| marker.code == SCAN).count(),
+        Format::Png | Format::WebP => 1,
+    }
+}
+
 fn is_progressive(bytes: &[u8]) -> bool {
     const PROGRESSIVE_FRAMES: [u8; 2] = [0xc2, 0xc6];
-    jpeg_markers(bytes).take_while(|marker| marker.code != 0xda).any(|marker| PROGRESSIVE_FRAMES.contains(&marker.code))
+    jpeg_markers(bytes).take_while(|marker| marker.code != SCAN).any(|marker| PROGRESSIVE_FRAMES.contains(&marker.code))
 }

@@ -42,6 +42,8 @@ pub enum DecodeError {
     TooManyPixels { format: Format, width: u32, height: u32, limit: u64 },
     #[error("{format} image of {width} x {height} pixels needs {needed} bytes to decode, the limit is {limit}")]
     TooMuchMemory { format: Format, width: u32, height: u32, needed: u64, limit: u64 },
+    #[error("{format} image is coded in {scans} scans, the limit is {limit}")]
+    TooManyScans { format: Format, scans: usize, limit: usize },
     #[error("{format} image is truncated after {length} bytes")]
     Truncated { format: Format, length: usize },
     #[error("{format} image could not be decoded")]
@@ -51,6 +53,9 @@ pub enum DecodeError {
         source: ImageError,
     },
 }
+
+/// Encoders write about 10 scans in a progressive JPEG; each is a pass over all pixels, also if it is a few bytes long.
+const MAX_SCANS: usize = 40;
 
 /// Decodes a PNG, JPEG or WebP file, turned upright as its EXIF orientation says.
 ///
@@ -70,7 +75,7 @@ pub fn decode_image(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, Decod
     let format = sniff(bytes)?;
     let reader = Cursor::new(bytes);
     match format {
-        Format::Png => decode(format, bytes, limits, PngDecoder::with_limits(reader, codec_limits(limits))),
+        Format::Png => decode(format, bytes, limits, PngDecoder::with_limits(reader, png_limits())),
         Format::Jpeg => decode(format, bytes, limits, JpegDecoder::new(reader)),
         Format::WebP => decode(format, bytes, limits, WebPDecoder::new(reader)),
     }
@@ -118,6 +123,14 @@ fn codec_limits(limits: &Limits) -> image::Limits {
     codec
 }
 
+/// The PNG decoder applies these to what it keeps beside the picture: lines, and profiles that unpack to far more than
+/// the file's length.
+fn png_limits() -> image::Limits {
+    let mut codec = image::Limits::default();
+    codec.max_alloc = Some(8 << 20);
+    codec
+}
+
 fn decode<D: ImageDecoder>(
     format: Format,
     bytes: &[u8],
@@ -154,6 +167,10 @@ fn check_size<D: ImageDecoder>(format: Format, bytes: &[u8], limits: &Limits, de
         decoder.total_bytes().saturating_add(pixels.saturating_mul(container::scratch_bytes_per_pixel(format, bytes)));
     if needed > limits.allocation {
         return Err(DecodeError::TooMuchMemory { format, width, height, needed, limit: limits.allocation });
+    }
+    let scans = container::scans(format, bytes);
+    if scans > MAX_SCANS {
+        return Err(DecodeError::TooManyScans { format, scans, limit: MAX_SCANS });
     }
     Ok(())
 }

@@ -10,6 +10,7 @@
 
 pub mod codebook;
 mod container;
+mod coverage;
 pub mod decode;
 pub mod digest;
 pub mod distance;

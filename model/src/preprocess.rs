@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::drawing::{Drawing, VectorDrawing};
 use crate::ink::{self, Levels, PixelBox};
-use crate::raster::{self, Layout};
+use crate::raster::{self, Layout, NotDrawn};
 use crate::resize::{self, Filter, Region};
 
 /// Why a drawing cannot be shown to the network.
@@ -17,6 +17,8 @@ pub enum PreprocessError {
     /// Nothing stands out from the paper, or all ink is one dot.
     #[error("drawing is blank")]
     Blank,
+    #[error("drawing has too many large shapes")]
+    TooComplex,
 }
 
 /// Bitmaps are reduced to this many times the network's input before anything else is done with them:
@@ -116,12 +118,10 @@ impl SketchPreprocessing {
             },
             turn_over: self.polarity == Polarity::DarkOnLight,
         };
-        let pixmap = raster::draw(drawing, &layout).ok_or(PreprocessError::Blank)?;
-        let rgb = RgbImage::from_fn(size, size, |x, y| {
-            let at = 4 * (y * size + x) as usize;
-            // The background is opaque, so premultiplied and straight values are the same.
-            Rgb([pixmap.data()[at], pixmap.data()[at + 1], pixmap.data()[at + 2]])
-        });
+        let rgb = raster::draw(drawing, &layout).map_err(|reason| match reason {
+            NotDrawn::Blank => PreprocessError::Blank,
+            NotDrawn::TooMuchPaint => PreprocessError::TooComplex,
+        })?;
         let mut sheet = Sheet::new(rgb, self.colours);
         check_not_blank(&sheet)?;
         if self.stretch_contrast {

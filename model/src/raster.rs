@@ -1,7 +1,9 @@
 //! Drawing vector shapes at the network's own size and stroke width.
 
-use tiny_skia::{FillRule, LineCap, LineJoin, Paint, Path, PathSegment, Pixmap, Rect, Stroke, Transform};
+use image::{Rgb, RgbImage};
+use tiny_skia::{Path, PathSegment, Point, Rect, Transform};
 
+use crate::coverage::Coverage;
 use crate::drawing::{Colour, Shape, VectorDrawing};
 
 /// How a vector drawing is laid on the square.
@@ -35,32 +37,44 @@ pub(crate) fn background(drawing: &VectorDrawing) -> Colour {
 
 fn backdrop(drawing: &VectorDrawing) -> Option<Colour> {
     let (first, others) = drawing.shapes.split_first()?;
-    let fill = first.fill.filter(|fill| fill.colour.alpha == 255)?;
+    let colour = first.fill.filter(|fill| fill.colour.alpha == 255)?.colour;
     let all = others.iter().map(|shape| shape.path.bounds()).reduce(union)?;
-    let all = match drawing.canvas {
+    let seen = match drawing.canvas {
         Some(canvas) => intersection(all, canvas)?,
         None => all,
     };
-    let back = first.path.bounds();
-    let covers = back.left() <= all.left()
-        && back.top() <= all.top()
-        && back.right() >= all.right()
-        && back.bottom() >= all.bottom();
-    (covers && is_rectangle(&first.path)).then_some(fill.colour)
+    let shows = others.iter().flat_map(colours).any(|other| other != colour);
+    (shows && is_rectangle(&first.path) && covers(first.path.bounds(), seen)).then_some(colour)
 }
 
-/// Whether all points of the path are corners of its bounding box.
+fn covers(outer: Rect, inner: Rect) -> bool {
+    let beside = outer.left() <= inner.left() && outer.right() >= inner.right();
+    beside && outer.top() <= inner.top() && outer.bottom() >= inner.bottom()
+}
+
+/// Whether the points of the path are the four corners of its bounding box, and no others.
 fn is_rectangle(path: &Path) -> bool {
     let bounds = path.bounds();
     let tolerance = 1e-3 * bounds.width().max(bounds.height());
-    let near = |value: f32, low: f32, high: f32| (value - low).abs() <= tolerance || (value - high).abs() <= tolerance;
-    path.segments().all(|segment| match segment {
-        PathSegment::MoveTo(point) | PathSegment::LineTo(point) => {
-            near(point.x, bounds.left(), bounds.right()) && near(point.y, bounds.top(), bounds.bottom())
+    let near = |value: f32, side: f32| (value - side).abs() <= tolerance;
+    let corner = |point: Point| {
+        let corners = [(bounds.left(), bounds.top()), (bounds.right(), bounds.top())];
+        let corners = corners.into_iter().chain([(bounds.left(), bounds.bottom()), (bounds.right(), bounds.bottom())]);
+        corners.enumerate().find(|&(_, (x, y))| near(point.x, x) && near(point.y, y)).map(|(index, _)| 1 << index)
+    };
+    let mut seen = 0;
+    for segment in path.segments() {
+        let at = match segment {
+            PathSegment::MoveTo(point) | PathSegment::LineTo(point) => corner(point),
+            PathSegment::Close => Some(0),
+            PathSegment::QuadTo(..) | PathSegment::CubicTo(..) => None,
+        };
+        match at {
+            Some(corner) => seen |= corner,
+            None => return false,
         }
-        PathSegment::Close => true,
-        PathSegment::QuadTo(..) | PathSegment::CubicTo(..) => false,
-    })
+    }
+    seen == 0b1111
 }
 
 fn colours(shape: &Shape) -> impl Iterator<Item = Colour> {
@@ -87,94 +101,120 @@ fn ink_bounds(drawing: &VectorDrawing, background: Colour) -> Option<Rect> {
     drawing.shapes.iter().filter(shows).map(|shape| shape.path.bounds()).reduce(union)
 }
 
-/// Draws `drawing` as RGBA pixels on an opaque square.
-///
-/// Returns `None` if nothing that differs from the background has an extent.
-pub(crate) fn draw(drawing: &VectorDrawing, layout: &Layout) -> Option<Pixmap> {
+/// Why a drawing was not drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotDrawn {
+    /// Nothing that differs from the background has an extent.
+    Blank,
+    TooMuchPaint,
+}
+
+/// Pixels that may be painted, in squares of the picture: a second's work. Each sample point of a fill counts as
+/// much as a pixel of a stroke.
+const MAX_PAINT: usize = 10_000;
+
+/// Draws `drawing` on an opaque square of `layout.size` pixels.
+pub(crate) fn draw(drawing: &VectorDrawing, layout: &Layout) -> Result<RgbImage, NotDrawn> {
     let background = if layout.turn_over { background(drawing) } else { Colour::WHITE };
-    let ink = ink_bounds(drawing, background)?;
-    if ink.width() <= 0.0 && ink.height() <= 0.0 {
-        return None;
-    }
+    let ink = ink_bounds(drawing, background).filter(|ink| ink.width() > 0.0 || ink.height() > 0.0);
+    let ink = ink.ok_or(NotDrawn::Blank)?;
     let transform = match layout.margin {
         Some(margin) => centre(ink, layout, margin),
         None => squash(drawing.canvas.unwrap_or(ink), layout),
-    }?;
+    };
     let turn = layout.turn_over && luma(background) < 127.5;
-    let mut pixmap = Pixmap::new(layout.size, layout.size)?;
-    pixmap.fill(if turn { turned(background) } else { background }.into());
+    let mut canvas = Canvas::new(layout, if turn { turned(background) } else { background });
     for shape in &drawing.shapes {
-        draw_shape(shape, transform, layout, turn, &mut pixmap);
+        if let Some(path) = shape.path.clone().transform(transform) {
+            canvas.draw(&path, shape, |colour| if turn { turned(colour) } else { colour })?;
+        }
     }
-    Some(pixmap)
+    Ok(canvas.picture)
+}
+
+/// A picture that is painted shape by shape.
+struct Canvas {
+    picture: RgbImage,
+    coverage: Coverage,
+    stroke: f32,
+    /// Pixels that may still be painted.
+    paint: usize,
+}
+
+impl Canvas {
+    fn new(layout: &Layout, background: Colour) -> Self {
+        let size = layout.size as usize;
+        Self {
+            picture: RgbImage::from_pixel(layout.size, layout.size, Rgb(channels(background))),
+            coverage: Coverage::new(size),
+            stroke: layout.stroke,
+            paint: MAX_PAINT * size * size,
+        }
+    }
+
+    fn draw(&mut self, path: &Path, shape: &Shape, ink: impl Fn(Colour) -> Colour) -> Result<(), NotDrawn> {
+        if let (true, Some(colour)) = (shape.stroke_first, shape.stroke) {
+            self.stroke(path, ink(colour))?;
+        }
+        if let Some(fill) = shape.fill {
+            let samples = self.coverage.fill(path, fill.rule);
+            self.spend(samples)?;
+            self.paint(ink(fill.colour))?;
+        }
+        if let (false, Some(colour)) = (shape.stroke_first, shape.stroke) {
+            self.stroke(path, ink(colour))?;
+        }
+        Ok(())
+    }
+
+    fn stroke(&mut self, path: &Path, colour: Colour) -> Result<(), NotDrawn> {
+        self.coverage.stroke(path, self.stroke);
+        self.paint(colour)
+    }
+
+    /// Lays `colour` over the picture where the last shape covers it.
+    fn paint(&mut self, colour: Colour) -> Result<(), NotDrawn> {
+        let opacity = f32::from(colour.alpha) / 255.0;
+        let colour = channels(colour).map(f32::from);
+        let pixels: &mut [u8] = &mut self.picture;
+        let painted = self.coverage.take(|index, coverage| {
+            for (value, colour) in pixels[3 * index..3 * index + 3].iter_mut().zip(colour) {
+                let below = f32::from(*value);
+                *value = (below + (colour - below) * coverage * opacity).round() as u8;
+            }
+        });
+        self.spend(painted)
+    }
+
+    fn spend(&mut self, pixels: usize) -> Result<(), NotDrawn> {
+        self.paint = self.paint.checked_sub(pixels).ok_or(NotDrawn::TooMuchPaint)?;
+        Ok(())
+    }
+}
+
+fn channels(colour: Colour) -> [u8; 3] {
+    [colour.red, colour.green, colour.blue]
 }
 
 /// Maps the ink, strokes included, to the middle of the square.
-fn centre(ink: Rect, layout: &Layout, margin: f32) -> Option<Transform> {
+fn centre(ink: Rect, layout: &Layout, margin: f32) -> Transform {
     let size = f64::from(layout.size);
     let inner = (size / (1.0 + 2.0 * f64::from(margin)) - f64::from(layout.stroke)).max(1.0);
     let (width, height) = (f64::from(ink.width()), f64::from(ink.height()));
     let scale = inner / width.max(height);
     let x = size / 2.0 - scale * (f64::from(ink.left()) + width / 2.0);
     let y = size / 2.0 - scale * (f64::from(ink.top()) + height / 2.0);
-    finite(Transform::from_row(scale as f32, 0.0, 0.0, scale as f32, x as f32, y as f32))
+    Transform::from_row(scale as f32, 0.0, 0.0, scale as f32, x as f32, y as f32)
 }
 
-fn squash(canvas: Rect, layout: &Layout) -> Option<Transform> {
+fn squash(canvas: Rect, layout: &Layout) -> Transform {
     let inner = layout.size as f32 - layout.stroke;
     let scale = |extent: f32| if extent > 0.0 { inner / extent } else { 1.0 };
     let (sx, sy) = (scale(canvas.width()), scale(canvas.height()));
     let half = layout.stroke / 2.0;
-    finite(Transform::from_row(sx, 0.0, 0.0, sy, half - sx * canvas.left(), half - sy * canvas.top()))
-}
-
-fn finite(transform: Transform) -> Option<Transform> {
-    transform.is_finite().then_some(transform)
-}
-
-fn draw_shape(shape: &Shape, transform: Transform, layout: &Layout, turn: bool, pixmap: &mut Pixmap) {
-    let Some(path) = shape.path.clone().transform(transform) else {
-        return;
-    };
-    let paint = |colour: Colour| {
-        let mut paint = Paint::default();
-        paint.set_color(if turn { turned(colour) } else { colour }.into());
-        paint
-    };
-    let fill = |pixmap: &mut Pixmap| {
-        if let Some(fill) = shape.fill {
-            pixmap.fill_path(&path, &paint(fill.colour), fill.rule, Transform::identity(), None);
-        }
-    };
-    let stroke = |pixmap: &mut Pixmap| {
-        if let Some(colour) = shape.stroke {
-            draw_stroke(&path, &paint(colour), layout.stroke, pixmap);
-        }
-    };
-    if shape.stroke_first {
-        stroke(pixmap);
-        fill(pixmap);
-    } else {
-        fill(pixmap);
-        stroke(pixmap);
-    }
-}
-
-/// Strokes with round caps and joins. The outline is filled, not handed to the renderer as a stroke, so that widths
-/// below a pixel are drawn like all others.
-fn draw_stroke(path: &Path, paint: &Paint, width: f32, pixmap: &mut Pixmap) {
-    let pen = Stroke { width, line_cap: LineCap::Round, line_join: LineJoin::Round, ..Stroke::default() };
-    if let Some(outline) = path.stroke(&pen, 1.0) {
-        pixmap.fill_path(&outline, paint, FillRule::Winding, Transform::identity(), None);
-    }
+    Transform::from_row(sx, 0.0, 0.0, sy, half - sx * canvas.left(), half - sy * canvas.top())
 }
 
 fn turned(colour: Colour) -> Colour {
     Colour { red: 255 - colour.red, green: 255 - colour.green, blue: 255 - colour.blue, alpha: colour.alpha }
-}
-
-impl From<Colour> for tiny_skia::Color {
-    fn from(colour: Colour) -> Self {
-        Self::from_rgba8(colour.red, colour.green, colour.blue, colour.alpha)
-    }
 }

@@ -5,7 +5,7 @@
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
-use image::{DynamicImage, GrayImage, Rgb, RgbImage};
+use image::{DynamicImage, GenericImageView, GrayImage, Rgb, RgbImage, Rgba};
 use serde::{Deserialize, Serialize};
 
 /// The kernel that weighs source pixels.
@@ -44,12 +44,24 @@ impl Region {
     pub(crate) fn whole(width: u32, height: u32) -> Self {
         Self { left: 0.0, top: 0.0, width: f64::from(width), height: f64::from(height) }
     }
+
+    /// The same part of a picture reduced by blocks of `side` pixels.
+    fn reduced(self, side: u32, picture: &DynamicImage) -> Self {
+        let side = f64::from(side);
+        let (left, top) = (self.left / side, self.top / side);
+        Self {
+            left,
+            top,
+            width: (self.width / side).min(f64::from(picture.width()) - left),
+            height: (self.height / side).min(f64::from(picture.height()) - top),
+        }
+    }
 }
 
 /// Resizes a region of `picture` to `width` x `height`, transparency laid over `paper`.
 ///
-/// Reads the picture's own buffer: beside it, memory for the result and for one pass at the result's width
-/// is taken.
+/// Pictures of 8 bits without transparency are read where they lie. Of others a copy is needed, so a large one is
+/// first reduced by whole blocks of pixels, to no less than twice the result.
 pub(crate) fn picture(
     picture: &DynamicImage,
     region: Region,
@@ -58,6 +70,12 @@ pub(crate) fn picture(
     filter: Filter,
     paper: [u8; 3],
 ) -> RgbImage {
+    let is_plain = matches!(picture, DynamicImage::ImageLuma8(_) | DynamicImage::ImageRgb8(_));
+    let block = (region.width / f64::from(width)).min(region.height / f64::from(height)) as u32 / 2;
+    if !is_plain && block > 1 {
+        let reduced = DynamicImage::ImageRgb8(blocks(picture, block, paper));
+        return self::picture(&reduced, region.reduced(block, &reduced), width, height, filter, paper);
+    }
     let source = (picture.width(), picture.height());
     let convert = |pixels: &[u8], kind: PixelType| {
         over(paper, &resample(pixels, source, kind, region, (width, height), filter), kind)
@@ -71,6 +89,31 @@ pub(crate) fn picture(
         deep => convert(deep.to_rgb8().as_raw(), PixelType::U8x3),
     };
     RgbImage::from_raw(width, height, rgb).unwrap_or_else(|| RgbImage::from_pixel(width, height, Rgb(paper)))
+}
+
+/// Means of blocks of `side` x `side` pixels over `paper`; blocks at the right and lower edge may be smaller.
+fn blocks(picture: &DynamicImage, side: u32, paper: [u8; 3]) -> RgbImage {
+    let columns = picture.width().div_ceil(side);
+    let mut reduced = RgbImage::new(columns, picture.height().div_ceil(side));
+    let mut sums = vec![[0u64; 4]; columns as usize];
+    for (row, line) in reduced.rows_mut().enumerate() {
+        sums.fill([0; 4]);
+        let top = row as u32 * side;
+        for y in top..(top + side).min(picture.height()) {
+            for x in 0..picture.width() {
+                let Rgba([red, green, blue, alpha]) = picture.get_pixel(x, y);
+                let sum = &mut sums[(x / side) as usize];
+                for (sum, (value, paper)) in sum.iter_mut().zip([red, green, blue].into_iter().zip(paper)) {
+                    *sum += u64::from(blend(value, paper, alpha));
+                }
+                sum[3] += 1;
+            }
+        }
+        for (pixel, sum) in line.zip(&sums) {
+            *pixel = Rgb([0, 1, 2].map(|channel| ((sum[channel] + sum[3] / 2) / sum[3].max(1)) as u8));
+        }
+    }
+    reduced
 }
 
 /// Resizes a whole grey picture.
@@ -95,12 +138,13 @@ fn resample(
     resized.into_vec()
 }
 
+fn blend(value: u8, paper: u8, alpha: u8) -> u8 {
+    let (value, paper, alpha) = (u32::from(value), u32::from(paper), u32::from(alpha));
+    ((value * alpha + paper * (255 - alpha) + 127) / 255) as u8
+}
+
 /// Lays pixels over an opaque `paper`; returns RGB.
 fn over(paper: [u8; 3], pixels: &[u8], kind: PixelType) -> Vec<u8> {
-    let blend = |value: u8, paper: u8, alpha: u8| {
-        let (value, paper, alpha) = (u32::from(value), u32::from(paper), u32::from(alpha));
-        ((value * alpha + paper * (255 - alpha) + 127) / 255) as u8
-    };
     match kind {
         PixelType::U8 => pixels.iter().flat_map(|&value| [value; 3]).collect(),
         PixelType::U8x2 => pixels

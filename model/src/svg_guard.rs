@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use svgtypes::{PathParser, PathSegment, PointsParser};
-use usvg::roxmltree::{Document, Node, NodeId};
+use usvg::roxmltree::{Attribute, Document, Node, NodeId};
 
 use crate::limits::Limits;
 use crate::svg::SvgError;
@@ -29,8 +29,14 @@ const MAX_NAMESPACES: usize = 100;
 const MAX_WORK: usize = 30_000_000;
 /// Declarations of a style sheet with every list of selectors split up; 48 MB.
 const MAX_DECLARATIONS: usize = 1_000_000;
-/// Bytes of attributes after every `use` has been followed.
-const MAX_ATTRIBUTE_BYTES: usize = 32 << 20;
+/// Bytes of attributes read after every `use` has been followed; about 0.5 s.
+const MAX_ATTRIBUTE_WORK: usize = 256 << 20;
+/// Steps of reading one style sheet; about 0.1 s. A sheet of 16 KiB with 500 declarations needs 8 million.
+const MAX_SHEET_WORK: usize = 100_000_000;
+/// Path segments of a document in which strokes keep their widths; about 0.5 s if these are very wide.
+const MAX_AUTHOR_STROKES: usize = 20_000;
+/// Length of a property, which is read again for every element that inherits it.
+const MAX_PROPERTY: usize = 10_000;
 
 const XLINK: &str = "http://www.w3.org/1999/xlink";
 const SVG: &str = "http://www.w3.org/2000/svg";
@@ -62,8 +68,17 @@ pub(crate) fn check_text(text: &str, limits: &Limits) -> Result<(), SvgError> {
     Ok(())
 }
 
+/// Whether some stroke's width is zero, as an attribute or in a style.
+pub(crate) fn has_zero_width(text: &str) -> bool {
+    text.split("stroke-width").skip(1).any(|rest| {
+        let number = rest.trim_start_matches([' ', '\t', '\n', '\r', '=', ':', '"', '\'']);
+        let end = number.find(|c: char| !matches!(c, '0'..='9' | '.')).unwrap_or(number.len());
+        end > 0 && number[..end].bytes().all(|byte| matches!(byte, b'0' | b'.'))
+    })
+}
+
 /// Checks the parsed document: what it refers to, and what following its `use` elements comes to.
-pub(crate) fn check_document(document: &Document, limits: &Limits) -> Result<(), SvgError> {
+pub(crate) fn check_document(document: &Document, text: &str, limits: &Limits) -> Result<(), SvgError> {
     check_depth(document)?;
     let mut ids = HashMap::new();
     for node in document.descendants() {
@@ -72,7 +87,8 @@ pub(crate) fn check_document(document: &Document, limits: &Limits) -> Result<(),
             ids.entry(id).or_insert(node);
         }
     }
-    let mut expansion = Expansion { ids, known: HashMap::new(), limits };
+    let segments = if has_zero_width(text) { limits.points.min(MAX_AUTHOR_STROKES) } else { limits.points };
+    let mut expansion = Expansion { ids, known: HashMap::new(), segments };
     let cost = expansion.cost(document.root_element(), 1)?;
     check_styles(document, cost)
 }
@@ -101,6 +117,9 @@ fn check_node(node: Node) -> Result<(), SvgError> {
             return external("@import");
         }
         check_urls(css)?;
+        if css_work(css) > MAX_SHEET_WORK {
+            return Err(SvgError::TooComplex { what: "too long a style sheet" });
+        }
         // Declarations are copied to every selector of their list.
         if (1 + css.matches(',').count()).saturating_mul(1 + css.matches(':').count()) > MAX_DECLARATIONS {
             return Err(SvgError::TooComplex { what: "too many style rules" });
@@ -118,8 +137,21 @@ fn check_node(node: Node) -> Result<(), SvgError> {
             check_reference(attribute.value())?;
         }
         check_urls(attribute.value())?;
+        if attribute.value().len() > MAX_PROPERTY && !may_be_long(attribute.name()) {
+            return Err(SvgError::TooComplex { what: "too long a property" });
+        }
     }
     Ok(())
+}
+
+/// Attributes that belong to one element only; `data-` and the like are never read.
+fn may_be_long(attribute: &str) -> bool {
+    matches!(attribute, "d" | "points" | "transform" | "class" | "id" | "content" | "href") || attribute.contains('-')
+}
+
+/// Steps of reading CSS: at the end of every value the tokenizer counts lines from the beginning.
+fn css_work(css: &str) -> usize {
+    css.len().saturating_mul(1 + css.matches([':', ';', ',', '{', '}', '@']).count())
 }
 
 fn is_svg(node: Node) -> bool {
@@ -156,19 +188,19 @@ fn external(reference: &str) -> Result<(), SvgError> {
 struct Cost {
     elements: usize,
     segments: usize,
-    attribute_bytes: usize,
+    attribute_work: usize,
     /// Levels of elements, this one included.
     depth: usize,
 }
 
-struct Expansion<'a, 'input, 'limits> {
+struct Expansion<'a, 'input> {
     ids: HashMap<&'a str, Node<'a, 'input>>,
     /// `None` while the element is being reckoned: meeting it again then means that it contains itself.
     known: HashMap<NodeId, Option<Cost>>,
-    limits: &'limits Limits,
+    segments: usize,
 }
 
-impl<'a, 'input> Expansion<'a, 'input, '_> {
+impl<'a, 'input> Expansion<'a, 'input> {
     /// Each element is reckoned once, so this is linear although the expansion may be exponential.
     fn cost(&mut self, node: Node<'a, 'input>, depth: usize) -> Result<Cost, SvgError> {
         if depth > MAX_DEPTH {
@@ -183,7 +215,7 @@ impl<'a, 'input> Expansion<'a, 'input, '_> {
         let mut cost = Cost {
             elements: 1,
             segments: segments(node),
-            attribute_bytes: node.attributes().map(|attribute| attribute.value().len()).sum(),
+            attribute_work: node.attributes().map(attribute_work).sum(),
             depth: 1,
         };
         for child in node.children().filter(Node::is_element) {
@@ -212,10 +244,10 @@ impl<'a, 'input> Expansion<'a, 'input, '_> {
         if cost.elements > MAX_ELEMENTS {
             return Err(SvgError::TooManyElements { limit: MAX_ELEMENTS });
         }
-        if cost.segments > self.limits.points {
-            return Err(SvgError::TooManyPoints { limit: self.limits.points });
+        if cost.segments > self.segments {
+            return Err(SvgError::TooManyPoints { limit: self.segments });
         }
-        if cost.attribute_bytes > MAX_ATTRIBUTE_BYTES {
+        if cost.attribute_work > MAX_ATTRIBUTE_WORK {
             return Err(SvgError::TooComplex { what: "attributes are too long with every \"use\" followed" });
         }
         Ok(())
@@ -226,8 +258,17 @@ impl Cost {
     fn add(&mut self, below: Self) {
         self.elements += below.elements;
         self.segments += below.segments;
-        self.attribute_bytes += below.attribute_bytes;
+        self.attribute_work += below.attribute_work;
         self.depth = self.depth.max(below.depth + 1);
+    }
+}
+
+fn attribute_work(attribute: Attribute) -> usize {
+    // To read a number takes some 8 times as long as to skip a byte.
+    const NUMBERS: usize = 8;
+    match attribute.name() {
+        "style" => css_work(attribute.value()),
+        _ => NUMBERS * attribute.value().len(),
     }
 }
 
@@ -256,6 +297,7 @@ fn check_styles(document: &Document, cost: Cost) -> Result<(), SvgError> {
     let mut per_element = stops.count();
     let mut sheet_inherits = 0;
     for css in sheets.filter_map(|node| node.text()) {
+        per_element = per_element.saturating_add(css.len() / 16);
         per_element = per_element.saturating_add(sheet_cost(css, cost.depth));
         sheet_inherits += css.matches("inherit").count();
     }
