@@ -94,7 +94,7 @@ pub fn principal_directions(covariance: &Array2<f64>, count: usize) -> Array2<f6
 /// `directions`: shape `(c, count)`, the greatest variance first. Returns the same shape.
 ///
 /// Source: rotation after the principal components as in Jégou et al., "Aggregating local image descriptors into
-/// compact codes", 2012; there by a random matrix, which measured no better (`model/weights/README.md`).
+/// compact codes", 2012; there by a random matrix (`model/weights/README.md` compares).
 fn spread_evenly(directions: &Array2<f64>) -> Array2<f64> {
     let count = directions.ncols();
     let size = 1 << count.trailing_zeros();
