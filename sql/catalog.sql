@@ -28,6 +28,7 @@ CREATE TABLE sketch.codebook (
     subspaces   integer NOT NULL,
     prototypes  integer NOT NULL,
     weight      real NOT NULL CHECK (weight BETWEEN 0 AND 1),
+    unit_length boolean NOT NULL,
     sha256      bytea NOT NULL UNIQUE CHECK (octet_length(sha256) = 32),
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -36,6 +37,7 @@ COMMENT ON TABLE sketch.codebook IS 'codebooks; of several with one name the new
 COMMENT ON COLUMN sketch.codebook.codebook_id IS 'first four bytes of sha256; the tag that fused embeddings carry';
 COMMENT ON COLUMN sketch.codebook.owner IS 'role that loaded the first codebook of that name; only its members load newer ones';
 COMMENT ON COLUMN sketch.codebook.weight IS 'fused embedding = weight * embedding + (1 - weight) * prototypes';
+COMMENT ON COLUMN sketch.codebook.unit_length IS 'whether fused embeddings are brought to unit length; the patent leaves them as they are';
 
 CREATE TABLE sketch.prototype (
     codebook_id bigint NOT NULL REFERENCES sketch.codebook ON DELETE CASCADE,
@@ -81,15 +83,17 @@ CREATE FUNCTION sketch_load_codebook(name text, codebook jsonb) RETURNS bigint
 COMMENT ON FUNCTION sketch_load_codebook(text, jsonb) IS 'load a codebook as the trainer writes it; returns its codebook_id';
 
 CREATE FUNCTION sketch_train_codebook(photos regclass, embedding_column text, subspaces integer, prototypes integer,
-                                      weight real, sample integer) RETURNS jsonb
+                                      weight real, unit_length boolean, sample integer) RETURNS jsonb
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'train_codebook_wrapper';
-COMMENT ON FUNCTION sketch_train_codebook(regclass, text, integer, integer, real, integer)
+COMMENT ON FUNCTION sketch_train_codebook(regclass, text, integer, integer, real, boolean, integer)
     IS 'prototypes of a sample of embeddings by k-means, as sketch_load_codebook takes them';
 
 CREATE FUNCTION sketch_build_codebook(name text, photos regclass, embedding_column text DEFAULT 'embedding',
                                       subspaces integer DEFAULT 2, prototypes integer DEFAULT NULL,
-                                      weight real DEFAULT 0.2, sample integer DEFAULT 10000) RETURNS bigint
+                                      weight real DEFAULT 0.2, unit_length boolean DEFAULT true,
+                                      sample integer DEFAULT 10000) RETURNS bigint
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
-    RETURN sketch_load_codebook(name, sketch_train_codebook(photos, embedding_column, subspaces, prototypes, weight, sample));
-COMMENT ON FUNCTION sketch_build_codebook(text, regclass, text, integer, integer, real, integer)
+    RETURN sketch_load_codebook(name, sketch_train_codebook(photos, embedding_column, subspaces, prototypes, weight,
+                                                      unit_length, sample));
+COMMENT ON FUNCTION sketch_build_codebook(text, regclass, text, integer, integer, real, boolean, integer)
     IS 'build a codebook from the embeddings of a table; returns its codebook_id';

@@ -107,7 +107,7 @@ pub fn read_codebook(id: u32) -> Result<Codebook> {
     Spi::connect(|client| {
         let row = client
             .select(
-                "SELECT model_id, subspaces, prototypes, dimension, weight FROM sketch.codebook \
+                "SELECT model_id, subspaces, prototypes, dimension, weight, unit_length FROM sketch.codebook \
                  WHERE codebook_id OPERATOR(pg_catalog.=) $1",
                 Some(1),
                 &[i64::from(id).into()],
@@ -117,6 +117,7 @@ pub fn read_codebook(id: u32) -> Result<Codebook> {
         let size = |column| -> Result<usize> { Ok(row.get::<i32>(column)?.ok_or_else(damaged)? as usize) };
         let (subspaces, prototypes, dimension) = (size(2)?, size(3)?, size(4)?);
         let weight: f32 = row.get(5)?.ok_or_else(damaged)?;
+        let unit_length: bool = row.get(6)?.ok_or_else(damaged)?;
         let mut values: Vec<f32> = Vec::with_capacity(prototypes * dimension);
         let rows = client.select(
             "SELECT centroid FROM sketch.prototype WHERE codebook_id OPERATOR(pg_catalog.=) $1 \
@@ -129,7 +130,7 @@ pub fn read_codebook(id: u32) -> Result<Codebook> {
         }
         let shape = (subspaces, prototypes, dimension / subspaces.max(1));
         let centroids = Array3::from_shape_vec(shape, values).map_err(|_| damaged())?;
-        let codebook = Codebook::new(centroids, weight, model as u32)?;
+        let codebook = Codebook::new(centroids, weight, model as u32)?.with_unit_length(unit_length);
         if codebook.tag() == id { Ok(codebook) } else { Err(damaged()) }
     })
 }

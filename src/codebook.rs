@@ -98,6 +98,7 @@ fn train_codebook(
     subspaces: i32,
     prototypes: Option<i32>,
     weight: f32,
+    unit_length: bool,
     sample: i32,
 ) -> Result<JsonB, ErrorReport> {
     let (samples, model) = read_sample(photos, column, positive("sample", sample)?)?;
@@ -109,6 +110,7 @@ fn train_codebook(
         subspaces: positive("subspaces", subspaces)?,
         prototypes,
         weight,
+        unit_length,
         ..CodebookOptions::default()
     };
     let mut check = || {

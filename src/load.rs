@@ -89,8 +89,8 @@ fn store_codebook(name: &str, codebook: &Codebook) -> Result<i64> {
     let is_new = insert_once(
         "codebook",
         name,
-        "INSERT INTO sketch.codebook (codebook_id, name, owner, model_id, dimension, subspaces, prototypes, weight, sha256) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+        "INSERT INTO sketch.codebook (codebook_id, name, owner, model_id, dimension, subspaces, prototypes, weight, unit_length, sha256) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
         id,
         &[
             id.into(),
@@ -101,6 +101,7 @@ fn store_codebook(name: &str, codebook: &Codebook) -> Result<i64> {
             (codebook.subspaces() as i32).into(),
             (codebook.prototypes() as i32).into(),
             codebook.weight().into(),
+            codebook.unit_length().into(),
             codebook.digest().to_vec().into(),
         ],
     )?;

@@ -3,7 +3,8 @@
 //! The channels of an embedding are cut into `m` subspaces, each `dsub = d / m` wide, and the photos of the gallery
 //! are clustered in each. A prototype (the literature says centroid) is the centre of such a cluster.
 //! A photo's fused embedding is `weight · embedding + (1 − weight) · prototypes`, with the nearest prototype of each
-//! subspace side by side; it is not brought to unit length again.
+//! subspace side by side, brought to unit length again. The patent leaves it as it is; but a photo that is like no other
+//! then gets a short one, which is near to every query: the model card has the figures.
 //!
 //! Source: patent CN117131214B; "Distribution Aligned Feature Clustering for Zero-Shot Sketch-Based Image Retrieval".
 
@@ -87,11 +88,12 @@ pub struct Codebook {
     /// Shape `(m, k, dsub)`, row-major; every value finite, none of them -0.0.
     centroids: Array3<f32>,
     weight: f32,
+    unit_length: bool,
     model: u32,
 }
 
 impl Codebook {
-    /// Makes a codebook of prototypes that are there already.
+    /// Makes a codebook of prototypes that are there already; what it fuses is brought to unit length.
     ///
     /// `centroids`: shape `(m, k, dsub)`. `weight`: share of the photo's own embedding, 0 to 1.
     /// `model`: tag of the model whose embeddings were clustered, 0 if unknown.
@@ -106,7 +108,17 @@ impl Codebook {
         check_values(centroids.iter())?;
         // SQL's numbers know no -0.0; without it, a codebook that went through SQL keeps its digest.
         let centroids = centroids.as_standard_layout().mapv(|value| value + 0.0);
-        Ok(Self { centroids, weight: weight + 0.0, model })
+        Ok(Self { centroids, weight: weight + 0.0, unit_length: true, model })
+    }
+
+    /// Says whether fused embeddings are brought to unit length; without it they are the patent's.
+    pub fn with_unit_length(self, unit_length: bool) -> Self {
+        Self { unit_length, ..self }
+    }
+
+    /// Whether fused embeddings are brought to unit length.
+    pub fn unit_length(&self) -> bool {
+        self.unit_length
     }
 
     /// The number of subspaces, `m`.
@@ -196,9 +208,10 @@ impl Codebook {
         Ok(iter::zip(0.., code).flat_map(|(subspace, &code)| self.prototype(subspace, code)).copied().collect())
     }
 
-    /// Draws a photo's embedding towards its prototypes: `weight · embedding + (1 − weight) · prototypes`.
+    /// Draws a photo's embedding towards its prototypes: `weight · embedding + (1 − weight) · prototypes`, which is then
+    /// brought to unit length, unless [`Codebook::with_unit_length`] says otherwise or it is zero.
     ///
-    /// `embedding`: shape `(d,)`. Returns shape `(d,)`, not of unit length. The same on every machine, to the bit.
+    /// `embedding`: shape `(d,)`. Returns shape `(d,)`. The same on every machine, to the bit.
     ///
     /// # Errors
     /// As [`Codebook::encode`].
@@ -208,16 +221,21 @@ impl Codebook {
         for (value, own) in iter::zip(&mut fused, embedding) {
             *value = self.weight * own + rest * *value;
         }
+        let length = l2_squared(&fused, &vec![0.0; fused.len()]).sqrt();
+        if self.unit_length && length > 0.0 {
+            fused.iter_mut().for_each(|value| *value /= length);
+        }
         Ok(fused)
     }
 
     /// Returns the SHA-256 of all that has an effect on fusing.
     ///
     /// It is taken over `"pg_sketch codebook 1"` in ASCII, then, little endian: the model's tag, `m`, `k`, `d`
-    /// (32-bit integers), the weight and the prototypes, row-major (bits of 32-bit floats).
+    /// (32-bit integers), 1 or 0 for unit length (32-bit integer), the weight and the prototypes, row-major (bits of
+    /// 32-bit floats).
     pub fn digest(&self) -> Sha256Digest {
         let sizes = [self.subspaces(), self.prototypes(), self.dimension()];
-        let header = iter::once(self.model).chain(sizes.map(|size| size as u32));
+        let header = iter::once(self.model).chain(sizes.map(|size| size as u32)).chain([u32::from(self.unit_length)]);
         let floats = iter::once(&self.weight).chain(&self.centroids).map(|value| value.to_bits());
         let bytes: Vec<u8> = header.chain(floats).flat_map(u32::to_le_bytes).collect();
         digest::sha256([b"pg_sketch codebook 1".as_slice(), &bytes])

@@ -11,14 +11,14 @@ fn squared(a: &[f32], b: &[f32]) -> f64 {
     differences.map(|difference| difference * difference).sum()
 }
 
-/// A codebook and an embedding that fits it.
+/// A codebook that leaves lengths as they are, and an embedding that fits it.
 fn codebook() -> impl Strategy<Value = (Codebook, Vec<f32>)> {
     (1usize..5, 1usize..20, 1usize..40, 0.0f32..=1.0, any::<u32>()).prop_flat_map(|(m, k, dsub, weight, model)| {
         let values = prop::collection::vec(-1.0f32..1.0, m * k * dsub);
         let embedding = prop::collection::vec(-1.0f32..1.0, m * dsub);
         (values, embedding).prop_map(move |(values, embedding)| {
             let centroids = Array3::from_shape_vec((m, k, dsub), values).unwrap();
-            (Codebook::new(centroids, weight, model).unwrap(), embedding)
+            (Codebook::new(centroids, weight, model).unwrap().with_unit_length(false), embedding)
         })
     })
 }
@@ -79,13 +79,13 @@ proptest! {
 
     #[test]
     fn weight_1_leaves_the_embedding((codebook, embedding) in codebook()) {
-        let codebook = Codebook::new(codebook.centroids().to_owned(), 1.0, 0).unwrap();
+        let codebook = Codebook::new(codebook.centroids().to_owned(), 1.0, 0).unwrap().with_unit_length(false);
         prop_assert_eq!(codebook.fuse(&embedding).unwrap(), embedding);
     }
 
     #[test]
     fn weight_0_leaves_the_prototypes((codebook, embedding) in codebook()) {
-        let codebook = Codebook::new(codebook.centroids().to_owned(), 0.0, 0).unwrap();
+        let codebook = Codebook::new(codebook.centroids().to_owned(), 0.0, 0).unwrap().with_unit_length(false);
         let prototypes = codebook.decode(&codebook.encode(&embedding).unwrap()).unwrap();
         prop_assert_eq!(codebook.fuse(&embedding).unwrap(), prototypes);
     }
@@ -102,7 +102,20 @@ proptest! {
     }
 
     #[test]
-    fn json_round_trip_is_the_identity((codebook, _) in codebook()) {
+    fn unit_length_keeps_the_direction((codebook, x) in codebook()) {
+        let plain = codebook.fuse(&x).unwrap();
+        let unit = codebook.clone().with_unit_length(true).fuse(&x).unwrap();
+        let zero = vec![0.0; plain.len()];
+        let length = squared(&plain, &zero).sqrt();
+        prop_assume!(length > 1e-3);
+        prop_assert!((squared(&unit, &zero) - 1.0).abs() < 1e-5);
+        prop_assert!(iter::zip(&plain, &unit).all(|(plain, unit)| (f64::from(*plain) / length - f64::from(*unit)).abs() < 1e-5));
+        prop_assert_ne!(codebook.digest(), codebook.clone().with_unit_length(true).digest());
+    }
+
+    #[test]
+    fn json_round_trip_is_the_identity((codebook, _) in codebook(), unit_length in any::<bool>()) {
+        let codebook = codebook.with_unit_length(unit_length);
         let back = Codebook::from_json(&codebook.to_json()).unwrap();
         prop_assert_eq!(&back, &codebook);
         prop_assert_eq!(back.digest(), codebook.digest());
@@ -118,7 +131,7 @@ proptest! {
         let codebook = Codebook::new(centroids, 0.2, 7).unwrap();
         let decimals: Vec<String> = values.iter().map(|value| format!("{value}")).collect();
         let jsonb = format!(
-            r#"{{"model": 7, "format": 1, "weight": 0.2, "centroids": [{}], "dimension": 1, "subspaces": 1, "prototypes": {}}}"#,
+            r#"{{"model": 7, "format": 1, "unit_length": true, "weight": 0.2, "centroids": [{}], "dimension": 1, "subspaces": 1, "prototypes": {}}}"#,
             decimals.join(", "),
             values.len(),
         );
@@ -208,6 +221,7 @@ fn identical_samples_are_told_from_prototypes_too_many() {
     let error = Codebook::train(samples.view(), 0, &options(2, 8)).unwrap_err();
     assert!(matches!(error, CodebookError::TooFewDistinct { subspace: 0, distinct: 1, prototypes: 8 }), "{error}");
     let codebook = Codebook::train(samples.view(), 0, &options(2, 1)).unwrap();
+    // Its length is 1 already.
     assert_eq!(codebook.fuse(&[0.5; 4]).unwrap(), [0.5; 4]);
 
     let mut samples = samples;
@@ -334,7 +348,7 @@ fn codes_reach_the_last_prototype() {
 #[test]
 fn json_that_is_no_codebook_is_refused() {
     let good =
-        r#"{"format":1,"model":0,"subspaces":1,"prototypes":2,"dimension":2,"weight":0.2,"centroids":[1,2,3,4]}"#;
+        r#"{"format":1,"model":0,"subspaces":1,"prototypes":2,"dimension":2,"weight":0.2,"unit_length":true,"centroids":[1,2,3,4]}"#;
     assert!(Codebook::from_json(good).is_ok());
     let refused = |from: &str, to: &str| {
         let text = good.replace(from, to);
@@ -347,6 +361,7 @@ fn json_that_is_no_codebook_is_refused() {
     assert!(matches!(refused("4]}", "1e30]}"), CodebookError::Value { position: 3, .. }));
     assert!(matches!(refused("\"model\":0", "\"model\":-1"), CodebookError::Json(_)));
     assert!(matches!(refused("\"model\":0,", ""), CodebookError::Json(_)));
+    assert!(matches!(refused("\"unit_length\":true,", ""), CodebookError::Json(_)));
     assert!(matches!(refused("\"model\":0", "\"model\":0,\"colour\":1"), CodebookError::Json(_)));
     assert!(matches!(refused("\"format\":1", "\"format\":2"), CodebookError::Format { format: 2, expected: 1 }));
     let error = refused("\"format\":1", "\"format\":2,\"colour\":1");
@@ -372,8 +387,8 @@ fn digest_is_as_documented() {
     assert_eq!(hex, EXPECTED_DIGEST);
 }
 
-// python3: sha256(b"pg_sketch codebook 1" + struct.pack("<IIIIfffff", 3, 2, 1, 4, 0.25, 1, 0, 0.5, -2)).hexdigest()
-const EXPECTED_DIGEST: &str = "58e0b58a4193afd19545408776dcac0dc4b6ef70003017ebe948ee027acdcdf2";
+// python3: sha256(b"pg_sketch codebook 1" + struct.pack("<IIIIIfffff", 3, 2, 1, 4, 1, 0.25, 1, 0, 0.5, -2)).hexdigest()
+const EXPECTED_DIGEST: &str = "0696b74dc2225b964bdbc2d2b9e412608277c5f27f41fc62f27214f881d3c3fd";
 
 #[test]
 fn digest_sees_all_that_matters() {

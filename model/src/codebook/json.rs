@@ -17,6 +17,7 @@ struct File {
     prototypes: usize,
     dimension: usize,
     weight: f32,
+    unit_length: bool,
     /// Shape `(m, k, d / m)`, row-major. One flat list costs a reader no more memory than a small multiple of the
     /// text's length, whatever the text says.
     centroids: Vec<f32>,
@@ -38,6 +39,7 @@ impl Codebook {
             prototypes: self.prototypes(),
             dimension: self.dimension(),
             weight: self.weight,
+            unit_length: self.unit_length,
             centroids: self.centroids.iter().copied().collect(),
         };
         // Numbers and lists of numbers always have a JSON form.
@@ -60,7 +62,7 @@ impl Codebook {
         let actual = file.centroids.len();
         let centroids = Array3::from_shape_vec(shape, file.centroids)
             .map_err(|_| CodebookError::ValueCount { actual, expected: file.prototypes * file.dimension })?;
-        Self::new(centroids, file.weight, file.model)
+        Ok(Self::new(centroids, file.weight, file.model)?.with_unit_length(file.unit_length))
     }
 }
 

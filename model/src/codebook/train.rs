@@ -20,6 +20,8 @@ pub struct CodebookOptions {
     pub prototypes: usize,
     /// The share of the photo's own embedding in the fused one, 0 to 1.
     pub weight: f32,
+    /// Whether fused embeddings are brought to unit length.
+    pub unit_length: bool,
     /// Where the random numbers start: the same samples and seed give the same codebook, to the bit.
     pub seed: u64,
     /// k-means ends when an iteration moves the prototypes of a subspace, taken together, by less (L2).
@@ -33,7 +35,7 @@ pub struct CodebookOptions {
 impl Default for CodebookOptions {
     /// The paper's weight and subspaces; as many prototypes as a small gallery has classes.
     fn default() -> Self {
-        Self { subspaces: 2, prototypes: 64, weight: 0.2, seed: 0, tolerance: 1e-4, max_iterations: 100, runs: 1 }
+        Self { subspaces: 2, prototypes: 64, weight: 0.2, unit_length: true, seed: 0, tolerance: 1e-4, max_iterations: 100, runs: 1 }
     }
 }
 
@@ -91,7 +93,7 @@ impl Codebook {
             let best = best_run(subspace, subvectors, options, &mut rng, check)?;
             centroids.index_axis_mut(Axis(0), subspace).assign(&best);
         }
-        Self::new(centroids, options.weight, model)
+        Ok(Self::new(centroids, options.weight, model)?.with_unit_length(options.unit_length))
     }
 }
 

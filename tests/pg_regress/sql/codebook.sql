@@ -7,14 +7,14 @@ SELECT n, (format('[%s]@%s', (SELECT string_agg(((CASE WHEN i <= 4 THEN n % 4 EL
                   current_tag()))::embedding AS embedding
 FROM generate_series(1, 200) AS n;
 
-SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 4, weight => 0.25) AS id \gset
+SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 4, weight => 0.25, unit_length => false) AS id \gset
 SELECT sketch_current_codebook('cluster') = :id AS current;
 SELECT name, model_id = sketch_current_model() AS model, dimension, subspaces, prototypes, weight FROM sketch.codebook WHERE codebook_id = :id;
 SELECT subspace, prototype, array_length(centroid, 1) AS width FROM sketch.prototype WHERE codebook_id = :id ORDER BY 1, 2;
 -- k-means finds the four clusters.
 SELECT subspace, array_agg(round(centroid[1]) ORDER BY centroid[1]) AS centres FROM sketch.prototype WHERE codebook_id = :id GROUP BY 1 ORDER BY 1;
 -- The same table and seed give the same codebook.
-SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 4, weight => 0.25) = :id AS same;
+SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 4, weight => 0.25, unit_length => false) = :id AS same;
 
 -- F(x) = w x + (1 - w) p(x), and the identity of distances that follows from it.
 CREATE TEMP TABLE fused AS
@@ -30,8 +30,11 @@ SELECT count(*) FILTER (WHERE sketch_codebook_id(f) = :id) AS tagged,
 FROM fused, (SELECT '[1,0,2,0,3,0,1,0]'::embedding AS q) AS query;
 
 -- There and back as JSON: the trainer's format.
-SELECT sketch_load_codebook('copy', jsonb_set(sketch_train_codebook('cluster', 'embedding', 2, 4, 0.5, 100), '{weight}', '0.5')) <> :id AS loaded;
+SELECT sketch_load_codebook('copy', jsonb_set(sketch_train_codebook('cluster', 'embedding', 2, 4, 0.5, true, 100), '{weight}', '0.5')) <> :id AS loaded;
 SELECT name, weight FROM sketch.codebook WHERE name = 'copy';
+
+-- Unless told otherwise, a fused embedding has unit length.
+SELECT count(*) FILTER (WHERE abs((sketch_fuse(embedding, 'copy') <-> '[0,0,0,0,0,0,0,0]') - 1) < 0.002) AS unit_length FROM cluster WHERE n % 16 > 0;
 
 -- NULL.
 SELECT sketch_fuse(NULL, 'cluster'), sketch_fuse('[1]', NULL), sketch_load_codebook('x', NULL), sketch_current_codebook(NULL);
@@ -62,7 +65,8 @@ SELECT sketch_build_codebook('x', 'already', prototypes => 2);
 CREATE TEMP TABLE nothing (embedding embedding);
 SELECT sketch_build_codebook('x', 'nothing');
 
--- Rows that someone changed are noticed.
+-- Rows that someone changed are noticed when a connection reads them.
+\c
 UPDATE sketch.prototype SET centroid[1] = 9 WHERE codebook_id = (SELECT codebook_id FROM sketch.codebook WHERE name = 'copy');
 \set VERBOSITY terse
 SELECT sketch_fuse(embedding, 'copy') FROM cluster LIMIT 1;
