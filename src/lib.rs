@@ -18,6 +18,9 @@
 //! | [`call`] | arguments and state of a call, below what pgrx offers |
 //! | [`error`] | each error's SQLSTATE, DETAIL and HINT |
 
+// An error of pgrx is large, and returned where nothing is in a hurry.
+#![allow(clippy::result_large_err)]
+
 mod call;
 mod catalog;
 mod codebook;

@@ -347,8 +347,7 @@ fn codes_reach_the_last_prototype() {
 
 #[test]
 fn json_that_is_no_codebook_is_refused() {
-    let good =
-        r#"{"format":1,"model":0,"subspaces":1,"prototypes":2,"dimension":2,"weight":0.2,"unit_length":true,"centroids":[1,2,3,4]}"#;
+    let good = r#"{"format":1,"model":0,"subspaces":1,"prototypes":2,"dimension":2,"weight":0.2,"unit_length":true,"centroids":[1,2,3,4]}"#;
     assert!(Codebook::from_json(good).is_ok());
     let refused = |from: &str, to: &str| {
         let text = good.replace(from, to);

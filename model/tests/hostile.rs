@@ -252,7 +252,11 @@ fn svg_styles() -> Vec<Case> {
             "too complex",
         ),
         case("90,000 inherited looks", svg(&nest(&many(&format!("<g{inherit}/>")))), "too complex"),
-        case("30,000 plain lines", svg(&"<path stroke=\"#000\" fill=\"none\" d=\"M0 0h9v9\"/>".repeat(30_000)), "drawn"),
+        case(
+            "30,000 plain lines",
+            svg(&"<path stroke=\"#000\" fill=\"none\" d=\"M0 0h9v9\"/>".repeat(30_000)),
+            "drawn",
+        ),
         case(
             "one style of 15 MB",
             svg(&format!("<path d=\"M0 0h9\" style=\"{}\"/>", "fill:red;".repeat(1_600_000))),

@@ -100,8 +100,8 @@ fn points_are_counted() {
     };
     too_many(&quickdraw(11));
     too_many(&quickdraw(1000));
-    too_many(&format!("[{}]", vec![r#"{"x":1,"y":2}"#; 11].join(",")));
-    too_many(&format!("[{}]", vec!["[]"; 1000].join(",")));
+    too_many(&format!("[{}]", [r#"{"x":1,"y":2}"#; 11].join(",")));
+    too_many(&format!("[{}]", ["[]"; 1000].join(",")));
 }
 
 proptest! {

@@ -35,7 +35,16 @@ pub struct CodebookOptions {
 impl Default for CodebookOptions {
     /// The paper's weight and subspaces; as many prototypes as a small gallery has classes.
     fn default() -> Self {
-        Self { subspaces: 2, prototypes: 64, weight: 0.2, unit_length: true, seed: 0, tolerance: 1e-4, max_iterations: 100, runs: 1 }
+        Self {
+            subspaces: 2,
+            prototypes: 64,
+            weight: 0.2,
+            unit_length: true,
+            seed: 0,
+            tolerance: 1e-4,
+            max_iterations: 100,
+            runs: 1,
+        }
     }
 }
 
