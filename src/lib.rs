@@ -16,7 +16,7 @@
 //! | [`settings`] | every `pg_sketch.…` |
 //! | [`status`] | `sketch_status()` |
 //! | [`call`] | arguments and state of a call, below what pgrx offers |
-//! | [`error`] | each error's SQLSTATE, DETAIL and HINT |
+//! | [`mod@error`] | each error's SQLSTATE, DETAIL and HINT |
 
 // An error of pgrx is large, and returned where nothing is in a hurry.
 #![allow(clippy::result_large_err)]
