@@ -31,6 +31,8 @@ BEGIN
     codebook := coalesce(codebook, photos::pg_catalog.text);
     EXECUTE pg_catalog.format('ALTER TABLE %s ADD COLUMN %I @extschema@.embedding, ADD COLUMN %I @extschema@.embedding',
                               photos, embedding_column, fused_column);
+    -- Only "fused" is scanned: without its twin beside it in the row, a scan takes about half as long.
+    EXECUTE pg_catalog.format('ALTER TABLE %s ALTER COLUMN %I SET STORAGE EXTERNAL', photos, embedding_column);
     EXECUTE pg_catalog.format('CREATE TRIGGER sketch_trigger BEFORE INSERT OR UPDATE OF %I ON %s '
                               'FOR EACH ROW EXECUTE FUNCTION @extschema@.sketch_trigger(%L, %L, %L, %L)',
                               image_column, photos, image_column, embedding_column, fused_column, codebook);
