@@ -1,5 +1,7 @@
 //! What is ink and what is paper in a bitmap: polarity, contrast, extent.
 
+use std::ops::Range;
+
 use image::GrayImage;
 
 /// Share of the shorter side that counts as the border of a picture.
@@ -39,27 +41,51 @@ pub(crate) fn histogram(grey: &GrayImage) -> [u64; 256] {
     histogram
 }
 
+/// The grey values that paper may have: those of the light class, or all if the classes are hardly apart.
+///
+/// Of a sheet with few lines [`otsu`] separates not ink from paper, but darker grain from lighter.
+fn paper_values(histogram: &[u64; 256]) -> Range<usize> {
+    /// The least distance of the classes' medians that grain does not reach.
+    const APART: u8 = 64;
+    let light = usize::from(otsu(histogram)) + 1;
+    if histogram[..light].iter().all(|&count| count == 0) || histogram[light..].iter().all(|&count| count == 0) {
+        return 0..256;
+    }
+    let distance = quantile(histogram, light..256, 0.5) - quantile(histogram, 0..light, 0.5);
+    if distance < APART { 0..256 } else { light..256 }
+}
+
 /// Whether the drawing is light on dark.
 ///
-/// Ink covers the smaller part of a drawing and seldom touches its border, so the paper is the class of
-/// [`otsu`] that holds the larger share of both, border and whole counted alike: a photo of paper on a dark
-/// table has a dark border, and a filled silhouette covers most of its picture.
+/// Ink covers the smaller part of a drawing and seldom touches its border, so the paper is the class of [`otsu`] that
+/// holds the larger share of both, border and whole counted alike: a photo of paper on a dark table has a dark border,
+/// and a filled silhouette covers most of its picture. If the classes are hardly apart, ink is what departs furthest
+/// from the median.
 pub(crate) fn is_light_on_dark(grey: &GrayImage) -> bool {
-    let threshold = otsu(&histogram(grey));
-    let (width, height) = grey.dimensions();
-    let border = (f64::from(width.min(height)) * BORDER).ceil() as u32;
-    let mut dark = [0u64; 2];
-    let mut all = [0u64; 2];
-    for (x, y, pixel) in grey.enumerate_pixels() {
-        let is_dark = u64::from(pixel.0[0] <= threshold);
-        let at_border = x < border || y < border || x >= width - border.min(width) || y >= height - border.min(height);
-        all[0] += 1;
-        dark[0] += is_dark;
-        all[1] += u64::from(at_border);
-        dark[1] += is_dark * u64::from(at_border);
+    let histogram = histogram(grey);
+    let light = paper_values(&histogram).start;
+    if light > 0 {
+        return dark_share(grey, light) + dark_share(&border(grey), light) > 1.0;
     }
-    let share = |i: usize| dark[i] as f64 / all[i].max(1) as f64;
-    share(0) + share(1) > 1.0
+    let median = f64::from(quantile(&histogram, 0..256, 0.5));
+    let moment: f64 =
+        histogram.iter().enumerate().map(|(value, &count)| (value as f64 - median).powi(3) * count as f64).sum();
+    moment > 0.0
+}
+
+fn dark_share(grey: &GrayImage, light: usize) -> f64 {
+    let dark = grey.as_raw().iter().filter(|&&value| usize::from(value) < light).count();
+    dark as f64 / grey.as_raw().len().max(1) as f64
+}
+
+/// The pixels along the four sides, in one row.
+fn border(grey: &GrayImage) -> GrayImage {
+    let (width, height) = grey.dimensions();
+    let depth = (f64::from(width.min(height)) * BORDER).ceil() as u32;
+    let near = |at: u32, end: u32| at < depth || at + depth >= end;
+    let pixels = grey.enumerate_pixels().filter(|(x, y, _)| near(*x, width) || near(*y, height));
+    let values: Vec<u8> = pixels.map(|(_, _, pixel)| pixel.0[0]).collect();
+    GrayImage::from_raw(values.len() as u32, 1, values).unwrap_or_default()
 }
 
 /// The grey values of paper and of full ink.
@@ -70,12 +96,22 @@ pub(crate) struct Levels {
 }
 
 impl Levels {
-    /// Measures them: the median of the light class of [`otsu`], and of the dark class the value that the
-    /// darkest quarter does not exceed (the lighter ones are edges of strokes).
+    /// Measures them.
+    ///
+    /// Paper is the median of its values less twice the spread of their brighter half, so that grain becomes white too;
+    /// the darker half holds edges of strokes. Ink is what the darkest quarter of all that is clearly darker does not
+    /// exceed; the lighter three quarters are edges of strokes. Without ink both are the same.
     pub(crate) fn of(grey: &GrayImage) -> Self {
+        /// Darker than paper by less than this is no ink, however even the paper is.
+        const LEAST: u8 = 12;
         let histogram = histogram(grey);
-        let threshold = usize::from(otsu(&histogram));
-        Self { ink: quantile(&histogram, 0..threshold + 1, 0.25), paper: quantile(&histogram, threshold + 1..256, 0.5) }
+        let values = paper_values(&histogram);
+        let middle = quantile(&histogram, values.clone(), 0.5);
+        let grain = quantile(&histogram, values.clone(), 0.95) - middle;
+        let paper = middle.saturating_sub(grain.saturating_mul(2));
+        let dark = 0..usize::from(paper.saturating_sub(grain.max(LEAST)));
+        let inked: u64 = histogram[dark.clone()].iter().sum();
+        Self { ink: if inked == 0 { paper } else { quantile(&histogram, dark, 0.25) }, paper }
     }
 
     /// How far ink stands out from paper.
@@ -94,7 +130,7 @@ impl Levels {
     }
 }
 
-fn quantile(histogram: &[u64; 256], values: std::ops::Range<usize>, share: f64) -> u8 {
+pub(crate) fn quantile(histogram: &[u64; 256], values: Range<usize>, share: f64) -> u8 {
     let total: u64 = histogram[values.clone()].iter().sum();
     let wanted = (total as f64 * share).ceil().max(1.0) as u64;
     let mut seen = 0;

@@ -89,6 +89,7 @@ impl Manifest {
         in_range(!self.name.is_empty() && self.name.len() < 64, "name")?;
         in_range((1..=MAX_DIMENSION).contains(&self.dimension), "dimension")?;
         in_range((16..=MAX_INPUT_SIZE).contains(&self.input.size), "input.size")?;
+        in_range(self.sketch.is_in_range(), "sketch")?;
         in_range(self.input.mean.iter().all(|x| x.is_finite()), "input.mean")?;
         in_range(self.input.std.iter().all(|x| x.is_finite() && *x > 0.0), "input.std")
     }

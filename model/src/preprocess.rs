@@ -3,13 +3,15 @@
 //! Every step is a field, and the fields live in the manifest of a model, so that training, evaluation and
 //! serving do the same. What each step is worth: docs/preprocessing.md.
 
-use image::{DynamicImage, GrayImage, Rgb, RgbImage};
+use image::{DynamicImage, Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 
 use crate::drawing::{Drawing, VectorDrawing};
-use crate::ink::{self, Levels, PixelBox};
+use crate::ink;
 use crate::raster::{self, Layout, NotDrawn};
 use crate::resize::{self, Filter, Region};
+use crate::sheet::{self, Sheet};
+use crate::thickness;
 
 /// Why a drawing cannot be shown to the network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,8 +27,8 @@ pub enum PreprocessError {
 /// enough that a stroke of the target width is some 8 pixels wide, and a bound on memory and time.
 const WORKING_SCALE: u32 = 4;
 
-/// Grey levels that ink must stand out from paper: the noise of a JPEG of an empty sheet stays below.
-const MIN_CONTRAST: u8 = 24;
+/// Ink wider than this, in pixels of the network's input, is no stroke but a filled area.
+const WIDEST_STROKE: f32 = 16.0;
 
 /// Ink counts from a quarter of full darkness on: a pen line reduced to less than a pixel still shows.
 const INK_THRESHOLD: u8 = 192;
@@ -39,12 +41,18 @@ pub struct SketchPreprocessing {
     pub polarity: Polarity,
     /// What becomes of colours.
     pub colours: Colours,
+    /// Whether the photo of a sheet of paper is freed of shade and of what lies around the sheet.
+    #[serde(default)]
+    pub clean_paper: bool,
     /// Whether paper is brought to white and ink to black.
     pub stretch_contrast: bool,
     /// What part of the drawing is shown.
     pub frame: Frame,
     /// Width of the strokes of vector drawings, in pixels of the network's input.
     pub vector_stroke: f32,
+    /// Width that the usual stroke of a bitmap is widened or narrowed to, in the same pixels; `None` leaves it.
+    #[serde(default)]
+    pub bitmap_stroke: Option<f32>,
     pub filter: Filter,
 }
 
@@ -78,9 +86,11 @@ impl SketchPreprocessing {
         Self {
             polarity: Polarity::DarkOnLight,
             colours: Colours::Darkest,
+            clean_paper: true,
             stretch_contrast: true,
             frame: Frame::Ink { margin: 0.1 },
             vector_stroke: 3.0,
+            bitmap_stroke: Some(2.5),
             filter: Filter::Triangle,
         }
     }
@@ -90,17 +100,35 @@ impl SketchPreprocessing {
         Self {
             polarity: Polarity::Keep,
             colours: Colours::Keep,
+            clean_paper: false,
             stretch_contrast: false,
             frame: Frame::Whole,
             vector_stroke: 3.0,
+            bitmap_stroke: None,
             filter: Filter::Triangle,
         }
     }
 
+    /// Whether all sizes are such that a drawing can be prepared.
+    pub fn is_in_range(&self) -> bool {
+        const LARGEST_MARGIN: f32 = 2.0;
+        const STROKES: std::ops::RangeInclusive<f32> = 0.1..=64.0;
+        let margin = match self.frame {
+            Frame::Whole => 0.0,
+            Frame::Ink { margin } => margin,
+        };
+        (0.0..=LARGEST_MARGIN).contains(&margin)
+            && STROKES.contains(&self.vector_stroke)
+            && self.bitmap_stroke.is_none_or(|width| STROKES.contains(&width))
+    }
+
     /// Makes the picture that the network sees: `size` x `size` pixels, dark ink on white paper.
     ///
+    /// The sizes must be in range.
+    ///
     /// # Errors
-    /// [`PreprocessError::Blank`] if nothing is drawn.
+    /// [`PreprocessError::Blank`] if nothing is drawn, [`PreprocessError::TooComplex`] for an SVG whose shapes cover the
+    /// picture thousands of times.
     pub fn apply(&self, drawing: &Drawing, size: u32) -> Result<RgbImage, PreprocessError> {
         match drawing {
             Drawing::Bitmap(picture) => self.bitmap(picture, size),
@@ -123,7 +151,7 @@ impl SketchPreprocessing {
             NotDrawn::TooMuchPaint => PreprocessError::TooComplex,
         })?;
         let mut sheet = Sheet::new(rgb, self.colours);
-        check_not_blank(&sheet)?;
+        self.check_not_blank(&sheet)?;
         if self.stretch_contrast {
             sheet.stretch_contrast();
         }
@@ -131,12 +159,18 @@ impl SketchPreprocessing {
     }
 
     fn bitmap(&self, picture: &DynamicImage, size: u32) -> Result<RgbImage, PreprocessError> {
-        let mut rgb = reduce(picture, size * WORKING_SCALE, self.filter);
-        if self.polarity == Polarity::DarkOnLight && ink::is_light_on_dark(&luma(&rgb)) {
+        let mut rgb = match self.frame {
+            Frame::Whole => sheet::over_paper(picture, size, size, self.filter),
+            Frame::Ink { .. } => sheet::reduce(picture, size * WORKING_SCALE, self.filter),
+        };
+        if self.polarity == Polarity::DarkOnLight && ink::is_light_on_dark(&sheet::luma(&rgb)) {
             image::imageops::invert(&mut rgb);
         }
         let mut sheet = Sheet::new(rgb, self.colours);
-        check_not_blank(&sheet)?;
+        if self.clean_paper {
+            sheet.clean_paper();
+        }
+        self.check_not_blank(&sheet)?;
         if self.stretch_contrast {
             sheet.stretch_contrast();
         }
@@ -147,117 +181,24 @@ impl SketchPreprocessing {
             }
             sheet = sheet.framed(ink, margin);
         }
-        Ok(sheet.resized(size, self.filter).into_rgb())
-    }
-}
-
-/// Reduces `picture`, transparency laid over white, until its longer side is at most `longest`.
-///
-/// White ink on a transparent ground would vanish on white; it is laid over black instead.
-fn reduce(picture: &DynamicImage, longest: u32, filter: Filter) -> RgbImage {
-    let (width, height) = (picture.width(), picture.height());
-    let scale = (f64::from(longest) / f64::from(width.max(height).max(1))).min(1.0);
-    let reduced = |extent: u32| ((f64::from(extent) * scale).round() as u32).max(1);
-    let region = Region::whole(width, height);
-    let over = |paper| resize::picture(picture, region, reduced(width), reduced(height), filter, paper);
-    let on_white = over([255; 3]);
-    if picture.color().has_alpha() && is_constant(&luma(&on_white)) {
-        return over([0; 3]);
-    }
-    on_white
-}
-
-fn is_constant(grey: &GrayImage) -> bool {
-    let (low, high) = grey.as_raw().iter().fold((255, 0), |(low, high), &value| (value.min(low), value.max(high)));
-    high < low || high - low < MIN_CONTRAST
-}
-
-fn check_not_blank(sheet: &Sheet) -> Result<(), PreprocessError> {
-    if is_constant(sheet.analysed()) {
-        return Err(PreprocessError::Blank);
-    }
-    Ok(())
-}
-
-/// Source: ITU-R BT.601, in 1/256.
-fn luma(rgb: &RgbImage) -> GrayImage {
-    grey_by(rgb, |[red, green, blue]| {
-        ((77 * u32::from(red) + 150 * u32::from(green) + 29 * u32::from(blue) + 128) >> 8) as u8
-    })
-}
-
-fn grey_by(rgb: &RgbImage, value: impl Fn([u8; 3]) -> u8) -> GrayImage {
-    let values = rgb.pixels().map(|pixel| value(pixel.0)).collect();
-    GrayImage::from_raw(rgb.width(), rgb.height(), values).unwrap_or_default()
-}
-
-/// A drawing under work: one grey plane, or three colour planes that are all treated alike.
-struct Sheet {
-    planes: Vec<GrayImage>,
-    /// Brightness, if there are three planes.
-    luma: Option<GrayImage>,
-}
-
-impl Sheet {
-    fn new(rgb: RgbImage, colours: Colours) -> Self {
-        match colours {
-            Colours::Darkest => Self {
-                planes: vec![grey_by(&rgb, |channels| channels[0].min(channels[1]).min(channels[2]))],
-                luma: None,
-            },
-            Colours::Keep => Self {
-                planes: (0..3).map(|channel| grey_by(&rgb, |channels| channels[channel])).collect(),
-                luma: Some(luma(&rgb)),
-            },
-        }
+        Ok(self.with_stroke(sheet, size).resized(size, self.filter).into_rgb())
     }
 
-    /// The plane in which ink is looked for.
-    fn analysed(&self) -> &GrayImage {
-        self.luma.as_ref().unwrap_or(&self.planes[0])
+    fn check_not_blank(&self, sheet: &Sheet) -> Result<(), PreprocessError> {
+        // What stands out from grain can be told only where it is known to be darker.
+        let is_faint = self.polarity == Polarity::DarkOnLight && !sheet.has_ink();
+        if is_faint || sheet::is_constant(sheet.analysed()) { Err(PreprocessError::Blank) } else { Ok(()) }
     }
 
-    fn map(self, change: impl Fn(&GrayImage) -> GrayImage) -> Self {
-        Self { planes: self.planes.iter().map(&change).collect(), luma: self.luma.as_ref().map(&change) }
+    /// Brings the strokes of a grey sheet to the width asked for, at twice the network's input.
+    fn with_stroke(&self, sheet: Sheet, size: u32) -> Sheet {
+        const SCALE: u32 = 2;
+        let (Some(width), Some(_)) = (self.bitmap_stroke, sheet.grey()) else { return sheet };
+        let sheet = sheet.resized(SCALE * size, self.filter);
+        let in_pixels = |width: f32| SCALE as f32 * width;
+        let shift = |plane| thickness::shift(plane, 128, in_pixels(width), in_pixels(WIDEST_STROKE));
+        sheet.grey().and_then(shift).map(Sheet::of_grey).unwrap_or(sheet)
     }
-
-    fn stretch_contrast(&mut self) {
-        let levels = Levels::of(self.analysed());
-        for plane in self.planes.iter_mut().chain(self.luma.as_mut()) {
-            levels.stretch(plane);
-        }
-    }
-
-    fn framed(self, ink: PixelBox, margin: f32) -> Self {
-        self.map(|plane| framed(plane, ink, margin))
-    }
-
-    fn resized(self, size: u32, filter: Filter) -> Self {
-        self.map(|plane| resize::grey(plane, size, size, filter))
-    }
-
-    fn into_rgb(self) -> RgbImage {
-        let (width, height) = self.planes[0].dimensions();
-        let plane = |channel: usize| self.planes[channel.min(self.planes.len() - 1)].as_raw();
-        let (red, green, blue) = (plane(0), plane(1), plane(2));
-        let values = (0..red.len()).flat_map(|at| [red[at], green[at], blue[at]]).collect();
-        RgbImage::from_raw(width, height, values).unwrap_or_default()
-    }
-}
-
-/// Puts the pixels of `ink`, and what lies around it on the sheet, in the middle of a white square.
-fn framed(plane: &GrayImage, ink: PixelBox, margin: f32) -> GrayImage {
-    let (width, height) = (ink.right - ink.left, ink.bottom - ink.top);
-    let longest = width.max(height);
-    let side = longest + 2 * (longest as f32 * margin).round() as u32;
-    let mut square = GrayImage::from_pixel(side, side, image::Luma([255]));
-    let (left, top) = ((side - width) / 2, (side - height) / 2);
-    for y in 0..height {
-        for x in 0..width {
-            square.put_pixel(left + x, top + y, *plane.get_pixel(ink.left + x, ink.top + y));
-        }
-    }
-    square
 }
 
 /// How a photo is prepared.
