@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Measures how well drawings find photos of classes that training never saw, entirely in SQL: mAP@all and P@25.
 #
-# usage: DATA=folder [CODEBOOK="subspaces => 4, prototypes => 32, weight => 0.5"] tests/quality/eval.sh
+# usage: DATA=folder [CODEBOOK="subspaces => 4, prototypes => 32, weight => 0.5"] [RUNS=5] tests/quality/eval.sh
 #
 # DATA holds classes.tsv, sketchy-mini/{photo,sketch}/<class>/ and quickdraw/<class>.ndjson. The gallery is the photos
 # of the "val" classes; set "val" asks with their sketches, set "val-doodle" with QuickDraw drawings of those classes
-# that have some. CODEBOOK replaces the defaults of sketch_build_codebook.
+# that have some. CODEBOOK replaces the defaults of sketch_build_codebook; figures of fused embeddings are means of RUNS codebooks.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -45,4 +45,4 @@ while IFS=$'\t' read -r class doodle; do
     [ -z "$doodle" ] || sed -e 's/\\/\\\\/g' -e "s/^/$class\t/" "$data/quickdraw/$doodle.ndjson"
 done < <(classes) | sql -c 'COPY doodle FROM STDIN'
 
-sql -v codebook="${CODEBOOK:+, $CODEBOOK}" -f "$here/eval.sql"
+sql -v codebook="${CODEBOOK:+, $CODEBOOK}" -v runs="${RUNS:-5}" -f "$here/eval.sql"
