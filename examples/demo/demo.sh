@@ -30,6 +30,14 @@ if [ -n "${PHOTOS:-}" ]; then
     database=photos_$(realpath "$PHOTOS" | cksum | cut -d' ' -f1)
 fi
 
+drawings=("$here"/drawings/*.json)
+if [ -n "${SKETCH:-}" ]; then
+    read -ra drawings <<<"$SKETCH"
+    for drawing in "${drawings[@]}"; do
+        [ -f "$drawing" ] || fail "SKETCH=$drawing is not a file"
+    done
+fi
+
 start_server() {
     server=$("$cluster" start "$dir") || fail "the server did not start; \"make demo-stop\" clears the way for a new one"
     url=${server/postgresql:\/\/\/postgres/postgresql:\/\/\/$database}
@@ -62,20 +70,11 @@ embed_photos() {
     [ "$(query "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'photo'::regclass AND tgname = 'sketch_trigger')")" = t ] ||
         query "SELECT sketch_enable('photo', 'image', embed => false)" >/dev/null
     query "CALL sketch_embed_photos('photo')"
-    query "SELECT count(embedding) || ' embedded, ' || count(fused) || ' fused, of ' || count(*) || ' photos' FROM photo"
+    query "SELECT count(embedding) || ' embedded, ' || count(sketch_codebook_id(fused)) || ' fused, of ' || count(*) || ' photos' FROM photo"
 }
 
 rank_photos() {
-    local drawings=() drawing picture
-    if [ -n "${SKETCH:-}" ]; then
-        read -ra drawings <<<"$SKETCH"
-    else
-        drawings=("$here"/drawings/*.json)
-    fi
-    for drawing in "${drawings[@]}"; do
-        [ -f "$drawing" ] || fail "SKETCH=$drawing is not a file"
-    done
-    picture=$dir/${database/postgres/demo}.png
+    local picture=$dir/${database/postgres/demo}.png
     step "ranking photos by ${#drawings[@]} drawings"
     "$trainer" query --url "$url" --table photo --limit 10 --output "$picture" "${drawings[@]}"
     step "done; \"make psql\" opens the database, \"make demo-stop\" removes it. The picture:"
