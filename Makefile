@@ -91,7 +91,7 @@ demo-stop: ## remove the demo: server, database, photos
 
 # Python packages for the benches that compare with them.
 $(BUILD)/python: | $(BUILD)/packages
-	@python3 -m pip install --quiet --disable-pip-version-check --target $@ \
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target $@ \
 	    onnxruntime==$(ONNXRUNTIME_VERSION) numpy==2.4.6 pillow==13.0.0
 
 bench-embed: install $(BUILD)/python ## photos per second beside ONNX Runtime in Python
