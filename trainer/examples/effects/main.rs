@@ -17,7 +17,7 @@ use ndarray::{Array1, Array2, ArrayView2, Axis};
 use sketch_model::encoder::{Device, Domain, Encoder, EncoderOptions};
 use sketch_model::manifest::Manifest;
 use sketch_trainer::data::{Collection, DataSet, Item};
-use sketch_trainer::features::{FeatureError, Network, Output};
+use sketch_trainer::features::{Network, Output};
 use sketch_trainer::metrics::{distances, score};
 use sketch_trainer::statistics::share_roots;
 
@@ -143,7 +143,7 @@ impl Bench {
 
     fn roots(&mut self, items: &[Item], queries: Queries) -> anyhow::Result<Array2<f32>> {
         let domain = items.first().map_or(Domain::Photo, |item| item.collection.domain());
-        let images = items.iter().map(|item| queries.image(item).map_err(FeatureError::from));
+        let images = items.iter().map(|item| queries.image(item));
         let features = self.network.extract(images, domain, Output::Features, &ProgressBar::hidden())?;
         Ok(share_roots(features.view()).mapv(|root| root as f32))
     }
