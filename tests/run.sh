@@ -10,6 +10,8 @@ export PG_CONFIG
 tests=("$@")
 [ $# -gt 0 ] || tests=(setup embedding distance embed once codebook gallery model hostile objects)
 regress=$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress
+# That of the wheel's PostgreSQL 18 crashes before it does anything; one of another major drives the server as well.
+"$regress" --version >/dev/null 2>&1 || regress=$(dirname "$(pg_config --pgxs)")/../test/regress/pg_regress
 dir=$(mktemp -d "${TMPDIR:-/var/tmp}/pg_sketch-test.XXXXXX")
 chmod 755 "$dir"
 trap 'tests/cluster.sh remove "$dir"' EXIT
