@@ -209,7 +209,13 @@ fn check_tensor(
 }
 
 /// Opens a session on the device asked for. Returns it with the device in use and, for a fallback, its reason.
-fn open_session(onnx: &[u8], options: &EncoderOptions) -> Result<(Session, Device, Option<String>), EncoderError> {
+///
+/// [`runtime::init`] comes first. The graph is taken as it is: [`Encoder::load`] checks what it needs.
+///
+/// # Errors
+/// [`EncoderError::Load`] if ONNX Runtime refuses the graph, [`EncoderError::Device`] if a device named outright is not
+/// there.
+pub fn open_session(onnx: &[u8], options: &EncoderOptions) -> Result<(Session, Device, Option<String>), EncoderError> {
     let on_cpu = || commit(builder(options)?, onnx).map_err(EncoderError::Load);
     match options.device {
         Device::Cpu => Ok((on_cpu()?, Device::Cpu, None)),

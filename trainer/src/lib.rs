@@ -4,6 +4,7 @@
 
 pub mod board;
 pub mod data;
+pub mod engine;
 pub mod features;
 pub mod folder;
 pub mod graph;

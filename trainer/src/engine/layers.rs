@@ -1,0 +1,68 @@
+//! What a network consists of: its layers in order, and which of their tensors are weights.
+
+use std::collections::HashSet;
+
+use sketch_model::onnx::messages::{DataType, ModelProto, NodeProto};
+
+use super::Tape;
+
+/// A node with weights.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Position among the layers, from 0.
+    pub position: usize,
+    /// Position among all nodes, from 0.
+    pub node: usize,
+    pub name: String,
+    pub operator: String,
+    /// Names and shapes of the weights.
+    pub weights: Vec<(String, Vec<usize>)>,
+}
+
+impl Layer {
+    /// How many numbers its weights are.
+    pub fn parameters(&self) -> usize {
+        self.weights.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+}
+
+impl Tape {
+    /// The layers in the order in which they run. A tensor that several layers share belongs to the first.
+    ///
+    /// Weights are what training may change: no running statistics, no bounds, no shapes, no single numbers.
+    pub fn layers(&self) -> Vec<Layer> {
+        let mut seen = HashSet::new();
+        let mut layers = Vec::new();
+        for (node, content) in self.nodes.iter().enumerate() {
+            let weights: Vec<(String, Vec<usize>)> =
+                self.weight_inputs(content).filter(|(name, _)| seen.insert(name.clone())).collect();
+            if !weights.is_empty() {
+                let (name, operator) = (content.name().to_owned(), content.op_type().to_owned());
+                layers.push(Layer { position: layers.len(), node, name, operator, weights });
+            }
+        }
+        layers
+    }
+
+    fn weight_inputs<'a>(&'a self, node: &'a NodeProto) -> impl Iterator<Item = (String, Vec<usize>)> + 'a {
+        let positions: &[usize] = match node.op_type() {
+            "Conv" | "ConvTranspose" | "Gemm" | "BatchNormalization" | "LayerNormalization" => &[1, 2],
+            "MatMul" | "Add" | "Mul" | "Sub" => &[0, 1],
+            "Concat" => &[0, 1, 2, 3],
+            "Gather" | "Expand" => &[0],
+            _ => &[],
+        };
+        positions.iter().filter_map(|&position| node.input.get(position)).filter_map(|name| {
+            let fact = self.initializers.get(name).and(self.facts.get(name))?;
+            let is_weight = fact.element == DataType::Float && fact.shape.iter().product::<usize>() > 1;
+            is_weight.then(|| (name.clone(), fact.shape.clone()))
+        })
+    }
+}
+
+/// Names of the inputs that must be fed: those that are no initialisers.
+pub(super) fn inputs(model: &ModelProto) -> Vec<String> {
+    let Some(graph) = &model.graph else { return Vec::new() };
+    let constants: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
+    graph.input.iter().map(|input| input.name()).filter(|name| !constants.contains(name)).map(str::to_owned).collect()
+}

@@ -1,0 +1,89 @@
+//! BatchNormalization in training: frozen on the statistics that it came with, or live on those of each batch.
+
+use sketch_model::onnx::build::{attribute_float, attribute_int};
+use sketch_model::onnx::messages::NodeProto;
+
+use super::session::State;
+use super::{EngineError, Tape};
+
+/// How fast running statistics follow the batches: the share that a batch's own has.
+///
+/// As PyTorch's default.
+pub const MOMENTUM: f32 = 0.1;
+
+/// Whether a node is a BatchNormalization that an exporter left in training mode.
+fn is_left_live(node: &NodeProto) -> bool {
+    let mode = node.attribute.iter().find(|attribute| attribute.name() == "training_mode");
+    node.op_type() == "BatchNormalization" && (node.output.len() > 1 || mode.and_then(|mode| mode.i) == Some(1))
+}
+
+/// Puts nodes that were exported in training mode back on their running statistics.
+///
+/// Such a network would use the statistics of whatever batch it is served with. Returns how many nodes were changed.
+pub fn freeze(nodes: &mut [NodeProto]) -> usize {
+    let mut changed = 0;
+    for node in nodes.iter_mut().filter(|node| is_left_live(node)) {
+        node.output.truncate(1);
+        node.attribute.retain(|attribute| attribute.name() != "training_mode");
+        changed += 1;
+    }
+    changed
+}
+
+impl Tape {
+    /// Puts every BatchNormalization from node `first` on on the statistics of the batch, and adds what moves the running
+    /// ones: `running' = (1 - momentum) running + momentum batch`, with the unbiased variance.
+    ///
+    /// `count` tells how many values of a channel the batch has, from the name of the node's input. Returns the running
+    /// statistics as state: a session carries them from step to step, [`super::write_back`] puts them into the network.
+    ///
+    /// # Errors
+    /// [`EngineError::MissingTensor`] if a statistic is not a constant of the network.
+    pub fn live_normalisation(&mut self, first: usize, momentum: f32) -> Result<Vec<State>, EngineError> {
+        let mut state = Vec::new();
+        let positions: Vec<usize> = (first..self.nodes.len())
+            .filter(|&i| self.nodes[i].op_type() == "BatchNormalization" && self.nodes[i].input.len() == 5)
+            .collect();
+        for position in positions {
+            let (input, running) = {
+                let node = &self.nodes[position];
+                (node.input[0].clone(), [node.input[3].clone(), node.input[4].clone()])
+            };
+            let batch = self.batch_statistics(position);
+            let shape = self.shape(&input)?;
+            let count = shape.iter().product::<usize>() / shape.get(1).copied().unwrap_or(1).max(1);
+            // The batch's variance is over n values; what is kept is an estimate for all images, over n - 1.
+            let unbiased = count as f32 / (count.max(2) - 1) as f32;
+            for (running, (batch, factor)) in running.into_iter().zip(batch.into_iter().zip([1.0, unbiased])) {
+                state.push(self.moving_average(running, &batch, momentum, factor)?);
+            }
+        }
+        Ok(state)
+    }
+
+    /// With `momentum` 0, the second and third output of the operator are the batch's own mean and variance.
+    fn batch_statistics(&mut self, position: usize) -> [String; 2] {
+        let names = [self.fresh("batch_mean"), self.fresh("batch_variance")];
+        let node = &mut self.nodes[position];
+        node.attribute.retain(|attribute| !matches!(attribute.name(), "training_mode" | "momentum"));
+        node.attribute.extend([attribute_int("training_mode", 1), attribute_float("momentum", 0.0)]);
+        node.output.truncate(1);
+        node.output.extend(names.clone());
+        names
+    }
+
+    fn moving_average(
+        &mut self,
+        running: String,
+        batch: &str,
+        momentum: f32,
+        factor: f32,
+    ) -> Result<State, EngineError> {
+        let (shape, values) = self.release(&running)?;
+        let (keep, take) = (self.scalar(1.0 - momentum), self.scalar(momentum * factor));
+        let kept = self.op("Mul", &[&running, &keep], vec![]);
+        let taken = self.op("Mul", &[batch, &take], vec![]);
+        let output = self.op("Add", &[&kept, &taken], vec![]);
+        Ok(State { input: running, output, shape, values })
+    }
+}

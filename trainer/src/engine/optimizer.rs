@@ -1,0 +1,166 @@
+//! Optimisers as nodes: from weights, gradients and moments to the next weights and moments.
+
+use std::collections::HashMap;
+
+use sketch_model::onnx::messages::DataType;
+
+use super::session::{Feed, State};
+use super::{EngineError, Tape};
+
+/// Name of the input that is the learning rate of a step.
+const RATE: &str = "learning_rate";
+/// Names of the inputs that are `1/(1 - β₁ᵗ)` and `1/(1 - β₂ᵗ)`.
+const CORRECTIONS: [&str; 2] = ["first_correction", "second_correction"];
+
+/// Adam.
+///
+/// Source: Kingma, Ba, "Adam: A Method for Stochastic Optimization", 2015, algorithm 1; decoupled decay: Loshchilov,
+/// Hutter, "Decoupled Weight Decay Regularization", 2019, algorithm 2.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Adam {
+    pub beta1: f32,
+    pub beta2: f32,
+    pub epsilon: f32,
+    /// Pull of every matrix and kernel towards zero; biases and scales are left alone.
+    pub weight_decay: f32,
+    /// Whether decay is taken from the weight itself (AdamW) instead of being added to its gradient.
+    pub decoupled: bool,
+    /// Greatest Euclidean norm of all gradients together; larger ones are scaled down. 0 for no bound.
+    pub clip_norm: f32,
+}
+
+impl Default for Adam {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, decoupled: true, clip_norm: 0.0 }
+    }
+}
+
+/// A weight that trains, and how fast beside the others.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    pub name: String,
+    /// Factor of the learning rate.
+    pub rate: f32,
+}
+
+impl Adam {
+    /// Adds the nodes of one step to `tape` and returns weights and moments as state.
+    ///
+    /// `gradients`: of each weight, as [`super::gradients`] returns them; weights without one stay as they are. The
+    /// weights have been released ([`Tape::release`]); `values` are theirs.
+    ///
+    /// # Errors
+    /// [`EngineError::MissingTensor`] if a weight is no input of the graph.
+    pub fn add_to(
+        &self,
+        tape: &mut Tape,
+        weights: &[Trained],
+        gradients: &HashMap<String, String>,
+        mut values: HashMap<String, Vec<f32>>,
+    ) -> Result<Vec<State>, EngineError> {
+        for name in CORRECTIONS.into_iter().chain([RATE]) {
+            tape.input(name, DataType::Float, &[]);
+        }
+        let factor = self.clip_factor(tape, weights, gradients);
+        let mut state = Vec::new();
+        for weight in weights {
+            let Some(gradient) = gradients.get(&weight.name) else { continue };
+            let shape = tape.shape(&weight.name)?;
+            let gradient = match &factor {
+                Some(factor) => tape.op("Mul", &[gradient, factor], vec![]),
+                None => gradient.clone(),
+            };
+            let values = values.remove(&weight.name).unwrap_or_default();
+            state.extend(self.update(tape, weight, &gradient, shape, values));
+        }
+        Ok(state)
+    }
+
+    /// What a step takes beside its batch: the learning rate, and the corrections of step `step`, from 1.
+    pub fn feeds(&self, rate: f32, step: u64) -> Vec<(String, Feed)> {
+        let correction = |beta: f32| (1.0 / (1.0 - f64::from(beta).powf(step as f64))) as f32;
+        let [first, second] = CORRECTIONS.map(str::to_owned);
+        vec![
+            (RATE.to_owned(), Feed::number(rate)),
+            (first, Feed::number(correction(self.beta1))),
+            (second, Feed::number(correction(self.beta2))),
+        ]
+    }
+
+    /// `min(1, bound / norm)` over all gradients.
+    fn clip_factor(&self, tape: &mut Tape, weights: &[Trained], gradients: &HashMap<String, String>) -> Option<String> {
+        if self.clip_norm <= 0.0 {
+            return None;
+        }
+        let squares: Vec<String> = weights
+            .iter()
+            .filter_map(|weight| gradients.get(&weight.name))
+            .map(|gradient| {
+                let square = tape.op("Mul", &[gradient, gradient], vec![]);
+                let keep = sketch_model::onnx::build::attribute_int("keepdims", 0);
+                tape.op("ReduceSum", &[&square], vec![keep])
+            })
+            .collect();
+        let squares: Vec<&str> = squares.iter().map(String::as_str).collect();
+        let (tiny, bound, one) = (tape.scalar(1e-12), tape.scalar(self.clip_norm), tape.scalar(1.0));
+        let sum = tape.op("Sum", &squares, vec![]);
+        let sum = tape.op("Add", &[&sum, &tiny], vec![]);
+        let norm = tape.op("Sqrt", &[&sum], vec![]);
+        let ratio = tape.op("Div", &[&bound, &norm], vec![]);
+        Some(tape.op("Min", &[&ratio, &one], vec![]))
+    }
+
+    fn update(
+        &self,
+        tape: &mut Tape,
+        weight: &Trained,
+        gradient: &str,
+        shape: Vec<usize>,
+        values: Vec<f32>,
+    ) -> [State; 3] {
+        let name = &weight.name;
+        let decay = if shape.len() > 1 { self.weight_decay } else { 0.0 };
+        let gradient = if decay > 0.0 && !self.decoupled {
+            let factor = tape.scalar(decay);
+            let pull = tape.op("Mul", &[name, &factor], vec![]);
+            tape.op("Add", &[gradient, &pull], vec![])
+        } else {
+            gradient.to_owned()
+        };
+        let square = tape.op("Mul", &[&gradient, &gradient], vec![]);
+        let first = self.moment(tape, name, "first", &gradient, self.beta1, &shape);
+        let second = self.moment(tape, name, "second", &square, self.beta2, &shape);
+        let output = self.step(tape, name, [&first.output, &second.output], weight.rate, decay);
+        [State { input: name.clone(), output, shape, values }, first, second]
+    }
+
+    /// `m' = β m + (1 - β) x`.
+    fn moment(&self, tape: &mut Tape, weight: &str, kind: &str, x: &str, beta: f32, shape: &[usize]) -> State {
+        let input = tape.input(&format!("{weight}~{kind}_moment"), DataType::Float, shape);
+        let (keep, take) = (tape.scalar(beta), tape.scalar(1.0 - beta));
+        let kept = tape.op("Mul", &[&input, &keep], vec![]);
+        let taken = tape.op("Mul", &[x, &take], vec![]);
+        let output = tape.op("Add", &[&kept, &taken], vec![]);
+        State { input, output, values: vec![0.0; shape.iter().product()], shape: shape.to_vec() }
+    }
+
+    /// `w' = w - rate (m̂ / (√v̂ + ε) + decay w)`.
+    fn step(&self, tape: &mut Tape, weight: &str, moments: [&str; 2], rate: f32, decay: f32) -> String {
+        let epsilon = tape.scalar(self.epsilon);
+        let mean = tape.op("Mul", &[moments[0], CORRECTIONS[0]], vec![]);
+        let square = tape.op("Mul", &[moments[1], CORRECTIONS[1]], vec![]);
+        let root = tape.op("Sqrt", &[&square], vec![]);
+        let root = tape.op("Add", &[&root, &epsilon], vec![]);
+        let mut change = tape.op("Div", &[&mean, &root], vec![]);
+        if decay > 0.0 && self.decoupled {
+            let factor = tape.scalar(decay);
+            let pull = tape.op("Mul", &[weight, &factor], vec![]);
+            change = tape.op("Add", &[&change, &pull], vec![]);
+        }
+        let factor = tape.scalar(rate);
+        let rate = tape.op("Mul", &[RATE, &factor], vec![]);
+        let change = tape.op("Mul", &[&change, &rate], vec![]);
+        tape.op("Sub", &[weight, &change], vec![])
+    }
+}

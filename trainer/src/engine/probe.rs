@@ -1,0 +1,59 @@
+//! Shapes by doing: one run of the graph tells type and shape of every tensor.
+
+use ort::session::Session;
+use ort::value::{DynValue, TensorElementType, ValueType};
+use sketch_model::encoder::{EncoderOptions, open_session};
+use sketch_model::onnx;
+use sketch_model::onnx::messages::DataType;
+
+use super::session::{Feed, run};
+use super::tape::{Fact, Tape};
+use super::{EngineError, layers};
+
+/// Integer tensors of up to this many values are kept: those that say shapes, axes and positions.
+const MOST_INTEGERS: usize = 4096;
+
+impl Tape {
+    /// Runs the graph once on `feeds` and remembers type and shape of every tensor that a node makes.
+    ///
+    /// `feeds`: a value for each input of the graph by its name; their numbers do not matter, their shapes do. Shapes are
+    /// static from then on: a training graph is made for one size of batch.
+    ///
+    /// # Errors
+    /// [`EngineError::MissingInput`] if an input that a node needs has no feed, [`EngineError::Encoder`] and
+    /// [`EngineError::Run`] if ONNX Runtime refuses the graph or the feeds.
+    pub fn probe(&mut self, feeds: Vec<(String, Feed)>) -> Result<(), EngineError> {
+        let outputs: Vec<String> =
+            self.nodes.iter().flat_map(|node| &node.output).filter(|name| !name.is_empty()).cloned().collect();
+        let model = self.model(&outputs);
+        let needed: Vec<String> = layers::inputs(&model);
+        if let Some(name) = needed.iter().find(|name| !feeds.iter().any(|(fed, _)| fed == *name)) {
+            return Err(EngineError::MissingInput { name: name.clone() });
+        }
+        let feeds = feeds.into_iter().filter(|(name, _)| needed.contains(name)).collect();
+        let (mut session, _, _): (Session, _, _) = open_session(&onnx::write(&model), &EncoderOptions::default())?;
+        for (name, value) in run(&mut session, feeds, &outputs)? {
+            if let Some(fact) = fact(&value) {
+                self.facts.insert(name, fact);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fact(value: &DynValue) -> Option<Fact> {
+    let ValueType::Tensor { ty, shape, .. } = value.dtype() else { return None };
+    let element = match ty {
+        TensorElementType::Float32 => DataType::Float,
+        TensorElementType::Int64 => DataType::Int64,
+        TensorElementType::Int32 => DataType::Int32,
+        TensorElementType::Bool => DataType::Bool,
+        TensorElementType::Float64 => DataType::Double,
+        TensorElementType::Float16 => DataType::Float16,
+        _ => DataType::Undefined,
+    };
+    let shape: Vec<usize> = shape.iter().map(|&size| size as usize).collect();
+    let few = shape.iter().product::<usize>() <= MOST_INTEGERS;
+    let integers = value.try_extract_tensor::<i64>().ok().filter(|_| few).map(|(_, values)| values.to_vec());
+    Some(Fact { element, shape, integers })
+}

@@ -1,0 +1,139 @@
+//! From an ONNX network to a tape.
+
+use std::collections::HashMap;
+
+use sketch_model::onnx::build::{tensor_f32, tensor_shape, tensor_values};
+use sketch_model::onnx::messages::{DataType, ModelProto, NodeProto, TensorProto};
+use sketch_model::onnx::{OnnxError, check_self_contained};
+
+use super::upgrade::{SUPPORTED, upgrade};
+use super::{EngineError, Tape};
+
+impl Tape {
+    /// Reads a network so that it can be trained.
+    ///
+    /// Constants of half precision, and those that a `Constant` node holds, become plain single-precision constants of
+    /// the name that other nodes know; operators of older sets are rewritten. Inputs are left to [`Tape::input`], which
+    /// gives them the static shapes of training.
+    ///
+    /// # Errors
+    /// [`EngineError::Onnx`] if the network is not complete in itself, [`EngineError::OperatorSet`] and
+    /// [`EngineError::Node`] if it is too old.
+    pub fn read(model: &ModelProto) -> Result<Self, EngineError> {
+        check_self_contained(model)?;
+        let opset = operator_set(model)?;
+        let graph = model.graph.as_ref().ok_or(OnnxError::NoGraph)?;
+        let mut tape = Self::default();
+        for tensor in &graph.initializer {
+            tape.initializers.insert(tensor.name().to_owned(), tensor.clone());
+        }
+        let mut renamed = HashMap::new();
+        for node in &graph.node {
+            let mut node = node.clone();
+            rename(&mut node, &renamed);
+            if let Some(constant) = upgrade(&mut node, opset)? {
+                tape.initializers.insert(constant.name().to_owned(), constant);
+            }
+            match tape.folded(&node)? {
+                Folded::Constant(tensor) => {
+                    tape.initializers.insert(tensor.name().to_owned(), tensor);
+                }
+                Folded::Alias(from, to) => {
+                    renamed.insert(from, to);
+                }
+                Folded::No => tape.nodes.push(node),
+            }
+        }
+        for output in graph.output.iter().map(|output| output.name()) {
+            // An output that is another tensor by a second name keeps it.
+            if let Some(source) = renamed.get(output) {
+                tape.named("Identity", &[source], &[output], vec![]);
+            }
+        }
+        tape.declare_constants()?;
+        Ok(tape)
+    }
+
+    fn declare_constants(&mut self) -> Result<(), EngineError> {
+        for (name, tensor) in &self.initializers {
+            let Ok(element) = DataType::try_from(tensor.data_type()) else { continue };
+            let integers = (element == DataType::Int64).then(|| integers(tensor));
+            self.facts.insert(name.clone(), super::tape::Fact { element, shape: tensor_shape(tensor)?, integers });
+        }
+        Ok(())
+    }
+
+    /// What becomes of a node that only hands a constant on.
+    fn folded(&self, node: &NodeProto) -> Result<Folded, EngineError> {
+        let output = node.output.first().cloned().unwrap_or_default();
+        let source = node.input.first().and_then(|name| self.initializers.get(name));
+        match (node.op_type(), source) {
+            ("Constant", _) => Ok(constant_of(node, &output)?.map_or(Folded::No, Folded::Constant)),
+            ("Identity", Some(_)) => Ok(Folded::Alias(output, node.input[0].clone())),
+            ("Cast", Some(tensor)) if tensor.data_type() == DataType::Float16 as i32 && casts_to_float(node) => {
+                let widened = tensor_f32(&output, &tensor_shape(tensor)?, &tensor_values(tensor)?)?;
+                Ok(Folded::Constant(widened))
+            }
+            _ => Ok(Folded::No),
+        }
+    }
+}
+
+enum Folded {
+    No,
+    Constant(TensorProto),
+    /// The first name means the same as the second.
+    Alias(String, String),
+}
+
+fn rename(node: &mut NodeProto, renamed: &HashMap<String, String>) {
+    for input in &mut node.input {
+        if let Some(name) = renamed.get(input) {
+            *input = name.clone();
+        }
+    }
+}
+
+fn casts_to_float(node: &NodeProto) -> bool {
+    node.attribute.iter().any(|attribute| attribute.name() == "to" && attribute.i == Some(DataType::Float as i64))
+}
+
+/// The tensor of a `Constant` node; the attribute says in which of the standard's forms it is written.
+fn constant_of(node: &NodeProto, name: &str) -> Result<Option<TensorProto>, EngineError> {
+    let Some(attribute) = node.attribute.first() else { return Ok(None) };
+    let scalar = |mut tensor: TensorProto| {
+        tensor.dims.clear();
+        tensor
+    };
+    let tensor = match attribute.name() {
+        "value" => attribute.t.clone().map(|tensor| TensorProto { name: Some(name.to_owned()), ..tensor }),
+        "value_float" => Some(scalar(tensor_f32(name, &[1], &[attribute.f.unwrap_or_default()])?)),
+        "value_floats" => Some(tensor_f32(name, &[attribute.floats.len()], &attribute.floats)?),
+        "value_int" => {
+            let values = [attribute.i.unwrap_or_default()];
+            Some(scalar(sketch_model::onnx::build::tensor_i64(name, &[1], &values)?))
+        }
+        "value_ints" => Some(sketch_model::onnx::build::tensor_i64(name, &[attribute.ints.len()], &attribute.ints)?),
+        _ => None,
+    };
+    Ok(tensor)
+}
+
+/// The values of an int64 tensor, wherever the message keeps them.
+pub(super) fn integers(tensor: &TensorProto) -> Vec<i64> {
+    match &tensor.raw_data {
+        Some(raw) => raw.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap_or_default())).collect(),
+        None => tensor.int64_data.clone(),
+    }
+}
+
+fn operator_set(model: &ModelProto) -> Result<i64, EngineError> {
+    let is_onnx = |domain: &str| domain.is_empty() || domain == "ai.onnx";
+    let sets = model.opset_import.iter();
+    let found = sets.filter(|set| is_onnx(set.domain())).map(|set| set.version()).max().unwrap_or_default();
+    if SUPPORTED.contains(&found) {
+        Ok(found)
+    } else {
+        Err(EngineError::OperatorSet { found, oldest: *SUPPORTED.start(), newest: *SUPPORTED.end() })
+    }
+}

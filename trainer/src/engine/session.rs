@@ -1,0 +1,136 @@
+//! Running a training graph, step after step.
+
+use std::collections::HashMap;
+
+use ort::session::{Session, SessionInputValue};
+use ort::value::{DynValue, Tensor};
+use sketch_model::encoder::{Device, EncoderOptions, open_session};
+use sketch_model::onnx;
+
+use super::{EngineError, Tape};
+
+/// A value for an input: its shape, and its numbers row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Feed {
+    Floats(Vec<usize>, Vec<f32>),
+    Integers(Vec<usize>, Vec<i64>),
+}
+
+impl Feed {
+    /// One number.
+    pub fn number(value: f32) -> Self {
+        Self::Floats(vec![], vec![value])
+    }
+
+    fn into_value(self) -> Result<DynValue, EngineError> {
+        Ok(match self {
+            Self::Floats(shape, values) => Tensor::from_array((shape, values))?.into_dyn(),
+            Self::Integers(shape, values) => Tensor::from_array((shape, values))?.into_dyn(),
+        })
+    }
+}
+
+/// Runs a session once and returns its outputs by their names.
+pub(super) fn run(
+    session: &mut Session,
+    feeds: Vec<(String, Feed)>,
+    outputs: &[String],
+) -> Result<Vec<(String, DynValue)>, EngineError> {
+    let mut inputs: Vec<(String, SessionInputValue)> = Vec::new();
+    for (name, feed) in feeds {
+        inputs.push((name, feed.into_value()?.into()));
+    }
+    let mut results = session.run(inputs)?;
+    Ok(outputs.iter().filter_map(|name| Some((name.clone(), results.remove(name)?))).collect())
+}
+
+/// A tensor that goes from step to step: what a step returns under `output` is fed to the next as `input`.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub input: String,
+    pub output: String,
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+/// A training graph, loaded, with the weights and moments that it changes.
+pub struct TrainingSession {
+    session: Session,
+    device: Device,
+    links: Vec<(String, String)>,
+    state: HashMap<String, DynValue>,
+    reports: Vec<String>,
+}
+
+impl TrainingSession {
+    /// Loads the graph of `tape`, which reports the tensors `reports` after each step.
+    ///
+    /// # Errors
+    /// [`EngineError::Encoder`] if ONNX Runtime refuses the graph, or the device is not there.
+    pub fn open(
+        tape: &Tape,
+        state: Vec<State>,
+        reports: &[String],
+        options: &EncoderOptions,
+    ) -> Result<Self, EngineError> {
+        let outputs: Vec<String> =
+            state.iter().map(|state| state.output.clone()).chain(reports.iter().cloned()).collect();
+        let model = tape.model(&outputs);
+        let (session, device, _) = open_session(&onnx::write(&model), options)?;
+        let mut links = Vec::new();
+        let mut values = HashMap::new();
+        for State { input, output, shape, values: numbers } in state {
+            values.insert(input.clone(), Feed::Floats(shape, numbers).into_value()?);
+            links.push((input, output));
+        }
+        Ok(Self { session, device, links, state: values, reports: reports.to_vec() })
+    }
+
+    /// The device that steps run on.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Runs one step on `feeds` and returns what it reports, in the order asked for.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`] if the run fails; weights are then those before the step.
+    pub fn step(&mut self, feeds: Vec<(String, Feed)>) -> Result<Vec<Vec<f32>>, EngineError> {
+        let mut inputs: Vec<(String, SessionInputValue)> = Vec::new();
+        for (name, feed) in feeds {
+            inputs.push((name, feed.into_value()?.into()));
+        }
+        inputs.extend(self.state.iter().map(|(name, value)| (name.clone(), value.into())));
+        let mut results = self.session.run(inputs)?;
+        let mut reports = Vec::new();
+        for name in &self.reports {
+            let value = results.get(name).ok_or_else(|| EngineError::MissingTensor { name: name.clone() })?;
+            reports.push(value.try_extract_tensor::<f32>()?.1.to_vec());
+        }
+        let mut next = HashMap::new();
+        for (input, output) in &self.links {
+            let value = results.remove(output).ok_or_else(|| EngineError::MissingTensor { name: output.clone() })?;
+            next.insert(input.clone(), value);
+        }
+        drop(results);
+        self.state = next;
+        Ok(reports)
+    }
+
+    /// Shape and values of one tensor of the state, by the name of its input.
+    ///
+    /// # Errors
+    /// [`EngineError::MissingTensor`] if the state has none of that name.
+    pub fn state(&self, input: &str) -> Result<(Vec<usize>, Vec<f32>), EngineError> {
+        let value = self.state.get(input).ok_or_else(|| EngineError::MissingTensor { name: input.to_owned() })?;
+        let (shape, values) = value.try_extract_tensor::<f32>()?;
+        Ok((shape.iter().map(|&size| size as usize).collect(), values.to_vec()))
+    }
+
+    /// Names of the state's tensors, sorted.
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.state.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+}

@@ -1,0 +1,181 @@
+//! A graph that grows, with what is known of its tensors.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sketch_model::onnx::build::{Size, node, scalar_f32, tensor_f32, tensor_i64, value_info};
+use sketch_model::onnx::messages::{
+    AttributeProto, DataType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
+};
+
+use super::EngineError;
+
+/// Operator set of every graph that is trained; older networks are brought to it when they are read.
+pub const OPSET: i64 = 18;
+/// File format that goes with operator set 18.
+const IR_VERSION: i64 = 8;
+
+/// What one run has shown of a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    pub element: DataType,
+    pub shape: Vec<usize>,
+    /// The values, if they are a few integers: shapes, axes, indices.
+    pub integers: Option<Vec<i64>>,
+}
+
+/// A graph under construction. Nodes are in an order in which they can run.
+#[derive(Clone, Debug, Default)]
+pub struct Tape {
+    pub(super) nodes: Vec<NodeProto>,
+    pub(super) initializers: BTreeMap<String, TensorProto>,
+    pub(super) inputs: Vec<ValueInfoProto>,
+    pub(super) facts: HashMap<String, Fact>,
+    made: usize,
+}
+
+impl Tape {
+    /// Adds an input of static shape and returns its name.
+    pub fn input(&mut self, name: &str, element: DataType, shape: &[usize]) -> String {
+        let sizes: Vec<Size> = shape.iter().map(|&size| Size::Fixed(size)).collect();
+        self.inputs.retain(|input| input.name() != name);
+        self.inputs.push(value_info(name, element, &sizes));
+        self.facts.insert(name.to_owned(), Fact { element, shape: shape.to_vec(), integers: None });
+        name.to_owned()
+    }
+
+    /// Adds a node with one output and returns the output's name, which no other tensor has.
+    pub fn op(&mut self, operator: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
+        let output = self.fresh(operator);
+        self.nodes.push(node(operator, inputs, &[&output], attributes));
+        output
+    }
+
+    /// Adds a node whose outputs already have names.
+    pub fn named(&mut self, operator: &str, inputs: &[&str], outputs: &[&str], attributes: Vec<AttributeProto>) {
+        self.nodes.push(node(operator, inputs, outputs, attributes));
+    }
+
+    /// A name that no other tensor has.
+    pub fn fresh(&mut self, stem: &str) -> String {
+        self.made += 1;
+        format!("{}~{}", stem.to_lowercase(), self.made)
+    }
+
+    /// Adds numbers as a constant and returns its name.
+    ///
+    /// # Errors
+    /// [`EngineError::Onnx`] if `values` are not as many as `shape` says.
+    pub fn constant(&mut self, stem: &str, shape: &[usize], values: &[f32]) -> Result<String, EngineError> {
+        let name = self.fresh(stem);
+        self.initializers.insert(name.clone(), tensor_f32(&name, shape, values)?);
+        self.facts.insert(name.clone(), Fact { element: DataType::Float, shape: shape.to_vec(), integers: None });
+        Ok(name)
+    }
+
+    /// The name of a constant number; equal numbers share one tensor.
+    pub fn scalar(&mut self, value: f32) -> String {
+        let name = format!("scalar~{value:e}");
+        if !self.initializers.contains_key(&name) {
+            self.initializers.insert(name.clone(), scalar_f32(&name, value));
+            self.facts.insert(name.clone(), Fact { element: DataType::Float, shape: vec![], integers: None });
+        }
+        name
+    }
+
+    /// The name of a constant list of integers; equal lists share one tensor.
+    pub fn integers(&mut self, values: &[i64]) -> String {
+        let words: Vec<String> = values.iter().map(i64::to_string).collect();
+        let name = format!("integers~{}", words.join(","));
+        if !self.initializers.contains_key(&name) {
+            // The shape is that of the list, so this cannot fail.
+            if let Ok(tensor) = tensor_i64(&name, &[values.len()], values) {
+                self.initializers.insert(name.clone(), tensor);
+            }
+            let fact = Fact { element: DataType::Int64, shape: vec![values.len()], integers: Some(values.to_vec()) };
+            self.facts.insert(name.clone(), fact);
+        }
+        name
+    }
+
+    /// Shape of a tensor that was declared or probed.
+    ///
+    /// # Errors
+    /// [`EngineError::MissingTensor`] if nothing is known of it.
+    pub fn shape(&self, name: &str) -> Result<Vec<usize>, EngineError> {
+        self.fact(name).map(|fact| fact.shape.clone())
+    }
+
+    pub(super) fn fact(&self, name: &str) -> Result<&Fact, EngineError> {
+        self.facts.get(name).ok_or_else(|| EngineError::MissingTensor { name: name.to_owned() })
+    }
+
+    /// Whether the tensor holds single-precision numbers, as far as is known.
+    pub(super) fn is_float(&self, name: &str) -> bool {
+        self.facts.get(name).is_some_and(|fact| fact.element == DataType::Float)
+    }
+
+    /// Turns a constant into an input of the same shape and returns its values, shape `(…)` as row-major numbers.
+    ///
+    /// # Errors
+    /// [`EngineError::MissingTensor`] if there is no such constant, [`EngineError::Onnx`] if it is not of numbers.
+    pub fn release(&mut self, name: &str) -> Result<(Vec<usize>, Vec<f32>), EngineError> {
+        let missing = || EngineError::MissingTensor { name: name.to_owned() };
+        let tensor = self.initializers.remove(name).ok_or_else(missing)?;
+        let shape = sketch_model::onnx::build::tensor_shape(&tensor)?;
+        let values = sketch_model::onnx::build::tensor_values(&tensor)?;
+        self.input(name, DataType::Float, &shape);
+        Ok((shape, values))
+    }
+
+    /// Whether an input, a constant or a node makes this tensor.
+    pub fn has(&self, name: &str) -> bool {
+        self.initializers.contains_key(name)
+            || self.inputs.iter().any(|input| input.name() == name)
+            || self.nodes.iter().any(|node| node.output.iter().any(|output| output == name))
+    }
+
+    /// The graph as a model with the given outputs, without the nodes that none of them needs.
+    pub fn model(&self, outputs: &[String]) -> ModelProto {
+        let nodes = self.needed(outputs);
+        let used = |name: &str| nodes.iter().any(|node| node.input.iter().any(|input| input == name));
+        let output = |name: &String| {
+            let element = self.facts.get(name).map_or(DataType::Float, |fact| fact.element);
+            let mut info = value_info(name, element, &[]);
+            // The rank of most outputs is known only to ONNX Runtime, which infers it.
+            if let Some(sketch_model::onnx::messages::type_proto::Value::TensorType(tensor)) =
+                info.r#type.as_mut().and_then(|kind| kind.value.as_mut())
+            {
+                tensor.shape = None;
+            }
+            info
+        };
+        let graph = GraphProto {
+            name: Some("training".to_owned()),
+            initializer: self.initializers.values().filter(|tensor| used(tensor.name())).cloned().collect(),
+            input: self.inputs.iter().filter(|input| used(input.name())).cloned().collect(),
+            output: outputs.iter().map(output).collect(),
+            node: nodes,
+            ..GraphProto::default()
+        };
+        ModelProto {
+            ir_version: Some(IR_VERSION),
+            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+            producer_name: Some(env!("CARGO_PKG_NAME").to_owned()),
+            graph: Some(graph),
+            ..ModelProto::default()
+        }
+    }
+
+    fn needed(&self, outputs: &[String]) -> Vec<NodeProto> {
+        let mut wanted: std::collections::HashSet<&str> = outputs.iter().map(String::as_str).collect();
+        let mut kept = Vec::new();
+        for node in self.nodes.iter().rev() {
+            if node.output.iter().any(|output| wanted.contains(output.as_str())) {
+                wanted.extend(node.input.iter().map(String::as_str));
+                kept.push(node.clone());
+            }
+        }
+        kept.reverse();
+        kept
+    }
+}

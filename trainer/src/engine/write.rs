@@ -1,0 +1,51 @@
+//! From trained weights back to the network that was read.
+
+use std::collections::HashMap;
+
+use sketch_model::onnx::OnnxError;
+use sketch_model::onnx::build::{tensor_f16, tensor_f32, tensor_shape};
+use sketch_model::onnx::messages::{DataType, ModelProto, NodeProto, TensorProto};
+
+use super::EngineError;
+
+/// Puts new values into the constants of `model`, in the precision in which it keeps them.
+///
+/// `values`: by the names that [`super::Tape::read`] gives, row-major. Everything else of the model stays as it is.
+///
+/// # Errors
+/// [`EngineError::MissingTensor`] for a name that no constant of the model has, [`EngineError::Onnx`] if there are more
+/// or fewer numbers than its shape says.
+pub fn write_back(model: &mut ModelProto, values: &HashMap<String, Vec<f32>>) -> Result<(), EngineError> {
+    let graph = model.graph.as_mut().ok_or(OnnxError::NoGraph)?;
+    for (name, numbers) in values {
+        let stored = source(&graph.node, name).to_owned();
+        let held = graph.initializer.iter_mut().find(|tensor| tensor.name() == stored);
+        let tensor = match held {
+            Some(tensor) => tensor,
+            None => held_by_node(&mut graph.node, &stored)
+                .ok_or_else(|| EngineError::MissingTensor { name: name.clone() })?,
+        };
+        *tensor = replaced(tensor, numbers)?;
+    }
+    Ok(())
+}
+
+/// The name of the constant that a `Cast` from half precision hands on as `name`.
+fn source<'a>(nodes: &'a [NodeProto], name: &'a str) -> &'a str {
+    let cast = nodes.iter().find(|node| node.op_type() == "Cast" && node.output.iter().any(|output| output == name));
+    cast.and_then(|node| node.input.first()).map_or(name, String::as_str)
+}
+
+fn held_by_node<'a>(nodes: &'a mut [NodeProto], name: &str) -> Option<&'a mut TensorProto> {
+    let holds = |node: &&mut NodeProto| node.op_type() == "Constant" && node.output.iter().any(|output| output == name);
+    nodes.iter_mut().find(holds)?.attribute.first_mut()?.t.as_mut()
+}
+
+fn replaced(tensor: &TensorProto, numbers: &[f32]) -> Result<TensorProto, OnnxError> {
+    let shape = tensor_shape(tensor)?;
+    if tensor.data_type() == DataType::Float16 as i32 {
+        tensor_f16(tensor.name(), &shape, numbers)
+    } else {
+        tensor_f32(tensor.name(), &shape, numbers)
+    }
+}
