@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod augment;
 pub mod board;
 pub mod data;
 pub mod engine;

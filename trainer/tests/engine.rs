@@ -28,24 +28,32 @@ fn lite0_trains() {
     let loss = tape.op("ReduceMean", &[&square], vec![onnx::build::attribute_int("keepdims", 0)]);
     let image: Vec<f32> = (0..n * 3 * size * size).map(|i| ((i * 7919) % 255) as f32 / 127.5 - 1.0).collect();
     let target: Vec<f32> = (0..n * 512).map(|i| (((i * 104729) % 101) as f32 / 50.0 - 1.0) * 0.08).collect();
-    let feeds = || vec![
-        ("image".to_owned(), Feed::Floats(vec![n, 3, size, size], image.clone())),
-        ("domain".to_owned(), Feed::Integers(vec![n], (0..n).map(|i| (i % 2) as i64).collect())),
-        ("target".to_owned(), Feed::Floats(vec![n, 512], target.clone())),
-    ];
+    let feeds = || {
+        vec![
+            ("image".to_owned(), Feed::Floats(vec![n, 3, size, size], image.clone())),
+            ("domain".to_owned(), Feed::Integers(vec![n], (0..n).map(|i| (i % 2) as i64).collect())),
+            ("target".to_owned(), Feed::Floats(vec![n, 512], target.clone())),
+        ]
+    };
     let _ = live;
     let start = std::time::Instant::now();
     tape.probe(feeds()).unwrap();
     println!("probe {:?}", start.elapsed());
     let layers = tape.layers();
     println!("{} layers", layers.len());
-    let names: Vec<String> = layers.iter().skip(first).flat_map(|layer| layer.weights.iter().map(|(name, _)| name.clone())).collect();
+    let names: Vec<String> =
+        layers.iter().skip(first).flat_map(|layer| layer.weights.iter().map(|(name, _)| name.clone())).collect();
     let mut values = HashMap::new();
     for name in &names {
         values.insert(name.clone(), tape.release(name).unwrap().1);
     }
     let gradients = gradients(&mut tape, &loss, &names).unwrap();
-    println!("{} weights, {} gradients, {} nodes", names.len(), gradients.len(), tape.model(&[loss.clone()]).graph.unwrap().node.len());
+    println!(
+        "{} weights, {} gradients, {} nodes",
+        names.len(),
+        gradients.len(),
+        tape.model(&[loss.clone()]).graph.unwrap().node.len()
+    );
     let adam = Adam::default();
     let weights: Vec<Trained> = names.iter().map(|name| Trained { name: name.clone(), rate: 1.0 }).collect();
     let state = adam.add_to(&mut tape, &weights, &gradients, values).unwrap();

@@ -36,7 +36,7 @@ impl Tape {
             }
             match tape.folded(&node)? {
                 Folded::Constant(tensor) => {
-                    tape.initializers.insert(tensor.name().to_owned(), tensor);
+                    tape.initializers.insert(tensor.name().to_owned(), *tensor);
                 }
                 Folded::Alias(from, to) => {
                     renamed.insert(from, to);
@@ -68,11 +68,11 @@ impl Tape {
         let output = node.output.first().cloned().unwrap_or_default();
         let source = node.input.first().and_then(|name| self.initializers.get(name));
         match (node.op_type(), source) {
-            ("Constant", _) => Ok(constant_of(node, &output)?.map_or(Folded::No, Folded::Constant)),
+            ("Constant", _) => Ok(constant_of(node, &output)?.map_or(Folded::No, Folded::constant)),
             ("Identity", Some(_)) => Ok(Folded::Alias(output, node.input[0].clone())),
             ("Cast", Some(tensor)) if tensor.data_type() == DataType::Float16 as i32 && casts_to_float(node) => {
                 let widened = tensor_f32(&output, &tensor_shape(tensor)?, &tensor_values(tensor)?)?;
-                Ok(Folded::Constant(widened))
+                Ok(Folded::constant(widened))
             }
             _ => Ok(Folded::No),
         }
@@ -81,9 +81,15 @@ impl Tape {
 
 enum Folded {
     No,
-    Constant(TensorProto),
+    Constant(Box<TensorProto>),
     /// The first name means the same as the second.
     Alias(String, String),
+}
+
+impl Folded {
+    fn constant(tensor: TensorProto) -> Self {
+        Self::Constant(Box::new(tensor))
+    }
 }
 
 fn rename(node: &mut NodeProto, renamed: &HashMap<String, String>) {
