@@ -126,7 +126,8 @@ impl Manifest {
         Ok(self.normalise(&self.photo.apply(&photo, self.input.size)))
     }
 
-    fn normalise(&self, image: &RgbImage) -> Vec<f32> {
+    /// Turns a picture of the input's size into one network input: `input_len()` values, channels first.
+    pub fn normalise(&self, image: &RgbImage) -> Vec<f32> {
         let Input { mean, std, .. } = self.input;
         let channel = |c: usize| {
             let (scale, shift) = (1.0 / (255.0 * std[c]), mean[c] / std[c]);

@@ -5,13 +5,19 @@ mod export;
 mod import;
 mod progress;
 mod query;
+mod train;
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
     /// Turn EfficientNet-Lite weights into a network file and its manifest
     Export(export::Arguments),
+    /// Train a network on sketches and photos
+    Train(train::Arguments),
     /// Measure retrieval over classes unseen in training
     Eval(eval::Arguments),
     /// Load a folder of photos into a table
@@ -24,6 +30,7 @@ impl Command {
     pub fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Export(arguments) => export::run(&arguments),
+            Self::Train(arguments) => train::run_command(&arguments),
             Self::Eval(arguments) => eval::run(&arguments),
             Self::Import(arguments) => import::run(&arguments),
             Self::Query(arguments) => query::run(&arguments),
@@ -49,4 +56,12 @@ impl RuntimeArguments {
         let device = sketch_model::encoder::Device::Cpu;
         Ok(sketch_model::encoder::EncoderOptions { device, threads: self.threads })
     }
+}
+
+fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    let path = folder.join(name);
+    fs::create_dir_all(folder).with_context(|| format!("could not create \"{}\"", folder.display()))?;
+    fs::write(&path, bytes).with_context(|| format!("could not write \"{}\"", path.display()))?;
+    eprintln!("{}: {:.1} MB", path.display(), bytes.len() as f64 / 1e6);
+    Ok(())
 }

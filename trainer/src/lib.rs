@@ -14,4 +14,5 @@ pub mod metrics;
 pub mod statistics;
 pub mod table;
 pub mod torch;
+pub mod train;
 pub mod variants;

@@ -115,6 +115,15 @@ pub fn tensor_i64(name: &str, shape: &[usize], values: &[i64]) -> Result<TensorP
     tensor(name, shape, values.len(), DataType::Int64, raw)
 }
 
+/// A tensor of small integers.
+///
+/// # Errors
+/// [`OnnxError::Length`] if `shape` does not hold as many numbers as `values`.
+pub fn tensor_i8(name: &str, shape: &[usize], values: &[i8]) -> Result<TensorProto, OnnxError> {
+    let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    tensor(name, shape, values.len(), DataType::Int8, raw)
+}
+
 fn tensor(
     name: &str,
     shape: &[usize],

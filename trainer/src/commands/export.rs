@@ -1,7 +1,6 @@
 //! `sketch-trainer export`
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use sketch_model::encoder::{Domain, Encoder, EncoderOptions};
@@ -16,7 +15,7 @@ use sketch_trainer::lite::{Architecture, FEATURES, Head, Variant, build_graph};
 use sketch_trainer::statistics::{Moments, fit_head, share_roots};
 use sketch_trainer::torch::{StateDict, read_state_dict};
 
-use super::{RuntimeArguments, progress};
+use super::{RuntimeArguments, progress, write_file};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -117,12 +116,4 @@ fn measure(network: &mut Network, collection: Collection, items: &[&Item]) -> an
     bar.finish_and_clear();
     eprintln!("{}: {} images", collection.name(), items.len());
     Ok(Moments::of(share_roots(features.view()).view()))
-}
-
-fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-    let path = folder.join(name);
-    fs::create_dir_all(folder).with_context(|| format!("could not create \"{}\"", folder.display()))?;
-    fs::write(&path, bytes).with_context(|| format!("could not write \"{}\"", path.display()))?;
-    eprintln!("{}: {:.1} MB", path.display(), bytes.len() as f64 / 1e6);
-    Ok(())
 }

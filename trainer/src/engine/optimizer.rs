@@ -9,6 +9,8 @@ use super::{EngineError, Tape};
 
 /// Name of the input that is the learning rate of a step.
 const RATE: &str = "learning_rate";
+/// Name of the input that is how much of the average of weights stays.
+const AVERAGE: &str = "average_decay";
 /// Names of the inputs that are `1/(1 - β₁ᵗ)` and `1/(1 - β₂ᵗ)`.
 const CORRECTIONS: [&str; 2] = ["first_correction", "second_correction"];
 
@@ -22,7 +24,7 @@ pub struct Adam {
     pub beta1: f32,
     pub beta2: f32,
     pub epsilon: f32,
-    /// Pull of every matrix and kernel towards zero; biases and scales are left alone.
+    /// Pull of the weights that decay towards zero.
     pub weight_decay: f32,
     /// Whether decay is taken from the weight itself (AdamW) instead of being added to its gradient.
     pub decoupled: bool,
@@ -42,6 +44,8 @@ pub struct Trained {
     pub name: String,
     /// Factor of the learning rate.
     pub rate: f32,
+    /// Whether weight decay pulls at it.
+    pub decays: bool,
 }
 
 impl Adam {
@@ -120,7 +124,7 @@ impl Adam {
         values: Vec<f32>,
     ) -> [State; 3] {
         let name = &weight.name;
-        let decay = if shape.len() > 1 { self.weight_decay } else { 0.0 };
+        let decay = if weight.decays { self.weight_decay } else { 0.0 };
         let gradient = if decay > 0.0 && !self.decoupled {
             let factor = tape.scalar(decay);
             let pull = tape.op("Mul", &[name, &factor], vec![]);
@@ -163,4 +167,35 @@ impl Adam {
         let change = tape.op("Mul", &[&change, &rate], vec![]);
         tape.op("Sub", &[weight, &change], vec![])
     }
+}
+
+/// Name under which the state has the average of a weight.
+pub fn average_of(weight: &str) -> String {
+    format!("{weight}~average")
+}
+
+/// Adds a moving average of every weight in `stepped` that is one of `weights`: `a' = decay a + (1 - decay) w'`.
+///
+/// Returns the averages as state; they start at the weights. [`average_feed`] is their input.
+///
+/// Source: Polyak, Juditsky, "Acceleration of Stochastic Approximation by Averaging", 1992; exponential as in Tarvainen,
+/// Valpola, "Mean teachers are better role models", 2017.
+pub fn add_average(tape: &mut Tape, stepped: &[State], weights: &[String]) -> Vec<State> {
+    tape.input(AVERAGE, DataType::Float, &[]);
+    let one = tape.scalar(1.0);
+    let take = tape.op("Sub", &[&one, AVERAGE], vec![]);
+    let mut averages = Vec::new();
+    for State { input, output, shape, values } in stepped.iter().filter(|state| weights.contains(&state.input)) {
+        let name = tape.input(&average_of(input), DataType::Float, shape);
+        let kept = tape.op("Mul", &[&name, AVERAGE], vec![]);
+        let taken = tape.op("Mul", &[output, &take], vec![]);
+        let output = tape.op("Add", &[&kept, &taken], vec![]);
+        averages.push(State { input: name, output, shape: shape.clone(), values: values.clone() });
+    }
+    averages
+}
+
+/// What a step with averages takes beside its batch.
+pub fn average_feed(decay: f32) -> (String, Feed) {
+    (AVERAGE.to_owned(), Feed::number(decay))
 }

@@ -31,7 +31,10 @@ impl Feed {
 }
 
 /// Runs a session once and returns its outputs by their names.
-pub(super) fn run(
+///
+/// # Errors
+/// [`EngineError::Run`] if the run fails.
+pub fn run(
     session: &mut Session,
     feeds: Vec<(String, Feed)>,
     outputs: &[String],

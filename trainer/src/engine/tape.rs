@@ -67,9 +67,18 @@ impl Tape {
     /// [`EngineError::Onnx`] if `values` are not as many as `shape` says.
     pub fn constant(&mut self, stem: &str, shape: &[usize], values: &[f32]) -> Result<String, EngineError> {
         let name = self.fresh(stem);
-        self.initializers.insert(name.clone(), tensor_f32(&name, shape, values)?);
-        self.facts.insert(name.clone(), Fact { element: DataType::Float, shape: shape.to_vec(), integers: None });
+        self.named_constant(&name, shape, values)?;
         Ok(name)
+    }
+
+    /// Adds numbers as a constant that already has a name.
+    ///
+    /// # Errors
+    /// [`EngineError::Onnx`] if `values` are not as many as `shape` says.
+    pub fn named_constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<(), EngineError> {
+        self.initializers.insert(name.to_owned(), tensor_f32(name, shape, values)?);
+        self.facts.insert(name.to_owned(), Fact { element: DataType::Float, shape: shape.to_vec(), integers: None });
+        Ok(())
     }
 
     /// The name of a constant number; equal numbers share one tensor.
@@ -125,6 +134,34 @@ impl Tape {
         let values = sketch_model::onnx::build::tensor_values(&tensor)?;
         self.input(name, DataType::Float, &shape);
         Ok((shape, values))
+    }
+
+    /// The nodes, in an order in which they can run.
+    pub fn nodes(&self) -> &[NodeProto] {
+        &self.nodes
+    }
+
+    /// Adds nodes that read what is there already.
+    pub fn extend(&mut self, nodes: impl IntoIterator<Item = NodeProto>) {
+        self.nodes.extend(nodes);
+    }
+
+    /// The numbers of a constant; none if there is no constant of that name.
+    ///
+    /// # Errors
+    /// [`EngineError::Onnx`] if it is not of numbers.
+    pub fn constant_values(&self, name: &str) -> Result<Option<Vec<f32>>, EngineError> {
+        Ok(self.initializers.get(name).map(sketch_model::onnx::build::tensor_values).transpose()?)
+    }
+
+    /// Leaves out the first `count` nodes: what they made has to be an input then.
+    pub fn cut(&mut self, count: usize) {
+        self.nodes.drain(..count);
+    }
+
+    /// Leaves out the nodes that `keep` does not want.
+    pub fn retain(&mut self, keep: impl FnMut(&NodeProto) -> bool) {
+        self.nodes.retain(keep);
     }
 
     /// Whether an input, a constant or a node makes this tensor.

@@ -1,0 +1,74 @@
+//! Training: from a network and images of both domains to a network that embeds drawings near photos of the same things.
+//!
+//! [`Config`] says what to do; the presets `seed` (the patent's method) and `best` are files of it. A [`Cut`] splits the
+//! network: the trunk is run once over every view and kept, the tail is trained on what it returned. [`Plan`] adds losses
+//! to the tail, the gradient and the optimiser, [`run`] takes the steps, and [`assemble`] makes the network that serves.
+
+pub mod anchors;
+pub mod assemble;
+pub mod bank;
+pub mod checkpoint;
+pub mod config;
+pub mod cut;
+pub mod loss;
+pub mod material;
+pub mod plan;
+pub mod run;
+pub mod sampler;
+pub mod validation;
+pub mod views;
+
+use std::path::PathBuf;
+
+use sketch_model::codebook::CodebookError;
+use sketch_model::encoder::EncoderError;
+use sketch_model::onnx::OnnxError;
+
+use crate::augment::AugmentError;
+use crate::data::DataError;
+use crate::engine::EngineError;
+
+pub use config::Config;
+pub use cut::Cut;
+pub use plan::Plan;
+
+/// Why a training does not start, or stops.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Codebook(#[from] CodebookError),
+    #[error("could not read the configuration")]
+    Config(#[from] toml::de::Error),
+    #[error("configuration has \"{key}\" out of range")]
+    Range { key: &'static str },
+    #[error("\"{text}\" is not KEY=VALUE")]
+    Setting { text: String },
+    #[error("preset \"{name}\" is unknown; there are \"best\" and \"seed\"")]
+    Preset { name: String },
+    #[error("could not prepare \"{label}\"")]
+    View { label: String, source: AugmentError },
+    #[error("network has no layer \"{layer}\"")]
+    Layer { layer: String },
+    #[error("cannot cut the network before layer \"{layer}\": {} tensors cross there", crossing.len())]
+    Crossing { layer: String, crossing: Vec<String> },
+    #[error("network has no tensor \"{tensor}\", which the training needs")]
+    Tensor { tensor: &'static str },
+    #[error("there are no {what} of training classes")]
+    NoImages { what: &'static str },
+    #[error("line {line} of the anchors is not a class and numbers from 0 to {most}, with a tab between")]
+    Anchors { line: usize, most: usize },
+    #[error("loss is not finite at step {step}; the last checkpoint is of step {checkpoint}")]
+    NotFinite { step: u64, checkpoint: u64 },
+    #[error("could not use \"{}\"", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("checkpoint \"{}\" is damaged or of another training: {reason}", path.display())]
+    Checkpoint { path: PathBuf, reason: String },
+}

@@ -1,0 +1,167 @@
+//! From trained weights to the network that serves.
+
+use std::collections::{HashMap, HashSet};
+
+use sketch_model::manifest::Manifest;
+use sketch_model::onnx::OnnxError;
+use sketch_model::onnx::build::{Size, attribute_int, tensor_values, value_info};
+use sketch_model::onnx::messages::{DataType, ModelProto, NodeProto, ValueInfoProto};
+
+use super::TrainError;
+use super::config::{Branch, Config, HeadConfig};
+use super::cut::{Cut, DOMAIN, EMBEDDING, FEATURES, IMAGE, ancestors};
+use super::plan::{HEAD, add_head};
+use super::validation::Weights;
+use crate::engine::{Tape, normalisation};
+
+/// Before the names of what a sketch goes through in layers of its own.
+const SKETCH: &str = "sketch.";
+/// After the names of what a photo goes through then.
+const PHOTO: &str = ".photo";
+
+/// Puts trained weights into the network that training started from, for batches of any size.
+///
+/// `weights`: by the names of the network, blended with its own as the configuration says. With [`Branch::Sketch`] every
+/// image goes through the layers of its own domain alone; images of both may be in one batch. Inputs `image` and
+/// `domain`, outputs `embedding` and `features`; the classifier of the teacher is left out.
+///
+/// # Errors
+/// [`TrainError::Layer`], [`TrainError::Crossing`] as [`Cut::before`]; [`TrainError::Engine`] if a weight does not fit.
+pub fn assemble(
+    model: &ModelProto,
+    manifest: &Manifest,
+    config: &Config,
+    weights: &Weights,
+) -> Result<ModelProto, TrainError> {
+    let mut model = model.clone();
+    if let Some(graph) = model.graph.as_mut() {
+        normalisation::freeze(&mut graph.node);
+    }
+    let mut tape = Tape::read(&model)?;
+    let weights = blended(&tape, weights, config.network.blend)?;
+    if config.network.head == HeadConfig::Fresh {
+        let (shape, values) = &weights[HEAD];
+        tape.named_constant(HEAD, shape, values)?;
+        add_head(&mut tape, HEAD);
+    }
+    match config.network.branch {
+        Branch::Shared => replace(&mut tape, &weights, "")?,
+        Branch::Sketch => branch(&mut tape, &weights, &config.network.train_from)?,
+    }
+    Ok(finish(&tape, manifest))
+}
+
+/// `blend · trained + (1 - blend) · start` for weights that the network had; others as they were trained.
+fn blended(tape: &Tape, weights: &Weights, blend: f32) -> Result<Weights, TrainError> {
+    let mut result = Weights::new();
+    for (name, (shape, trained)) in weights {
+        let mut values = trained.clone();
+        if let Some(start) = tape.constant_values(name)? {
+            values.iter_mut().zip(start).for_each(|(value, start)| *value = blend * *value + (1.0 - blend) * start);
+        }
+        result.insert(name.clone(), (shape.clone(), values));
+    }
+    Ok(result)
+}
+
+/// Puts weights of the network in the place of its own, under their names with `prefix` before.
+fn replace(tape: &mut Tape, weights: &Weights, prefix: &str) -> Result<(), TrainError> {
+    for (name, (shape, values)) in weights {
+        tape.named_constant(&format!("{prefix}{name}"), shape, values)?;
+    }
+    Ok(())
+}
+
+/// Doubles the tail: the network's own layers for photos, trained ones for sketches.
+fn branch(tape: &mut Tape, weights: &Weights, train_from: &str) -> Result<(), TrainError> {
+    let cut = Cut::before(tape, train_from)?;
+    let below = ancestors(tape.nodes(), FEATURES);
+    let nodes = tape.nodes().to_vec();
+    let (trunk, after) = nodes.split_at(cut.first);
+    let is_tail = |node: &&NodeProto| node.output.iter().any(|output| below.contains(output));
+    let (tail, rest): (Vec<&NodeProto>, Vec<&NodeProto>) = after.iter().partition(is_tail);
+    let made: HashSet<&str> = tail.iter().flat_map(|node| &node.output).map(String::as_str).collect();
+    // What a weight of the tail is for sketches; the means of the domains lie behind the tail, in one tensor for both.
+    let used: HashSet<&str> = tail.iter().flat_map(|node| &node.input).map(String::as_str).collect();
+    let of_tail = |name: &String| used.contains(name.as_str());
+    let (own, common): (Weights, Weights) = weights.clone().into_iter().partition(|(name, _)| of_tail(name));
+
+    let sketch_name = |name: &str| {
+        let renamed = name == cut.tensor || made.contains(name) || own.contains_key(name);
+        if renamed { format!("{SKETCH}{name}") } else { name.to_owned() }
+    };
+    let photo_name = |name: &str| {
+        if name == cut.tensor || name == FEATURES { format!("{name}{PHOTO}") } else { name.to_owned() }
+    };
+    tape.retain(|_| false);
+    tape.extend(trunk.iter().cloned());
+    let rows = route(tape, &cut.tensor, [&sketch_name(&cut.tensor), &photo_name(&cut.tensor)]);
+    tape.extend(tail.iter().map(|node| renamed(node, &photo_name)));
+    tape.extend(tail.iter().map(|node| renamed(node, &sketch_name)));
+    join(tape, rows, [&sketch_name(FEATURES), &photo_name(FEATURES)]);
+    tape.extend(rest.into_iter().cloned());
+    replace(tape, &own, SKETCH)?;
+    replace(tape, &common, "")
+}
+
+fn renamed(node: &NodeProto, name: &impl Fn(&str) -> String) -> NodeProto {
+    let rename = |names: &[String]| names.iter().map(|old| name(old)).collect();
+    let (input, output): (Vec<String>, Vec<String>) = (rename(&node.input), rename(&node.output));
+    NodeProto { name: output.first().cloned(), input, output, ..node.clone() }
+}
+
+/// Deals the images of `tensor` out by their domain, sketches first. Returns which rows each part has got.
+fn route(tape: &mut Tape, tensor: &str, parts: [&str; 2]) -> [String; 2] {
+    let (zero, all) = (tape.integers(&[0]), tape.integers(&[-1]));
+    let is_sketch = tape.op("Equal", &[DOMAIN, &zero], vec![]);
+    let is_photo = tape.op("Not", &[&is_sketch], vec![]);
+    [(is_sketch, parts[0]), (is_photo, parts[1])].map(|(mask, part)| {
+        let rows = tape.op("NonZero", &[&mask], vec![]);
+        let rows = tape.op("Reshape", &[&rows, &all], vec![]);
+        tape.named("Gather", &[tensor, &rows], &[part], vec![attribute_int("axis", 0)]);
+        rows
+    })
+}
+
+/// Puts the features of both parts back in the order of the batch.
+fn join(tape: &mut Tape, rows: [String; 2], parts: [&str; 2]) {
+    let axis = || vec![attribute_int("axis", 0)];
+    let order = tape.op("Concat", &[&rows[0], &rows[1]], axis());
+    let last = tape.integers(&[-1]);
+    let order = tape.op("Unsqueeze", &[&order, &last], vec![]);
+    let features = tape.op("Concat", &parts, axis());
+    // Every row is written once: what it is written over does not matter.
+    tape.named("ScatterND", &[&features, &order, &features], &[FEATURES], vec![]);
+}
+
+fn finish(tape: &Tape, manifest: &Manifest) -> ModelProto {
+    let mut model = tape.model(&[EMBEDDING.to_owned(), FEATURES.to_owned()]);
+    let (batch, size) = (Size::Named("n"), Size::Fixed(manifest.input.size as usize));
+    if let Some(graph) = model.graph.as_mut() {
+        graph.name = Some(manifest.name.clone());
+        let used = |name: &str| graph.node.iter().any(|node| node.input.iter().any(|input| input == name));
+        let mut inputs = vec![value_info(IMAGE, DataType::Float, &[batch, Size::Fixed(3), size, size])];
+        if used(DOMAIN) {
+            inputs.push(value_info(DOMAIN, DataType::Int64, &[batch]));
+        }
+        let output = |name, width| value_info(name, DataType::Float, &[batch, width]);
+        let outputs: Vec<ValueInfoProto> =
+            vec![output(EMBEDDING, Size::Fixed(manifest.dimension)), output(FEATURES, Size::Named("c"))];
+        (graph.input, graph.output) = (inputs, outputs);
+    }
+    model.producer_version = Some(env!("CARGO_PKG_VERSION").to_owned());
+    model
+}
+
+/// Stores the weights of a network in fewer bytes; arithmetic stays in single precision.
+pub use crate::graph::narrow;
+
+/// Numbers that a network's constants hold, by name.
+///
+/// # Errors
+/// [`OnnxError`] if a tensor is malformed.
+pub fn constants(model: &ModelProto) -> Result<HashMap<String, Vec<f32>>, OnnxError> {
+    let tensors = model.graph.iter().flat_map(|graph| &graph.initializer);
+    let floats = tensors.filter(|tensor| tensor.data_type() == DataType::Float as i32);
+    floats.map(|tensor| Ok((tensor.name().to_owned(), tensor_values(tensor)?))).collect()
+}

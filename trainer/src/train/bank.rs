@@ -1,0 +1,100 @@
+//! Photos as the teacher sees them: where sketches are to land, and what is known of each class.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use ndarray::{Array1, Array2, Axis};
+
+use super::anchors::Anchors;
+use super::views::Seen;
+use crate::data::Item;
+
+/// Numbers of classes by their names: of all classes of training, in the order of the names.
+#[derive(Clone, Debug, Default)]
+pub struct Classes(BTreeMap<String, usize>);
+
+impl Classes {
+    /// The classes of `items`; images without a class have none.
+    pub fn of<'a>(items: impl Iterator<Item = &'a Item>) -> Self {
+        let names: BTreeSet<&str> = items.map(|item| item.class.as_str()).filter(|class| !class.is_empty()).collect();
+        Self(names.into_iter().enumerate().map(|(number, name)| (name.to_owned(), number)).collect())
+    }
+
+    pub fn number(&self, class: &str) -> Option<usize> {
+        self.0.get(class).copied()
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Views of photos, one row each.
+#[derive(Clone, Debug)]
+pub struct Bank {
+    /// Shape `(n, d)`, of unit length.
+    pub embeddings: Array2<f32>,
+    /// What the teacher takes each for: shape `(n, 1000)`, rows sum to 1.
+    pub probabilities: Array2<f32>,
+    /// Number of the class, if it has one.
+    pub classes: Vec<Option<usize>>,
+    /// Which photo each is a view of.
+    pub items: Vec<usize>,
+}
+
+impl Bank {
+    /// `seen`: views of `items` with embeddings and logits.
+    pub fn new(seen: &Seen, items: &[&Item], classes: &Classes) -> Self {
+        Self {
+            embeddings: seen.embeddings.clone(),
+            probabilities: softmax(&seen.logits),
+            classes: seen.views.iter().map(|view| classes.number(&items[view.item].class)).collect(),
+            items: seen.views.iter().map(|view| view.item).collect(),
+        }
+    }
+
+    /// Rows of each photo.
+    pub fn rows_of_items(&self) -> HashMap<usize, Vec<usize>> {
+        let mut rows: HashMap<usize, Vec<usize>> = HashMap::new();
+        for (row, item) in self.items.iter().enumerate() {
+            rows.entry(*item).or_default().push(row);
+        }
+        rows
+    }
+
+    /// What the teacher takes each class for: the mean over its photos, the classes that mean the same by name, or the
+    /// mean of both. Shape of each `(1000,)`; none for classes of which nothing is known.
+    pub fn targets(&self, classes: &Classes, anchors: &Anchors) -> HashMap<usize, Array1<f32>> {
+        let width = self.probabilities.ncols();
+        let mut targets = HashMap::new();
+        for (name, &number) in &classes.0 {
+            let rows: Vec<usize> = (0..self.classes.len()).filter(|&row| self.classes[row] == Some(number)).collect();
+            let photos = self.probabilities.select(Axis(0), &rows).mean_axis(Axis(0)).filter(|_| !rows.is_empty());
+            let anchor = anchors.get(name).map(|numbers| {
+                let share = 1.0 / numbers.len() as f32;
+                Array1::from_shape_fn(width, |i| if numbers.contains(&i) { share } else { 0.0 })
+            });
+            let known: Vec<Array1<f32>> = photos.into_iter().chain(anchor).collect();
+            let count = known.len() as f32;
+            if let Some(sum) = known.into_iter().reduce(|a, b| a + b) {
+                targets.insert(number, sum / count);
+            }
+        }
+        targets
+    }
+}
+
+/// Rows as shares that sum to 1.
+fn softmax(logits: &Array2<f32>) -> Array2<f32> {
+    let mut shares = logits.clone();
+    for mut row in shares.rows_mut() {
+        let greatest = row.fold(f32::NEG_INFINITY, |greatest, &value| greatest.max(value));
+        row.mapv_inplace(|value| (value - greatest).exp());
+        let sum = row.sum();
+        row /= sum;
+    }
+    shares
+}

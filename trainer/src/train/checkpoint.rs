@@ -1,0 +1,136 @@
+//! Checkpoints: weights, moments and averages as safetensors, and the step they are of.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView, serialize};
+
+use super::TrainError;
+use crate::engine::TrainingSession;
+use crate::engine::session::State;
+
+/// File of the last checkpoint, in the folder of the training.
+pub const FILE: &str = "checkpoint.safetensors";
+const STEP: &str = "step";
+const TRAINING: &str = "training";
+
+/// Where a training stood.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    pub step: u64,
+    /// Digest of configuration and data: a training goes on only as what it began as.
+    pub training: String,
+    /// Shape and values by the name of the state's input.
+    pub tensors: HashMap<String, (Vec<usize>, Vec<f32>)>,
+}
+
+impl Checkpoint {
+    /// Takes the state of a running session.
+    ///
+    /// # Errors
+    /// [`TrainError::Engine`] if the state cannot be read.
+    pub fn of(session: &TrainingSession, step: u64, training: &str) -> Result<Self, TrainError> {
+        let names: Vec<String> = session.names().into_iter().map(str::to_owned).collect();
+        let tensor = |name: String| session.state(&name).map(|tensor| (name, tensor));
+        let tensors = names.into_iter().map(tensor).collect::<Result<_, _>>()?;
+        Ok(Self { step, training: training.to_owned(), tensors })
+    }
+
+    /// Writes the checkpoint; the one before stays until this one is complete.
+    ///
+    /// # Errors
+    /// [`TrainError::File`] if it cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), TrainError> {
+        let path = folder.join(FILE);
+        let bytes: Vec<(&String, &Vec<usize>, Vec<u8>)> = self
+            .tensors
+            .iter()
+            .map(|(name, (shape, values))| (name, shape, values.iter().flat_map(|x| x.to_le_bytes()).collect()))
+            .collect();
+        let refused = |error: safetensors::SafeTensorError| damaged(&path, &error.to_string());
+        let mut views = Vec::new();
+        for (name, shape, bytes) in &bytes {
+            views.push((name.as_str(), TensorView::new(Dtype::F32, (*shape).clone(), bytes).map_err(refused)?));
+        }
+        let facts = [(STEP, self.step.to_string()), (TRAINING, self.training.clone())];
+        let facts = facts.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
+        let content = serialize(views, Some(facts)).map_err(refused)?;
+        let partial = path.with_extension("partial");
+        let failed = |source| TrainError::File { path: path.clone(), source };
+        fs::write(&partial, content).and_then(|()| fs::rename(&partial, &path)).map_err(failed)
+    }
+
+    /// Reads the checkpoint of a folder; none if it has none.
+    ///
+    /// # Errors
+    /// [`TrainError::File`] if it cannot be read, [`TrainError::Checkpoint`] if it is damaged.
+    pub fn read(folder: &Path) -> Result<Option<Self>, TrainError> {
+        let path = folder.join(FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let content = fs::read(&path).map_err(|source| TrainError::File { path: path.clone(), source })?;
+        let refused = |error: safetensors::SafeTensorError| damaged(&path, &error.to_string());
+        let (_, metadata) = SafeTensors::read_metadata(&content).map_err(refused)?;
+        let facts = metadata.metadata().clone().unwrap_or_default();
+        let step = facts.get(STEP).and_then(|step| step.parse().ok()).ok_or_else(|| damaged(&path, "it has no step"))?;
+        let training = facts.get(TRAINING).cloned().unwrap_or_default();
+        let file = SafeTensors::deserialize(&content).map_err(refused)?;
+        let tensors = file.tensors().into_iter().map(|(name, view)| (name, numbers(&view))).collect();
+        Ok(Some(Self { step, training, tensors }))
+    }
+
+    /// Puts the checkpoint's values into the state of a plan.
+    ///
+    /// # Errors
+    /// [`TrainError::Checkpoint`] if a tensor is missing or of another shape.
+    pub fn restore(mut self, state: &mut [State], folder: &Path) -> Result<(), TrainError> {
+        for part in state {
+            let found = self.tensors.remove(&part.input).filter(|(shape, _)| *shape == part.shape);
+            let missing = || damaged(&folder.join(FILE), &format!("it has no \"{}\" of the same shape", part.input));
+            part.values = found.ok_or_else(missing)?.1;
+        }
+        Ok(())
+    }
+}
+
+fn numbers(view: &TensorView) -> (Vec<usize>, Vec<f32>) {
+    let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    (view.shape().to_vec(), values)
+}
+
+fn damaged(path: &Path, reason: &str) -> TrainError {
+    TrainError::Checkpoint { path: PathBuf::from(path), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = std::env::temp_dir().join(format!("sketch-checkpoint-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        assert_eq!(Checkpoint::read(&folder).unwrap(), None);
+        let values = vec![1.0, -0.0, f32::MIN_POSITIVE, 3.5e38];
+        let tensors = HashMap::from([("a".to_owned(), (vec![2, 2], values)), ("b".to_owned(), (vec![], vec![7.0]))]);
+        let checkpoint = Checkpoint { step: 12, training: "x".to_owned(), tensors };
+        checkpoint.write(&folder).unwrap();
+        assert_eq!(Checkpoint::read(&folder).unwrap().as_ref(), Some(&checkpoint));
+
+        let part = |input: &str, shape| State { input: input.to_owned(), output: String::new(), shape, values: vec![] };
+        let mut state = vec![part("a", vec![2, 2])];
+        checkpoint.clone().restore(&mut state, &folder).unwrap();
+        assert_eq!(state[0].values[3], 3.5e38);
+        assert!(matches!(
+            checkpoint.restore(&mut [part("a", vec![4])], &folder),
+            Err(TrainError::Checkpoint { .. })
+        ));
+        let content = fs::read(folder.join(FILE)).unwrap();
+        fs::write(folder.join(FILE), &content[..content.len() / 2]).unwrap();
+        assert!(matches!(Checkpoint::read(&folder), Err(TrainError::Checkpoint { .. })));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,91 @@
+//! Which images a step sees: a function of seed and step alone, so that a training that is resumed sees the same.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::bank::Classes;
+use super::config::BatchConfig;
+use super::views::{Seen, View};
+use crate::augment::{Kind, Rng};
+use crate::data::Item;
+
+/// One image of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub kind: Kind,
+    /// Position among the views of its kind.
+    pub view: usize,
+    /// Which image of its list it is a view of.
+    pub item: usize,
+    pub class: Option<usize>,
+}
+
+/// Views by collection and class. Every collection is drawn from equally often, and in it every class.
+#[derive(Clone, Debug, Default)]
+struct Pool {
+    kind: Option<Kind>,
+    collections: Vec<Vec<Vec<Row>>>,
+}
+
+impl Pool {
+    fn new(seen: &Seen, items: &[&Item], classes: &Classes, kind: Kind, wanted: impl Fn(Option<usize>) -> bool) -> Self {
+        let mut collections: BTreeMap<String, BTreeMap<Option<usize>, Vec<Row>>> = BTreeMap::new();
+        for (view, &View { item, kind: seen_as, .. }) in seen.views.iter().enumerate() {
+            let class = classes.number(&items[item].class);
+            if seen_as == kind && wanted(class) {
+                let collection = items[item].collection.name().to_owned();
+                let of_class = collections.entry(collection).or_default().entry(class).or_default();
+                of_class.push(Row { kind, view, item, class });
+            }
+        }
+        let collections = collections.into_values().map(|classes| classes.into_values().collect()).collect();
+        Self { kind: Some(kind), collections }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.collections.is_empty()
+    }
+
+    fn draw(&self, rng: &mut Rng) -> Row {
+        let classes = &self.collections[rng.index(self.collections.len())];
+        let rows = &classes[rng.index(classes.len())];
+        rows[rng.index(rows.len())]
+    }
+}
+
+/// Draws batches.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    seed: u64,
+    parts: Vec<(usize, Pool)>,
+}
+
+impl Sampler {
+    /// `drawings`, `photos`: what was seen of each domain, pseudo-sketches among the drawings' `pseudo`. Only sketches of
+    /// `taught` classes are drawn: those that some loss knows a target of.
+    pub fn new(
+        seed: u64,
+        batch: &BatchConfig,
+        sketches: (&Seen, &[&Item]),
+        pseudo: (&Seen, &[&Item]),
+        photos: (&Seen, &[&Item]),
+        classes: &Classes,
+        taught: &HashSet<usize>,
+    ) -> Self {
+        let is_taught = |class: Option<usize>| class.is_some_and(|class| taught.contains(&class));
+        let sketches = Pool::new(sketches.0, sketches.1, classes, Kind::Sketch, is_taught);
+        let pseudo = Pool::new(pseudo.0, pseudo.1, classes, Kind::PseudoSketch, |_| true);
+        let photos = Pool::new(photos.0, photos.1, classes, Kind::Photo, |class| class.is_some());
+        Self { seed, parts: vec![(batch.sketches, sketches), (batch.pseudo_sketches, pseudo), (batch.photos, photos)] }
+    }
+
+    /// The kind of which a batch wants images and there are none.
+    pub fn missing(&self) -> Option<Kind> {
+        self.parts.iter().find(|(count, pool)| *count > 0 && pool.is_empty()).and_then(|(_, pool)| pool.kind)
+    }
+
+    /// The images of step `step`.
+    pub fn batch(&self, step: u64) -> Vec<Row> {
+        let mut rng = Rng::new(&[self.seed, step, 0x6261_7463_68]);
+        self.parts.iter().flat_map(|(count, pool)| (0..*count).map(|_| pool.draw(&mut rng)).collect::<Vec<Row>>()).collect()
+    }
+}

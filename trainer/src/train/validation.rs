@@ -1,0 +1,138 @@
+//! How well the weights of the moment retrieve classes that training does not see.
+
+use std::collections::HashMap;
+
+use ndarray::{Array1, Array2, Axis};
+use ort::session::Session;
+use sketch_model::codebook::{Codebook, CodebookOptions};
+use sketch_model::encoder::{Domain, EncoderOptions, open_session};
+use sketch_model::onnx;
+
+use super::cut::{DOMAIN, EMBEDDING};
+use super::views::Maps;
+use super::{Plan, TrainError};
+use crate::engine::session::run;
+use crate::engine::{EngineError, Feed};
+use crate::metrics::{Scores, distances, score};
+
+/// Weights by name: shape and values.
+pub type Weights = HashMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// Images of unseen classes, as far as the trunk has taken them.
+#[derive(Clone, Debug)]
+pub struct Queries {
+    pub name: String,
+    pub maps: Maps,
+    pub classes: Vec<String>,
+}
+
+/// The photos that are searched.
+#[derive(Clone, Debug)]
+pub enum Gallery {
+    /// They do not change in training. Shape `(n, d)`.
+    Fixed(Array2<f32>),
+    Maps(Maps),
+}
+
+/// What validation needs.
+#[derive(Clone, Debug)]
+pub struct Validation {
+    pub queries: Vec<Queries>,
+    pub gallery: Gallery,
+    pub classes: Vec<String>,
+}
+
+/// Scores of one set of queries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    pub name: String,
+    pub embedding: Scores,
+    pub fused: Scores,
+}
+
+/// The tail alone, without losses.
+pub struct Forward {
+    session: Session,
+    tensor: String,
+    batch: usize,
+}
+
+impl Forward {
+    /// Loads the forward part of a plan.
+    ///
+    /// # Errors
+    /// [`TrainError::Encoder`] if ONNX Runtime refuses it.
+    pub fn open(plan: &Plan, options: &EncoderOptions) -> Result<Self, TrainError> {
+        let model = plan.tape.model(&[EMBEDDING.to_owned()]);
+        let (session, _, _) = open_session(&onnx::write(&model), options)?;
+        Ok(Self { session, tensor: plan.cut.tensor.clone(), batch: plan.batch })
+    }
+
+    /// Embeds images of one domain: shape `(n, d)`.
+    ///
+    /// # Errors
+    /// [`TrainError::Engine`] if a run fails.
+    pub fn embed(&mut self, maps: &Maps, count: usize, domain: Domain, weights: &Weights) -> Result<Array2<f32>, TrainError> {
+        let (length, mut rows) = (maps.length(), Vec::new());
+        for start in (0..count).step_by(self.batch) {
+            // The graph is made for one size of batch: the last one is filled up with the last image.
+            let mut values = vec![0.0; self.batch * length];
+            for (i, to) in values.chunks_exact_mut(length).enumerate() {
+                maps.read((start + i).min(count - 1), to);
+            }
+            let shape = [self.batch].iter().chain(&maps.shape).copied().collect();
+            let domains = vec![domain as i64; self.batch];
+            let mut feeds = vec![(self.tensor.clone(), Feed::Floats(shape, values))];
+            feeds.push((DOMAIN.to_owned(), Feed::Integers(vec![self.batch], domains)));
+            let names: Vec<String> = self.session.inputs().iter().map(|input| input.name().to_owned()).collect();
+            feeds.retain(|(name, _)| names.contains(name));
+            for (name, (shape, values)) in weights.iter().filter(|(name, _)| names.contains(name)) {
+                feeds.push((name.clone(), Feed::Floats(shape.clone(), values.clone())));
+            }
+            let results = run(&mut self.session, feeds, &[EMBEDDING.to_owned()])?;
+            let (_, values) = results[0].1.try_extract_tensor::<f32>().map_err(EngineError::Run)?;
+            let width = values.len() / self.batch;
+            rows.extend_from_slice(&values[..width * self.batch.min(count - start)]);
+        }
+        let width = rows.len() / count.max(1);
+        Ok(Array2::from_shape_vec((count, width), rows).unwrap_or_default())
+    }
+}
+
+impl Validation {
+    /// Ranks the gallery by every query, with and without a codebook of it.
+    ///
+    /// # Errors
+    /// [`TrainError::Engine`] if a run fails, [`TrainError::Codebook`] if the gallery is too small for one.
+    pub fn run(&self, forward: &mut Forward, weights: &Weights) -> Result<Vec<Outcome>, TrainError> {
+        let gallery = match &self.gallery {
+            Gallery::Fixed(embeddings) => embeddings.clone(),
+            Gallery::Maps(maps) => forward.embed(maps, self.classes.len(), Domain::Photo, weights)?,
+        };
+        let fused = fused(&gallery)?;
+        let of_gallery: Vec<&str> = self.classes.iter().map(String::as_str).collect();
+        self.queries
+            .iter()
+            .map(|queries| {
+                let of_queries: Vec<&str> = queries.classes.iter().map(String::as_str).collect();
+                let embedded = forward.embed(&queries.maps, of_queries.len(), Domain::Sketch, weights)?;
+                let scored = |gallery: &Array2<f32>| {
+                    score(distances(embedded.view(), gallery.view()).view(), &of_queries, &of_gallery, 0)
+                };
+                Ok(Outcome { name: queries.name.clone(), embedding: scored(&gallery), fused: scored(&fused) })
+            })
+            .collect()
+    }
+}
+
+/// The gallery fused with a codebook of its own.
+fn fused(gallery: &Array2<f32>) -> Result<Array2<f32>, TrainError> {
+    let prototypes = 32.min(gallery.len_of(Axis(0)));
+    let options = CodebookOptions { subspaces: 2, prototypes, weight: 0.2, ..CodebookOptions::default() };
+    let codebook = Codebook::train(gallery.view(), 0, &options)?;
+    let mut fused = gallery.clone();
+    for mut row in fused.rows_mut() {
+        row.assign(&Array1::from(codebook.fuse(&row.to_vec())?));
+    }
+    Ok(fused)
+}

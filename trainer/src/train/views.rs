@@ -1,0 +1,224 @@
+//! Views through the trunk: every one once, what it returned kept in half precision.
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use indicatif::ProgressBar;
+use ndarray::Array2;
+use ort::session::Session;
+use rayon::prelude::*;
+use sketch_model::encoder::{Domain, EncoderOptions, open_session};
+use sketch_model::manifest::Manifest;
+use sketch_model::onnx;
+use sketch_model::onnx::messages::ModelProto;
+
+use super::TrainError;
+use super::cut::{DOMAIN, IMAGE, with_outputs};
+use crate::augment::{AugmentError, Augmentation, Kind, Rng, plain_view};
+use crate::data::Item;
+use crate::engine::session::run;
+use crate::engine::{EngineError, Feed};
+
+/// Views in one run of the trunk: larger batches are no faster on a CPU.
+const BATCH: usize = 32;
+/// Batches that are prepared ahead of the network.
+const AHEAD: usize = 2;
+
+/// One view of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Position of the image in the list that it was taken from.
+    pub item: usize,
+    /// 0 is the image as it is served, unless it is a pseudo-sketch.
+    pub number: u64,
+    pub kind: Kind,
+}
+
+/// What the trunk returned for views, one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Maps {
+    /// Shape of one.
+    pub shape: Vec<usize>,
+    values: Vec<f16>,
+}
+
+impl Maps {
+    fn extend(&mut self, shape: &[usize], values: &[f32]) {
+        self.shape = shape.to_vec();
+        let start = self.values.len();
+        self.values.resize(start + values.len(), f16::ZERO);
+        self.values[start..].convert_from_f32_slice(values);
+    }
+
+    /// Writes the map of view `row` to `to`, which is as long as one map.
+    pub fn read(&self, row: usize, to: &mut [f32]) {
+        let length = to.len();
+        self.values[row * length..(row + 1) * length].convert_to_f32_slice(to);
+    }
+
+    /// Values of one map.
+    pub fn length(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        self.values.len() * size_of::<f16>()
+    }
+}
+
+/// Views of images, with what the network returned for them.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub views: Vec<View>,
+    pub maps: Maps,
+    /// One row per view; no columns if they were not asked for.
+    pub embeddings: Array2<f32>,
+    pub logits: Array2<f32>,
+}
+
+/// A network that looks at views.
+pub struct Viewer<'a> {
+    pub model: &'a ModelProto,
+    pub manifest: &'a Manifest,
+    pub augmentation: &'a Augmentation,
+    pub seed: u64,
+    pub options: EncoderOptions,
+}
+
+impl Viewer<'_> {
+    /// Looks at `views` of `items` and keeps `outputs`: the tensor of the cut first, if it is wanted at all, then the
+    /// embedding and the logits as they are named.
+    ///
+    /// Pseudo-sketches of photos without edges are left out.
+    ///
+    /// # Errors
+    /// [`TrainError::View`] for the first image that cannot be used, [`TrainError::Engine`] if a run fails.
+    pub fn look(
+        &self,
+        items: &[&Item],
+        views: &[View],
+        cut: Option<&str>,
+        outputs: &[&str],
+        progress: &ProgressBar,
+    ) -> Result<Seen, TrainError> {
+        let all: Vec<&str> = cut.into_iter().filter(|cut| *cut != IMAGE).chain(outputs.iter().copied()).collect();
+        let mut eye = Eye::open(self, &all)?;
+        let (sender, receiver) = sync_channel(AHEAD);
+        let mut seen = Seen::default();
+        let mut tables: Vec<Vec<f32>> = vec![Vec::new(); outputs.len()];
+        thread::scope(|scope| -> Result<(), TrainError> {
+            scope.spawn(move || self.prepare(items, views, &sender));
+            for batch in receiver {
+                let (views, images) = batch?;
+                let offered = views.len();
+                let mut results = eye.look(&views, &images)?;
+                if cut == Some(IMAGE) {
+                    let size = self.manifest.input.size as usize;
+                    seen.maps.extend(&[3, size, size], &images);
+                } else if cut.is_some() {
+                    let (shape, values) = results.remove(0);
+                    seen.maps.extend(&shape[1..], &values);
+                }
+                for (table, (_, values)) in tables.iter_mut().zip(results) {
+                    table.extend(values);
+                }
+                seen.views.extend(views);
+                progress.inc(offered as u64);
+            }
+            Ok(())
+        })?;
+        let rows = seen.views.len();
+        for (name, values) in outputs.iter().zip(tables) {
+            let width = values.len() / rows.max(1);
+            let table = Array2::from_shape_vec((rows, width), values).unwrap_or_default();
+            if *name == super::cut::EMBEDDING { seen.embeddings = table } else { seen.logits = table }
+        }
+        Ok(seen)
+    }
+
+    fn prepare(&self, items: &[&Item], views: &[View], sender: &SyncSender<Result<(Vec<View>, Vec<f32>), TrainError>>) {
+        for chunk in views.chunks(BATCH) {
+            let prepared: Vec<_> = chunk.par_iter().map(|view| (*view, self.image(items[view.item], view))).collect();
+            let mut batch = (Vec::new(), Vec::new());
+            for (view, image) in prepared {
+                match image {
+                    Ok(image) => {
+                        batch.0.push(view);
+                        batch.1.extend(image);
+                    }
+                    Err(TrainError::View { source: AugmentError::NoEdges, .. }) => {}
+                    Err(error) => {
+                        let _ = sender.send(Err(error));
+                        return;
+                    }
+                }
+            }
+            // Nobody listens any more if the network failed.
+            if !batch.0.is_empty() && sender.send(Ok(batch)).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The network's input for one view.
+    fn image(&self, item: &Item, view: &View) -> Result<Vec<f32>, TrainError> {
+        let bytes = item.bytes()?;
+        let kind = view.kind as u64;
+        let mut rng = Rng::new(&[self.seed, view.item as u64, view.number, kind]);
+        let picture = if view.number == 0 && view.kind != Kind::PseudoSketch {
+            plain_view(&bytes, view.kind, self.manifest)
+        } else {
+            self.augmentation.view(&bytes, view.kind, self.manifest, &mut rng)
+        };
+        let picture = picture.map_err(|source| TrainError::View { label: item.label(), source })?;
+        Ok(self.manifest.normalise(&picture))
+    }
+}
+
+/// The loaded network.
+struct Eye {
+    session: Option<Session>,
+    outputs: Vec<String>,
+    size: usize,
+    has_domain: bool,
+}
+
+impl Eye {
+    fn open(viewer: &Viewer, outputs: &[&str]) -> Result<Self, TrainError> {
+        let model = with_outputs(viewer.model, outputs);
+        let has_domain = model.graph.iter().flat_map(|graph| &graph.input).any(|input| input.name() == DOMAIN);
+        let session = match outputs {
+            [] => None,
+            _ => Some(open_session(&onnx::write(&model), &viewer.options)?.0),
+        };
+        let outputs = outputs.iter().map(|&name| name.to_owned()).collect();
+        Ok(Self { session, outputs, size: viewer.manifest.input.size as usize, has_domain })
+    }
+
+    fn look(&mut self, views: &[View], images: &[f32]) -> Result<Vec<(Vec<usize>, Vec<f32>)>, TrainError> {
+        let Some(session) = &mut self.session else { return Ok(Vec::new()) };
+        let count = views.len();
+        let image = Feed::Floats(vec![count, 3, self.size, self.size], images.to_vec());
+        let mut feeds = vec![(IMAGE.to_owned(), image)];
+        if self.has_domain {
+            let domains = views.iter().map(|view| domain(view.kind) as i64).collect();
+            feeds.push((DOMAIN.to_owned(), Feed::Integers(vec![count], domains)));
+        }
+        let extract = |(_, value): (String, ort::value::DynValue)| {
+            let (shape, values) = value.try_extract_tensor::<f32>().map_err(EngineError::Run)?;
+            Ok((shape.iter().map(|&size| size as usize).collect(), values.to_vec()))
+        };
+        run(session, feeds, &self.outputs)?.into_iter().map(extract).collect()
+    }
+}
+
+/// The domain whose input a view is.
+pub fn domain(kind: Kind) -> Domain {
+    match kind {
+        Kind::Photo => Domain::Photo,
+        Kind::Sketch | Kind::PseudoSketch => Domain::Sketch,
+    }
+}
