@@ -190,14 +190,13 @@ fn weight_gradient(
     if geometry.is_pointwise() && geometry.group == 1 {
         return pointwise_weight_gradient(scope, tensors, shapes, weight);
     }
+    if geometry.group == shapes[0][1] && weight[0] == geometry.group {
+        return depthwise_weight_gradient(scope, geometry, tensors, shapes, weight);
+    }
     let [top, left] = geometry.before.map(|pad| pad as i64);
     let [bottom, right] = geometry.after.map(|pad| pad as i64);
     let padded = scope.padded(tensors[0], &[0, 0, top, left, 0, 0, bottom, right]);
-    let taps = if geometry.group == shapes[0][1] && weight[0] == geometry.group {
-        depthwise_taps(scope, geometry, [&padded, tensors[1]], shapes[1])
-    } else {
-        grouped_taps(scope, geometry, [&padded, tensors[1]], shapes, weight)
-    };
+    let taps = grouped_taps(scope, geometry, [&padded, tensors[1]], shapes, weight);
     let taps: Vec<&str> = taps.iter().map(String::as_str).collect();
     let stacked = scope.tape.op("Concat", &taps, vec![attribute_int("axis", 2)]);
     scope.reshaped(&stacked, weight)
@@ -233,15 +232,33 @@ fn positions(kernel: [usize; 2]) -> impl Iterator<Item = [usize; 2]> {
     (0..kernel[0]).flat_map(move |i| (0..kernel[1]).map(move |j| [i, j]))
 }
 
-/// One tensor of shape `(c, 1, 1)` per tap.
-fn depthwise_taps(scope: &mut Scope, geometry: &Geometry, tensors: [&str; 2], output: &[usize]) -> Vec<String> {
-    let tap_gradient = |at| {
-        let seen = tap(scope, geometry, tensors[0], [2, 3], at, [output[2], output[3]]);
-        let product = scope.op("Mul", &[&seen, tensors[1]]);
-        let sum = scope.summed(&product, &[0, 2, 3], false);
-        scope.reshaped(&sum, &[output[1], 1, 1])
+/// One grouped convolution with exchanged roles: channels become groups, images become channels, and the gradient is the
+/// kernel. What were strides are dilations now.
+///
+/// Measured on a thread against a product and a sum for each tap: 5×5 on 7×7 places 24 and 46 ms, 5×5 with stride 2 13 and
+/// 47 ms, 3×3 on 14×14 13 and 8 ms.
+fn depthwise_weight_gradient(
+    scope: &mut Scope,
+    geometry: &Geometry,
+    tensors: [&str; 2],
+    shapes: [&[usize]; 2],
+    weight: &[usize],
+) -> String {
+    let (&[n, c, h, w], &[_, _, oh, ow]) = (shapes[0], shapes[1]) else { return String::new() };
+    let image = scope.transposed(tensors[0], &[1, 0, 2, 3]);
+    let image = scope.reshaped(&image, &[1, c * n, h, w]);
+    let gradient = scope.transposed(tensors[1], &[1, 0, 2, 3]);
+    let swapped = Geometry {
+        kernel: [oh, ow],
+        strides: geometry.dilations,
+        dilations: geometry.strides,
+        ..geometry.clone()
     };
-    positions(geometry.kernel).map(tap_gradient).collect()
+    let sums = scope.tape.op("Conv", &[&image, &gradient], swapped.attributes());
+    // A stride that leaves a remainder of the image makes the result larger than the kernel.
+    let ends = geometry.kernel.map(|size| size as i64);
+    let kernel = scope.sliced(&sums, &[2, 3], &[0, 0], &ends, &[1, 1]);
+    scope.reshaped(&kernel, weight)
 }
 
 /// One tensor of shape `(o, c / groups, 1)` per tap, by matrix products over channels-last copies.
