@@ -18,6 +18,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sketch_model::digest::{Sha256Digest, sha256};
 use sketch_model::encoder::Domain;
 
 pub use classes::{Classes, Split};
@@ -137,6 +138,18 @@ impl DataSet {
             return Err(DataError::Empty { path: root.to_owned() });
         }
         Ok(Self { items })
+    }
+
+    /// Digest of all images that training may use: of what they show, where they come from and in which order.
+    ///
+    /// # Errors
+    /// [`DataError::Io`] if one cannot be read.
+    pub fn digest(&self) -> Result<Sha256Digest, DataError> {
+        let mut digests: Vec<Sha256Digest> = Vec::new();
+        for item in self.items.iter().filter(|item| item.split == Split::Train) {
+            digests.push(sha256([item.collection.name().as_bytes(), item.class.as_bytes(), &item.bytes()?]));
+        }
+        Ok(sha256(digests.iter().map(|digest| digest.as_slice())))
     }
 
     /// Images of one collection that training may use.

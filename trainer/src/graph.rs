@@ -2,7 +2,8 @@
 
 use sketch_model::onnx::OnnxError;
 use sketch_model::onnx::build::{
-    attribute_int, attribute_ints, node, scalar_f32, tensor_f16, tensor_f32, tensor_i8, tensor_i64, tensor_shape, tensor_values,
+    attribute_int, attribute_ints, node, scalar_f32, tensor_f16, tensor_f32, tensor_i8, tensor_i64, tensor_shape,
+    tensor_values,
 };
 use sketch_model::onnx::messages::{AttributeProto, DataType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 use sketch_model::onnx::messages::{TensorProto, ValueInfoProto};
@@ -173,6 +174,7 @@ fn quantised(values: &[f32], channels: usize) -> (Vec<i8>, Vec<f32>) {
     let rows = values.chunks_exact(length.max(1));
     let scale = |row: &[f32]| row.iter().fold(f32::MIN_POSITIVE, |most, value| most.max(value.abs())) / 127.0;
     let scales: Vec<f32> = rows.clone().map(scale).collect();
-    let step = |(row, scale): (&[f32], &f32)| row.iter().map(|value| (value / scale).round() as i8).collect::<Vec<i8>>();
+    let step =
+        |(row, scale): (&[f32], &f32)| row.iter().map(|value| (value / scale).round() as i8).collect::<Vec<i8>>();
     (rows.zip(&scales).flat_map(step).collect(), scales)
 }

@@ -67,6 +67,8 @@ pub enum TrainError {
     Anchors { line: usize, most: usize },
     #[error("loss is not finite at step {step}; the last checkpoint is of step {checkpoint}")]
     NotFinite { step: u64, checkpoint: u64 },
+    #[error("stopped after step {step}; the same command goes on from there")]
+    Stopped { step: u64 },
     #[error("could not use \"{}\"", path.display())]
     File { path: PathBuf, source: std::io::Error },
     #[error("checkpoint \"{}\" is damaged or of another training: {reason}", path.display())]

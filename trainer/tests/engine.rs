@@ -55,7 +55,8 @@ fn lite0_trains() {
         tape.model(&[loss.clone()]).graph.unwrap().node.len()
     );
     let adam = Adam::default();
-    let weights: Vec<Trained> = names.iter().map(|name| Trained { name: name.clone(), rate: 1.0, decays: false }).collect();
+    let weights: Vec<Trained> =
+        names.iter().map(|name| Trained { name: name.clone(), rate: 1.0, decays: false }).collect();
     let state = adam.add_to(&mut tape, &weights, &gradients, values).unwrap();
     let threads: usize = std::env::var("THREADS").map_or(1, |x| x.parse().unwrap());
     let options = EncoderOptions { threads, ..EncoderOptions::default() };

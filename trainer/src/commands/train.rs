@@ -2,20 +2,23 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use sketch_model::digest::sha256;
 use sketch_model::encoder::Encoder;
 use sketch_model::manifest::Manifest;
+use sketch_model::onnx::messages::StringStringEntryProto;
 use sketch_model::onnx::{self, ModelProto};
 
 use sketch_trainer::data::DataSet;
 use sketch_trainer::graph::{Precision, narrow};
+use sketch_trainer::train::Config;
 use sketch_trainer::train::assemble::assemble;
 use sketch_trainer::train::material::Collected;
-use sketch_trainer::train::run::{Setting, run};
+use sketch_trainer::train::run::{Setting, hexadecimal, run};
 use sketch_trainer::train::validation::Weights;
-use sketch_trainer::train::Config;
 
 use super::{RuntimeArguments, progress, write_file};
 
@@ -43,6 +46,9 @@ pub struct Arguments {
     runtime: RuntimeArguments,
 }
 
+/// Set by the first Ctrl-C; the second ends the program at once.
+static STOP: AtomicBool = AtomicBool::new(false);
+
 pub fn run_command(arguments: &Arguments) -> anyhow::Result<()> {
     let options = arguments.runtime.start()?;
     let config = read_config(&arguments.config, &arguments.settings)?;
@@ -56,11 +62,28 @@ pub fn run_command(arguments: &Arguments) -> anyhow::Result<()> {
     let collected = Collected::new(&config, &model, &manifest, &data, &options, &bar)?;
     eprintln!("{}", collected.summary());
     let plan = collected.plan(&config, &model, &manifest)?;
+    stop_on_interrupt()?;
+    let digests = [
+        ("data_sha256", hexadecimal(&data.digest()?)),
+        ("start_sha256", hexadecimal(&sha256([onnx::write(&model).as_slice()]))),
+        ("config_sha256", hexadecimal(&sha256([config.to_toml()?.as_bytes()]))),
+    ];
     let progress = progress::bar(config.schedule.steps, "training");
-    let setting = Setting { config: &config, options, folder: arguments.output.clone(), progress };
+    let origin = format!("{} {}", digests[0].1, digests[1].1);
+    let setting = Setting { config: &config, options, folder: arguments.output.clone(), origin, progress, stop: &STOP };
     let weights = run(plan, &collected.material(&config)?, &setting)?;
     setting.progress.finish_and_clear();
-    write_network(arguments, &config, &model, &manifest, &weights)
+    write_network(arguments, &config, &model, &manifest, &weights, digests)
+}
+
+/// The step that a training is at is finished and kept.
+fn stop_on_interrupt() -> anyhow::Result<()> {
+    let handler = || {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+    };
+    ctrlc::set_handler(handler).context("could not listen for interrupts")
 }
 
 fn read_config(name: &str, settings: &[String]) -> anyhow::Result<Config> {
@@ -86,6 +109,7 @@ fn write_network(
     start: &ModelProto,
     manifest: &Manifest,
     weights: &Weights,
+    digests: [(&str, String); 3],
 ) -> anyhow::Result<()> {
     let origin = format!(
         "{}; trained by {} {}, configuration \"{}\"",
@@ -97,6 +121,8 @@ fn write_network(
     let manifest = Manifest { name: config.name.clone(), origin, ..manifest.clone() };
     let mut model = assemble(start, &manifest, config, weights)?;
     narrow(&mut model, arguments.precision)?;
+    let entry = |(key, value): (&str, String)| StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) };
+    model.metadata_props.extend(digests.into_iter().map(entry));
     onnx::check_self_contained(&model)?;
     let bytes = onnx::write(&model);
     // What is written has been loaded once.

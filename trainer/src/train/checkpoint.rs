@@ -15,15 +15,40 @@ use crate::engine::session::State;
 pub const FILE: &str = "checkpoint.safetensors";
 const STEP: &str = "step";
 const TRAINING: &str = "training";
+const BEST: &str = "best";
+const STALE: &str = "stale";
 
 /// Where a training stood.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     pub step: u64,
-    /// Digest of configuration and data: a training goes on only as what it began as.
+    /// Digest of configuration, data and network: a training goes on only as what it began as.
     pub training: String,
+    pub patience: Patience,
     /// Shape and values by the name of the state's input.
     pub tensors: HashMap<String, (Vec<usize>, Vec<f32>)>,
+}
+
+/// How long validation has not become better.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Patience {
+    pub best: f64,
+    /// Checkpoints since then.
+    pub stale: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { best: f64::NEG_INFINITY, stale: 0 }
+    }
+}
+
+impl Patience {
+    /// Takes note of a validation.
+    pub fn note(&mut self, quality: f64) {
+        self.stale = if quality > self.best { 0 } else { self.stale + 1 };
+        self.best = self.best.max(quality);
+    }
 }
 
 impl Checkpoint {
@@ -31,11 +56,11 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`TrainError::Engine`] if the state cannot be read.
-    pub fn of(session: &TrainingSession, step: u64, training: &str) -> Result<Self, TrainError> {
+    pub fn of(session: &TrainingSession, step: u64, training: &str, patience: Patience) -> Result<Self, TrainError> {
         let names: Vec<String> = session.names().into_iter().map(str::to_owned).collect();
         let tensor = |name: String| session.state(&name).map(|tensor| (name, tensor));
         let tensors = names.into_iter().map(tensor).collect::<Result<_, _>>()?;
-        Ok(Self { step, training: training.to_owned(), tensors })
+        Ok(Self { step, training: training.to_owned(), patience, tensors })
     }
 
     /// Writes the checkpoint; the one before stays until this one is complete.
@@ -54,7 +79,12 @@ impl Checkpoint {
         for (name, shape, bytes) in &bytes {
             views.push((name.as_str(), TensorView::new(Dtype::F32, (*shape).clone(), bytes).map_err(refused)?));
         }
-        let facts = [(STEP, self.step.to_string()), (TRAINING, self.training.clone())];
+        let facts = [
+            (STEP, self.step.to_string()),
+            (TRAINING, self.training.clone()),
+            (BEST, self.patience.best.to_string()),
+            (STALE, self.patience.stale.to_string()),
+        ];
         let facts = facts.map(|(key, value)| (key.to_owned(), value)).into_iter().collect();
         let content = serialize(views, Some(facts)).map_err(refused)?;
         let partial = path.with_extension("partial");
@@ -75,11 +105,16 @@ impl Checkpoint {
         let refused = |error: safetensors::SafeTensorError| damaged(&path, &error.to_string());
         let (_, metadata) = SafeTensors::read_metadata(&content).map_err(refused)?;
         let facts = metadata.metadata().clone().unwrap_or_default();
-        let step = facts.get(STEP).and_then(|step| step.parse().ok()).ok_or_else(|| damaged(&path, "it has no step"))?;
+        let step = number(&facts, STEP).ok_or_else(|| damaged(&path, "it has no step"))?;
+        let lacking = || damaged(&path, "it does not say how validation went");
+        let patience = Patience {
+            best: number(&facts, BEST).ok_or_else(lacking)?,
+            stale: number(&facts, STALE).ok_or_else(lacking)?,
+        };
         let training = facts.get(TRAINING).cloned().unwrap_or_default();
         let file = SafeTensors::deserialize(&content).map_err(refused)?;
         let tensors = file.tensors().into_iter().map(|(name, view)| (name, numbers(&view))).collect();
-        Ok(Some(Self { step, training, tensors }))
+        Ok(Some(Self { step, training, patience, tensors }))
     }
 
     /// Puts the checkpoint's values into the state of a plan.
@@ -94,6 +129,10 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+fn number<T: std::str::FromStr>(facts: &HashMap<String, String>, key: &str) -> Option<T> {
+    facts.get(key)?.parse().ok()
 }
 
 fn numbers(view: &TensorView) -> (Vec<usize>, Vec<f32>) {
@@ -116,7 +155,8 @@ mod tests {
         assert_eq!(Checkpoint::read(&folder).unwrap(), None);
         let values = vec![1.0, -0.0, f32::MIN_POSITIVE, 3.5e38];
         let tensors = HashMap::from([("a".to_owned(), (vec![2, 2], values)), ("b".to_owned(), (vec![], vec![7.0]))]);
-        let checkpoint = Checkpoint { step: 12, training: "x".to_owned(), tensors };
+        let patience = Patience { best: 12.5, stale: 2 };
+        let checkpoint = Checkpoint { step: 12, training: "x".to_owned(), patience, tensors };
         checkpoint.write(&folder).unwrap();
         assert_eq!(Checkpoint::read(&folder).unwrap().as_ref(), Some(&checkpoint));
 
@@ -124,10 +164,7 @@ mod tests {
         let mut state = vec![part("a", vec![2, 2])];
         checkpoint.clone().restore(&mut state, &folder).unwrap();
         assert_eq!(state[0].values[3], 3.5e38);
-        assert!(matches!(
-            checkpoint.restore(&mut [part("a", vec![4])], &folder),
-            Err(TrainError::Checkpoint { .. })
-        ));
+        assert!(matches!(checkpoint.restore(&mut [part("a", vec![4])], &folder), Err(TrainError::Checkpoint { .. })));
         let content = fs::read(folder.join(FILE)).unwrap();
         fs::write(folder.join(FILE), &content[..content.len() / 2]).unwrap();
         assert!(matches!(Checkpoint::read(&folder), Err(TrainError::Checkpoint { .. })));

@@ -278,9 +278,8 @@ mod tests {
 
     #[test]
     fn rates_rise_and_fall() {
-        let schedule = |decay| Schedule {
-            steps: 100, rate: 0.5, warm_up: 10, decay, average: 0.9, checkpoint: 10, patience: 0,
-        };
+        let schedule =
+            |decay| Schedule { steps: 100, rate: 0.5, warm_up: 10, decay, average: 0.9, checkpoint: 10, patience: 0 };
         let cosine = schedule(Decay::Cosine);
         assert!(cosine.rate(5) < cosine.rate(10) && cosine.rate(10) > cosine.rate(50));
         assert!(cosine.rate(100).abs() < 1e-6 && (cosine.rate(50) - 0.25).abs() < 1e-6);

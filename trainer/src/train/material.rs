@@ -68,8 +68,7 @@ impl<'a> Collected<'a> {
         let cut = Some(cut.tensor.as_str());
         let of_photos = cut.filter(|_| config.network.branch == Branch::Shared);
         let batch = &config.batch;
-        let photos =
-            look("photos", &photo_items, Kind::Photo, batch.photo_views, of_photos, &[EMBEDDING, LOGITS])?;
+        let photos = look("photos", &photo_items, Kind::Photo, batch.photo_views, of_photos, &[EMBEDDING, LOGITS])?;
         let sketches = look("sketches", &sketch_items, Kind::Sketch, batch.sketch_views, cut, &[])?;
         let pseudo = match batch.pseudo_sketches {
             0 => Seen::default(),

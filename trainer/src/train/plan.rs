@@ -108,8 +108,15 @@ fn zeros(tape: &Tape, cut: &Cut, map: &[usize], batch: usize) -> Vec<(String, Fe
     let mut feeds = vec![(DOMAIN.to_owned(), Feed::Integers(vec![batch], vec![0; batch]))];
     feeds.push((cut.tensor.clone(), Feed::Floats(map.to_vec(), vec![0.1; map.iter().product()])));
     for name in [
-        loss::LABELS, loss::CLASSIFY_ROWS, loss::TEACHER, loss::DISTILL_ROWS, loss::NOISE, loss::ALIGN_ROWS,
-        loss::POSITIVES, loss::CANDIDATES, loss::CONTRAST_ROWS,
+        loss::LABELS,
+        loss::CLASSIFY_ROWS,
+        loss::TEACHER,
+        loss::DISTILL_ROWS,
+        loss::NOISE,
+        loss::ALIGN_ROWS,
+        loss::POSITIVES,
+        loss::CANDIDATES,
+        loss::CONTRAST_ROWS,
     ] {
         if let Ok(shape) = tape.shape(name) {
             feeds.push((name.to_owned(), floats(shape)));

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use indicatif::ProgressBar;
@@ -13,7 +14,7 @@ use sketch_model::digest::sha256;
 use sketch_model::encoder::EncoderOptions;
 
 use super::bank::{Bank, Classes};
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Patience};
 use super::config::{Branch, Config};
 use super::cut::DOMAIN;
 use super::sampler::{Row, Sampler};
@@ -42,31 +43,36 @@ pub struct Setting<'a> {
     pub config: &'a Config,
     pub options: EncoderOptions,
     pub folder: PathBuf,
+    /// Digest of data and network: a checkpoint is of these and the configuration.
+    pub origin: String,
     pub progress: ProgressBar,
+    /// Set by whoever wants the training to stop after the step that it is at.
+    pub stop: &'a AtomicBool,
 }
 
 /// Trains from the last checkpoint of the folder, or from the start, and returns the weights: their averages, if there are.
 ///
-/// Every `checkpoint` steps the state is written, and losses and validation go to `metrics.jsonl`.
+/// Every `checkpoint` steps the state is written, and losses and validation go to `metrics.jsonl`. A training that was
+/// stopped and run again ends in the same weights to the bit, on the same number of threads.
 ///
 /// # Errors
-/// [`TrainError::NotFinite`] if a loss is NaN or infinite, [`TrainError::Checkpoint`] if the folder holds the checkpoint
+/// [`TrainError::Stopped`] if it was told to stop, [`TrainError::NotFinite`] if a loss is NaN or infinite, [`TrainError::Checkpoint`] if the folder holds the checkpoint
 /// of another training, [`TrainError::File`], [`TrainError::Engine`].
 pub fn run(mut plan: Plan, material: &Material, setting: &Setting) -> Result<Weights, TrainError> {
     let config = setting.config;
-    let training = digest(config)?;
-    let resumed = resume(&mut plan, setting, &training)?;
+    let training = digest(setting)?;
+    let (resumed, mut patience) = resume(&mut plan, setting, &training)?;
     let names: Vec<String> = plan.losses.iter().map(|(_, name)| name.clone()).collect();
     let state = std::mem::take(&mut plan.state);
     let mut session = TrainingSession::open(&plan.tape, state, &names, &setting.options)?;
     let mut forward = Forward::open(&plan, &setting.options)?;
     let mut journal = Journal::new(setting, &plan);
-    let (mut best, mut stale) = (f64::NEG_INFINITY, 0);
     if resumed == 0 {
         journal.note(0, &validate(material, &mut forward, &averages(&plan, &session, config)?)?)?;
     }
     setting.progress.set_position(resumed);
-    for step in resumed + 1..=config.schedule.steps {
+    let steps = if is_exhausted(patience, config) { 0 } else { config.schedule.steps };
+    for step in resumed + 1..=steps {
         let reports = session.step(feeds(&plan, material, config, step))?;
         let losses: Vec<f32> = reports.iter().map(|values| values.first().copied().unwrap_or(f32::NAN)).collect();
         if !losses.iter().all(|loss| loss.is_finite()) {
@@ -74,36 +80,49 @@ pub fn run(mut plan: Plan, material: &Material, setting: &Setting) -> Result<Wei
             return Err(TrainError::NotFinite { step, checkpoint });
         }
         journal.add(&losses);
-        if step % config.schedule.checkpoint == 0 || step == config.schedule.steps {
-            Checkpoint::of(&session, step, &training)?.write(&setting.folder)?;
+        let is_last = step == config.schedule.steps;
+        if step % config.schedule.checkpoint == 0 || is_last {
             let outcomes = validate(material, &mut forward, &averages(&plan, &session, config)?)?;
             journal.note(step, &outcomes)?;
-            let quality = outcomes.iter().map(|outcome| outcome.fused.map).sum::<f64>();
-            stale = if quality > best { 0 } else { stale + 1 };
-            best = best.max(quality);
-            if config.schedule.patience > 0 && stale >= config.schedule.patience {
-                break;
-            }
+            patience.note(outcomes.iter().map(|outcome| outcome.fused.map).sum());
+            Checkpoint::of(&session, step, &training, patience)?.write(&setting.folder)?;
+        }
+        if is_exhausted(patience, config) {
+            break;
+        }
+        if setting.stop.load(Ordering::Relaxed) && !is_last {
+            Checkpoint::of(&session, step, &training, patience)?.write(&setting.folder)?;
+            return Err(TrainError::Stopped { step });
         }
     }
     averages(&plan, &session, config)
 }
 
-/// What a training has to have in common with its checkpoint.
-fn digest(config: &Config) -> Result<String, TrainError> {
-    let text = config.to_toml()?;
-    Ok(sha256([text.as_bytes()]).iter().map(|byte| format!("{byte:02x}")).collect())
+fn is_exhausted(patience: Patience, config: &Config) -> bool {
+    config.schedule.patience > 0 && patience.stale >= config.schedule.patience
 }
 
-fn resume(plan: &mut Plan, setting: &Setting, training: &str) -> Result<u64, TrainError> {
-    let Some(checkpoint) = Checkpoint::read(&setting.folder)? else { return Ok(0) };
+/// What a training has to have in common with its checkpoint.
+fn digest(setting: &Setting) -> Result<String, TrainError> {
+    let text = setting.config.to_toml()?;
+    Ok(hexadecimal(&sha256([text.as_bytes(), setting.origin.as_bytes()])))
+}
+
+/// A digest as people read it.
+pub fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn resume(plan: &mut Plan, setting: &Setting, training: &str) -> Result<(u64, Patience), TrainError> {
+    let Some(checkpoint) = Checkpoint::read(&setting.folder)? else { return Ok((0, Patience::default())) };
     if checkpoint.training != training {
         let path = setting.folder.join(super::checkpoint::FILE);
-        return Err(TrainError::Checkpoint { path, reason: "its configuration is another".to_owned() });
+        let reason = "configuration, data or network are not those it was begun with".to_owned();
+        return Err(TrainError::Checkpoint { path, reason });
     }
-    let step = checkpoint.step;
+    let (step, patience) = (checkpoint.step, checkpoint.patience);
     checkpoint.restore(&mut plan.state, &setting.folder)?;
-    Ok(step)
+    Ok((step, patience))
 }
 
 fn validate(material: &Material, forward: &mut Forward, weights: &Weights) -> Result<Vec<Outcome>, TrainError> {
@@ -200,7 +219,9 @@ fn distillation(material: &Material, config: &Config, rows: &[Row]) -> [(String,
         // The paper's code distills photos alone; a branch of sketches has no photos.
         Kind::Photo => config.loss.distill,
         Kind::Sketch if shared => 0.0,
-        Kind::Sketch => row.class.filter(|class| material.targets.contains_key(class)).map_or(0.0, |_| config.loss.distill),
+        Kind::Sketch => {
+            row.class.filter(|class| material.targets.contains_key(class)).map_or(0.0, |_| config.loss.distill)
+        }
     };
     [
         (loss::TEACHER.to_owned(), Feed::Floats(vec![n, width], values)),

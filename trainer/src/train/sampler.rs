@@ -27,7 +27,13 @@ struct Pool {
 }
 
 impl Pool {
-    fn new(seen: &Seen, items: &[&Item], classes: &Classes, kind: Kind, wanted: impl Fn(Option<usize>) -> bool) -> Self {
+    fn new(
+        seen: &Seen,
+        items: &[&Item],
+        classes: &Classes,
+        kind: Kind,
+        wanted: impl Fn(Option<usize>) -> bool,
+    ) -> Self {
         let mut collections: BTreeMap<String, BTreeMap<Option<usize>, Vec<Row>>> = BTreeMap::new();
         for (view, &View { item, kind: seen_as, .. }) in seen.views.iter().enumerate() {
             let class = classes.number(&items[item].class);
@@ -86,6 +92,9 @@ impl Sampler {
     /// The images of step `step`.
     pub fn batch(&self, step: u64) -> Vec<Row> {
         let mut rng = Rng::new(&[self.seed, step, 0x6261_7463_68]);
-        self.parts.iter().flat_map(|(count, pool)| (0..*count).map(|_| pool.draw(&mut rng)).collect::<Vec<Row>>()).collect()
+        self.parts
+            .iter()
+            .flat_map(|(count, pool)| (0..*count).map(|_| pool.draw(&mut rng)).collect::<Vec<Row>>())
+            .collect()
     }
 }

@@ -72,7 +72,13 @@ impl Forward {
     ///
     /// # Errors
     /// [`TrainError::Engine`] if a run fails.
-    pub fn embed(&mut self, maps: &Maps, count: usize, domain: Domain, weights: &Weights) -> Result<Array2<f32>, TrainError> {
+    pub fn embed(
+        &mut self,
+        maps: &Maps,
+        count: usize,
+        domain: Domain,
+        weights: &Weights,
+    ) -> Result<Array2<f32>, TrainError> {
         let (length, mut rows) = (maps.length(), Vec::new());
         for start in (0..count).step_by(self.batch) {
             // The graph is made for one size of batch: the last one is filled up with the last image.

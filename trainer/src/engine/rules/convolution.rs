@@ -248,12 +248,8 @@ fn depthwise_weight_gradient(
     let image = scope.transposed(tensors[0], &[1, 0, 2, 3]);
     let image = scope.reshaped(&image, &[1, c * n, h, w]);
     let gradient = scope.transposed(tensors[1], &[1, 0, 2, 3]);
-    let swapped = Geometry {
-        kernel: [oh, ow],
-        strides: geometry.dilations,
-        dilations: geometry.strides,
-        ..geometry.clone()
-    };
+    let swapped =
+        Geometry { kernel: [oh, ow], strides: geometry.dilations, dilations: geometry.strides, ..geometry.clone() };
     let sums = scope.tape.op("Conv", &[&image, &gradient], swapped.attributes());
     // A stride that leaves a remainder of the image makes the result larger than the kernel.
     let ends = geometry.kernel.map(|size| size as i64);
