@@ -59,7 +59,7 @@ impl Path {
         let mut nodes = Vec::new();
         for node in &tape.nodes {
             if node.input.iter().any(|input| live.contains(input)) {
-                live.extend(node.output.iter().filter(|output| tape.is_float(output)).cloned());
+                live.extend(node.output.iter().filter(|output| tape.is_real(output)).cloned());
                 nodes.push(node.clone());
             }
         }
@@ -74,7 +74,20 @@ impl Path {
         kept.reverse();
         let path = Self { nodes: kept, live };
         path.check(loss)?;
+        path.check_precision(tape)?;
         Ok(path)
+    }
+
+    fn check_precision(&self, tape: &Tape) -> Result<(), EngineError> {
+        let other = |output: &String| self.live.contains(output) && !tape.is_float(output);
+        match self.nodes.iter().find(|node| node.output.iter().any(other)) {
+            None => Ok(()),
+            Some(node) => Err(EngineError::Node {
+                node: node.name().to_owned(),
+                operator: node.op_type().to_owned(),
+                reason: "it computes in half or double precision".to_owned(),
+            }),
+        }
     }
 
     fn check(&self, loss: &str) -> Result<(), EngineError> {

@@ -46,7 +46,13 @@ impl Tape {
 
     fn weight_inputs<'a>(&'a self, node: &'a NodeProto) -> impl Iterator<Item = (String, Vec<usize>)> + 'a {
         let positions: &[usize] = match node.op_type() {
-            "Conv" | "ConvTranspose" | "Gemm" | "BatchNormalization" | "LayerNormalization" => &[1, 2],
+            "Conv"
+            | "ConvTranspose"
+            | "Gemm"
+            | "BatchNormalization"
+            | "LayerNormalization"
+            | "InstanceNormalization" => &[1, 2],
+            "PRelu" => &[1],
             "MatMul" | "Add" | "Mul" | "Sub" => &[0, 1],
             "Concat" => &[0, 1, 2, 3],
             "Gather" | "Expand" => &[0],

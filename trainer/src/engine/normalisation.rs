@@ -1,6 +1,6 @@
 //! BatchNormalization in training: frozen on the statistics that it came with, or live on those of each batch.
 
-use sketch_model::onnx::build::{attribute_float, attribute_int};
+use sketch_model::onnx::build::{attribute_float, attribute_int, node};
 use sketch_model::onnx::messages::NodeProto;
 
 use super::session::State;
@@ -44,12 +44,13 @@ impl Tape {
         let positions: Vec<usize> = (first..self.nodes.len())
             .filter(|&i| self.nodes[i].op_type() == "BatchNormalization" && self.nodes[i].input.len() == 5)
             .collect();
-        for position in positions {
+        // From the last to the first: nodes are put in before each.
+        for position in positions.into_iter().rev() {
             let (input, running) = {
                 let node = &self.nodes[position];
                 (node.input[0].clone(), [node.input[3].clone(), node.input[4].clone()])
             };
-            let batch = self.batch_statistics(position);
+            let batch = self.batch_statistics(position, &running);
             let shape = self.shape(&input)?;
             let count = shape.iter().product::<usize>() / shape.get(1).copied().unwrap_or(1).max(1);
             // The batch's variance is over n values; what is kept is an estimate for all images, over n - 1.
@@ -62,9 +63,17 @@ impl Tape {
     }
 
     /// With `momentum` 0, the second and third output of the operator are the batch's own mean and variance.
-    fn batch_statistics(&mut self, position: usize) -> [String; 2] {
+    ///
+    /// ONNX Runtime writes them over the running ones, whoever else reads those; so it gets others to write over.
+    fn batch_statistics(&mut self, position: usize, running: &[String; 2]) -> [String; 2] {
         let names = [self.fresh("batch_mean"), self.fresh("batch_variance")];
-        let node = &mut self.nodes[position];
+        let zero = self.scalar(0.0);
+        let scratch = [self.fresh("scratch"), self.fresh("scratch")];
+        let empty = [0, 1].map(|i| node("Mul", &[&running[i], &zero], &[&scratch[i]], vec![]));
+        self.nodes.splice(position..position, empty);
+        let node = &mut self.nodes[position + 2];
+        node.input.truncate(3);
+        node.input.extend(scratch);
         node.attribute.retain(|attribute| !matches!(attribute.name(), "training_mode" | "momentum"));
         node.attribute.extend([attribute_int("training_mode", 1), attribute_float("momentum", 0.0)]);
         node.output.truncate(1);

@@ -6,7 +6,7 @@ use sketch_model::onnx::build::{tensor_f32, tensor_shape, tensor_values};
 use sketch_model::onnx::messages::{DataType, ModelProto, NodeProto, TensorProto};
 use sketch_model::onnx::{OnnxError, check_self_contained};
 
-use super::upgrade::{SUPPORTED, upgrade};
+use super::upgrade::{SUPPORTED, Upgraded, upgrade};
 use super::{EngineError, Tape};
 
 impl Tape {
@@ -31,17 +31,10 @@ impl Tape {
         for node in &graph.node {
             let mut node = node.clone();
             rename(&mut node, &renamed);
-            if let Some(constant) = upgrade(&mut node, opset)? {
-                tape.initializers.insert(constant.name().to_owned(), constant);
-            }
-            match tape.folded(&node)? {
-                Folded::Constant(tensor) => {
-                    tape.initializers.insert(tensor.name().to_owned(), *tensor);
-                }
-                Folded::Alias(from, to) => {
-                    renamed.insert(from, to);
-                }
-                Folded::No => tape.nodes.push(node),
+            let Upgraded { nodes, constant } = upgrade(node, opset)?;
+            tape.initializers.extend(constant.map(|tensor| (tensor.name().to_owned(), tensor)));
+            for node in nodes {
+                tape.add(node, &mut renamed)?;
             }
         }
         for output in graph.output.iter().map(|output| output.name()) {
@@ -52,6 +45,20 @@ impl Tape {
         }
         tape.declare_constants()?;
         Ok(tape)
+    }
+
+    /// Adds a node, or the constant that it hands on.
+    fn add(&mut self, node: NodeProto, renamed: &mut HashMap<String, String>) -> Result<(), EngineError> {
+        match self.folded(&node)? {
+            Folded::Constant(tensor) => {
+                self.initializers.insert(tensor.name().to_owned(), *tensor);
+            }
+            Folded::Alias(from, to) => {
+                renamed.insert(from, to);
+            }
+            Folded::No => self.nodes.push(node),
+        }
+        Ok(())
     }
 
     fn declare_constants(&mut self) -> Result<(), EngineError> {

@@ -13,7 +13,7 @@ mod reduction;
 mod shape;
 
 use sketch_model::onnx::build::{attribute_int, attribute_ints};
-use sketch_model::onnx::messages::{AttributeProto, NodeProto};
+use sketch_model::onnx::messages::{AttributeProto, DataType, NodeProto};
 
 use super::{EngineError, Tape};
 
@@ -31,15 +31,20 @@ pub(super) fn rule(operator: &str) -> Option<Rule> {
         "Div" => arithmetic::div,
         "Pow" => arithmetic::pow,
         "Neg" => arithmetic::neg,
+        "Min" | "Max" => arithmetic::extreme,
         "Sqrt" => arithmetic::sqrt,
         "Exp" => arithmetic::exp,
         "Log" => arithmetic::log,
+        "Sin" => arithmetic::sin,
+        "Cos" => arithmetic::cos,
         "Abs" => arithmetic::abs,
         "Reciprocal" => arithmetic::reciprocal,
         "Where" => arithmetic::select,
         "Identity" | "Dropout" | "Cast" => arithmetic::pass,
         "Relu" => activation::relu,
         "LeakyRelu" => activation::leaky_relu,
+        "PRelu" => activation::p_relu,
+        "Elu" => activation::elu,
         "Clip" => activation::clip,
         "Sigmoid" => activation::sigmoid,
         "HardSigmoid" => activation::hard_sigmoid,
@@ -56,11 +61,15 @@ pub(super) fn rule(operator: &str) -> Option<Rule> {
         "ConvTranspose" => convolution::conv_transpose,
         "BatchNormalization" => normalisation::batch,
         "LayerNormalization" => normalisation::layer,
+        "InstanceNormalization" => normalisation::instance,
         "GlobalAveragePool" => pooling::global_average,
+        "GlobalMaxPool" => reduction::global_max,
         "AveragePool" => pooling::average,
         "MaxPool" => pooling::max,
         "ReduceSum" => reduction::sum,
         "ReduceMean" => reduction::mean,
+        "ReduceMax" | "ReduceMin" => reduction::extreme,
+        "ReduceL2" => reduction::norm,
         "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => shape::reshape,
         "Transpose" => shape::transpose,
         "Expand" => shape::expand,
@@ -176,6 +185,10 @@ impl Scope<'_> {
 
     /// Sum over `axes`, which are kept with size 1 if asked for.
     fn summed(&mut self, tensor: &str, axes: &[usize], keep: bool) -> String {
+        // To the operator, no axes means all of them.
+        if axes.is_empty() {
+            return tensor.to_owned();
+        }
         let axes: Vec<i64> = axes.iter().map(|&axis| axis as i64).collect();
         let axes = self.tape.integers(&axes);
         self.tape.op("ReduceSum", &[tensor, &axes], vec![attribute_int("keepdims", keep.into())])
@@ -186,6 +199,12 @@ impl Scope<'_> {
         let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
         let shape = self.tape.integers(&shape);
         self.op("Expand", &[tensor, &shape])
+    }
+
+    /// 1 where `tensor` and `other` are equal, 0 elsewhere.
+    fn equal(&mut self, tensor: &str, other: &str) -> String {
+        let equal = self.op("Equal", &[tensor, other]);
+        self.tape.op("Cast", &[&equal], vec![attribute_int("to", DataType::Float as i64)])
     }
 
     /// The part of `tensor` from `starts` to before `ends` along each of `axes`.

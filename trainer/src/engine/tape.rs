@@ -10,9 +10,11 @@ use sketch_model::onnx::messages::{
 use super::EngineError;
 
 /// Operator set of every graph that is trained; older networks are brought to it when they are read.
-pub const OPSET: i64 = 18;
-/// File format that goes with operator set 18.
-const IR_VERSION: i64 = 8;
+///
+/// The first that has `Gelu`; ONNX Runtime has known it since 1.17.
+pub const OPSET: i64 = 20;
+/// File format that goes with operator set 20.
+const IR_VERSION: i64 = 9;
 
 /// What one run has shown of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,6 +125,12 @@ impl Tape {
         self.facts.get(name).is_some_and(|fact| fact.element == DataType::Float)
     }
 
+    /// Whether the tensor holds numbers of any floating-point type.
+    pub(super) fn is_real(&self, name: &str) -> bool {
+        let real = [DataType::Float, DataType::Float16, DataType::Double];
+        self.facts.get(name).is_some_and(|fact| real.contains(&fact.element))
+    }
+
     /// Turns a constant into an input of the same shape and returns its values, shape `(…)` as row-major numbers.
     ///
     /// # Errors
@@ -175,17 +183,8 @@ impl Tape {
     pub fn model(&self, outputs: &[String]) -> ModelProto {
         let nodes = self.needed(outputs);
         let used = |name: &str| nodes.iter().any(|node| node.input.iter().any(|input| input == name));
-        let output = |name: &String| {
-            let element = self.facts.get(name).map_or(DataType::Float, |fact| fact.element);
-            let mut info = value_info(name, element, &[]);
-            // The rank of most outputs is known only to ONNX Runtime, which infers it.
-            if let Some(sketch_model::onnx::messages::type_proto::Value::TensorType(tensor)) =
-                info.r#type.as_mut().and_then(|kind| kind.value.as_mut())
-            {
-                tensor.shape = None;
-            }
-            info
-        };
+        // ONNX Runtime infers type and shape, which are not known before the probe.
+        let output = |name: &String| ValueInfoProto { name: Some(name.clone()), ..ValueInfoProto::default() };
         let graph = GraphProto {
             name: Some("training".to_owned()),
             initializer: self.initializers.values().filter(|tensor| used(tensor.name())).cloned().collect(),

@@ -1,6 +1,6 @@
 //! Brings the nodes of an older operator set to the one that training uses.
 
-use sketch_model::onnx::build::{attribute_int, tensor_i64};
+use sketch_model::onnx::build::{self, attribute_int, tensor_i64};
 use sketch_model::onnx::messages::{NodeProto, TensorProto};
 
 use super::EngineError;
@@ -25,26 +25,53 @@ const AXES_BECAME_INPUT: [(&str, &str, i64); 13] = [
     ("ReduceSumSquare", "axes", 18),
 ];
 
-/// Changes `node`, written for operator set `from`, so that it means the same in [`super::tape::OPSET`].
-///
-/// Returns the constant that has become its second input, if one has.
+/// What an older node has become: nodes in the order in which they run, and the constant that was an attribute.
+pub(super) struct Upgraded {
+    pub nodes: Vec<NodeProto>,
+    pub constant: Option<TensorProto>,
+}
+
+/// Says `node`, written for operator set `from`, so that it means the same in [`super::tape::OPSET`].
 ///
 /// # Errors
-/// [`EngineError::Node`] for an operator whose older meaning cannot be said in the newer set.
-pub(super) fn upgrade(node: &mut NodeProto, from: i64) -> Result<Option<TensorProto>, EngineError> {
+/// [`EngineError::Onnx`] never in practice: the constant has the shape of its list.
+pub(super) fn upgrade(mut node: NodeProto, from: i64) -> Result<Upgraded, EngineError> {
     if from < 13 && matches!(node.op_type(), "Softmax" | "LogSoftmax" | "Hardmax") {
-        return Err(EngineError::Node {
-            node: node.name().to_owned(),
-            operator: node.op_type().to_owned(),
-            reason: "before operator set 13 it flattened its input; export the network again".to_owned(),
-        });
+        return Ok(Upgraded { nodes: flattening(node), constant: None });
     }
-    let constant = attribute_to_input(node, from)?;
+    if node.op_type() == "Dropout" {
+        switch_off(&mut node);
+    }
+    let constant = attribute_to_input(&mut node, from)?;
     let splits_evenly = node.op_type() == "Split" && node.input.get(1).is_none_or(|name| name.is_empty());
     if from < 18 && splits_evenly {
         node.attribute.push(attribute_int("num_outputs", node.output.len() as i64));
     }
-    Ok(constant)
+    Ok(Upgraded { nodes: vec![node], constant })
+}
+
+/// Without ratio and mode, `Dropout` hands its input on; a network that is trained from its weights has no use for it.
+fn switch_off(node: &mut NodeProto) {
+    node.input.truncate(1);
+    node.attribute.clear();
+}
+
+/// Before operator set 13, `Softmax` worked on its input as a matrix: the axes before `axis` made the rows.
+fn flattening(mut softmax: NodeProto) -> Vec<NodeProto> {
+    let first = |names: &[String]| names.first().cloned().unwrap_or_default();
+    let (input, output) = (first(&softmax.input), first(&softmax.output));
+    let [matrix, result, shape] = ["matrix", "rows", "shape"].map(|part| format!("{output}~{part}"));
+    let axis = softmax.attribute.iter().find(|attribute| attribute.name() == "axis").and_then(|axis| axis.i);
+    softmax.attribute = vec![attribute_int("axis", -1)];
+    softmax.name = Some(result.clone());
+    softmax.input = vec![matrix.clone()];
+    softmax.output = vec![result.clone()];
+    vec![
+        build::node("Flatten", &[&input], &[&matrix], vec![attribute_int("axis", axis.unwrap_or(1))]),
+        softmax,
+        build::node("Shape", &[&input], &[&shape], vec![]),
+        build::node("Reshape", &[&result, &shape], &[&output], vec![]),
+    ]
 }
 
 fn attribute_to_input(node: &mut NodeProto, from: i64) -> Result<Option<TensorProto>, EngineError> {

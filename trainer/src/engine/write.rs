@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sketch_model::onnx::OnnxError;
 use sketch_model::onnx::build::{tensor_f16, tensor_f32, tensor_shape};
-use sketch_model::onnx::messages::{DataType, ModelProto, NodeProto, TensorProto};
+use sketch_model::onnx::messages::{AttributeProto, AttributeType, DataType, ModelProto, NodeProto, TensorProto};
 
 use super::EngineError;
 
@@ -22,7 +22,7 @@ pub fn write_back(model: &mut ModelProto, values: &HashMap<String, Vec<f32>>) ->
         let held = graph.initializer.iter_mut().find(|tensor| tensor.name() == stored);
         let tensor = match held {
             Some(tensor) => tensor,
-            None => held_by_node(&mut graph.node, &stored)
+            None => held_by_node(&mut graph.node, &stored)?
                 .ok_or_else(|| EngineError::MissingTensor { name: name.clone() })?,
         };
         *tensor = replaced(tensor, numbers)?;
@@ -36,9 +36,22 @@ fn source<'a>(nodes: &'a [NodeProto], name: &'a str) -> &'a str {
     cast.and_then(|node| node.input.first()).map_or(name, String::as_str)
 }
 
-fn held_by_node<'a>(nodes: &'a mut [NodeProto], name: &str) -> Option<&'a mut TensorProto> {
+/// The tensor of the `Constant` node that makes `name`; numbers in another form become a tensor first.
+fn held_by_node<'a>(nodes: &'a mut [NodeProto], name: &str) -> Result<Option<&'a mut TensorProto>, OnnxError> {
     let holds = |node: &&mut NodeProto| node.op_type() == "Constant" && node.output.iter().any(|output| output == name);
-    nodes.iter_mut().find(holds)?.attribute.first_mut()?.t.as_mut()
+    let Some(attribute) = nodes.iter_mut().find(holds).and_then(|node| node.attribute.first_mut()) else {
+        return Ok(None);
+    };
+    if attribute.name() == "value_floats" {
+        let tensor = tensor_f32(name, &[attribute.floats.len()], &attribute.floats)?;
+        *attribute = attribute_tensor("value", tensor);
+    }
+    Ok(attribute.t.as_mut())
+}
+
+fn attribute_tensor(name: &str, tensor: TensorProto) -> AttributeProto {
+    let r#type = Some(AttributeType::Tensor as i32);
+    AttributeProto { name: Some(name.to_owned()), r#type, t: Some(tensor), ..AttributeProto::default() }
 }
 
 fn replaced(tensor: &TensorProto, numbers: &[f32]) -> Result<TensorProto, OnnxError> {

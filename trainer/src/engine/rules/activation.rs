@@ -32,6 +32,36 @@ pub(super) fn leaky_relu(scope: &mut Scope) -> Gradients {
     product(scope, &slope)
 }
 
+/// `y = x` where x is positive, else `y = slope x`; the slope trains.
+pub(super) fn p_relu(scope: &mut Scope) -> Gradients {
+    let (gradient, input, slope) = (scope.gradient()?, scope.input(0)?, scope.input(1)?);
+    let (zero, one) = (scope.tape.scalar(0.0), scope.tape.scalar(1.0));
+    let positive = scope.op("Greater", &[&input, &zero]);
+    let mut inputs = vec![None, None];
+    if scope.wants(0) {
+        let steepness = scope.op("Where", &[&positive, &one, &slope]);
+        inputs[0] = Some(scope.op("Mul", &[&gradient, &steepness]));
+    }
+    if scope.wants(1) {
+        let negative = scope.op("Where", &[&positive, &zero, &input]);
+        let product = scope.op("Mul", &[&gradient, &negative]);
+        let (from, to) = (scope.shape_of_output()?, scope.shape_of_input(1)?);
+        inputs[1] = Some(scope.unbroadcast(&product, &from, &to));
+    }
+    Ok(inputs)
+}
+
+/// `y = x` where x is positive, else `α (e^x - 1)`, whose slope is `y + α`.
+pub(super) fn elu(scope: &mut Scope) -> Gradients {
+    let (input, output) = (scope.input(0)?, scope.output());
+    let (zero, one) = (scope.tape.scalar(0.0), scope.tape.scalar(1.0));
+    let alpha = scope.tape.scalar(scope.float("alpha", 1.0));
+    let positive = scope.op("Greater", &[&input, &zero]);
+    let raised = scope.op("Add", &[&output, &alpha]);
+    let slope = scope.op("Where", &[&positive, &one, &raised]);
+    product(scope, &slope)
+}
+
 /// Strictly between the bounds the output is the input; at a bound nothing goes back.
 pub(super) fn clip(scope: &mut Scope) -> Gradients {
     let output = scope.output();

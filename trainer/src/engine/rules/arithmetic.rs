@@ -1,5 +1,8 @@
 //! Element by element, with broadcasting.
 
+use sketch_model::onnx::build::attribute_int;
+use sketch_model::onnx::messages::DataType;
+
 use super::{Gradients, Scope};
 use crate::engine::EngineError;
 
@@ -59,7 +62,11 @@ pub(super) fn div(scope: &mut Scope) -> Gradients {
 /// `∂(a^b)/∂a = b a^(b-1)`, `∂(a^b)/∂b = a^b ln a`; the base of a trained exponent is positive.
 pub(super) fn pow(scope: &mut Scope) -> Gradients {
     let gradient = scope.gradient()?;
-    let (base, exponent) = (scope.input(0)?, scope.input(1)?);
+    let (base, mut exponent) = (scope.input(0)?, scope.input(1)?);
+    if !scope.tape.is_float(&exponent) {
+        // The operator takes integers, those that compute its slope do not.
+        exponent = scope.tape.op("Cast", &[&exponent], vec![attribute_int("to", DataType::Float as i64)]);
+    }
     let mut inputs = vec![None, None];
     if scope.wants(0) {
         let one = scope.tape.scalar(1.0);
@@ -75,6 +82,22 @@ pub(super) fn pow(scope: &mut Scope) -> Gradients {
         let slope = scope.op("Mul", &[&output, &logarithm]);
         let product = scope.op("Mul", &[&gradient, &slope]);
         inputs[1] = returned(scope, 1, &product)?;
+    }
+    Ok(inputs)
+}
+
+/// Sends back to the operand that was chosen; operands that tie share alike.
+pub(super) fn extreme(scope: &mut Scope) -> Gradients {
+    let (gradient, output) = (scope.gradient()?, scope.output());
+    let operands: Vec<String> = (0..scope.node.input.len()).map(|i| scope.input(i)).collect::<Result<_, _>>()?;
+    let chosen: Vec<String> = operands.iter().map(|operand| scope.equal(operand, &output)).collect();
+    let names: Vec<&str> = chosen.iter().map(String::as_str).collect();
+    let ties = scope.op("Sum", &names);
+    let share = scope.op("Div", &[&gradient, &ties]);
+    let mut inputs = vec![None; operands.len()];
+    for i in (0..operands.len()).filter(|&i| scope.wanted[i]) {
+        let product = scope.op("Mul", &[&share, &chosen[i]]);
+        inputs[i] = returned(scope, i, &product)?;
     }
     Ok(inputs)
 }
@@ -99,6 +122,19 @@ pub(super) fn exp(scope: &mut Scope) -> Gradients {
 pub(super) fn log(scope: &mut Scope) -> Gradients {
     let (gradient, input) = (scope.gradient()?, scope.input(0)?);
     Ok(vec![Some(scope.op("Div", &[&gradient, &input]))])
+}
+
+pub(super) fn sin(scope: &mut Scope) -> Gradients {
+    let (gradient, input) = (scope.gradient()?, scope.input(0)?);
+    let slope = scope.op("Cos", &[&input]);
+    Ok(vec![Some(scope.op("Mul", &[&gradient, &slope]))])
+}
+
+pub(super) fn cos(scope: &mut Scope) -> Gradients {
+    let (gradient, input) = (scope.gradient()?, scope.input(0)?);
+    let sine = scope.op("Sin", &[&input]);
+    let slope = scope.op("Neg", &[&sine]);
+    Ok(vec![Some(scope.op("Mul", &[&gradient, &slope]))])
 }
 
 pub(super) fn abs(scope: &mut Scope) -> Gradients {

@@ -7,37 +7,65 @@ use crate::engine::EngineError;
 
 /// `Y = A B` over the last two axes, the others broadcast: `∂A = G Bᵀ`, `∂B = Aᵀ G`.
 pub(super) fn mat_mul(scope: &mut Scope) -> Gradients {
-    let (a, b) = (scope.shape_of_input(0)?, scope.shape_of_input(1)?);
-    if a.len() < 2 || b.len() < 2 {
-        return Err(scope.refuse("one side is a vector"));
+    let product = Product::of(scope)?;
+    let mut inputs = vec![None, None];
+    if scope.wants(0) {
+        let gradient = product.left(scope);
+        inputs[0] = Some(scope.reshaped(&gradient, &scope.shape_of_input(0)?));
     }
-    let first = if scope.wants(0) { Some(left_factor(scope, &a, &b)?) } else { None };
-    let second = if scope.wants(1) { Some(right_factor(scope, &a, &b)?) } else { None };
-    Ok(vec![first, second])
+    if scope.wants(1) {
+        let gradient = product.right(scope);
+        inputs[1] = Some(scope.reshaped(&gradient, &scope.shape_of_input(1)?));
+    }
+    Ok(inputs)
 }
 
-fn left_factor(scope: &mut Scope, a: &[usize], b: &[usize]) -> Result<String, EngineError> {
-    let (gradient, right) = (scope.gradient()?, scope.input(1)?);
-    let right = swapped(scope, &right, b.len());
-    let product = scope.op("MatMul", &[&gradient, &right]);
-    let from = product_shape(&scope.shape_of_output()?, a);
-    Ok(scope.unbroadcast(&product, &from, a))
+/// The tensors of a product, and their shapes: a vector on the left is a row, one on the right a column.
+struct Product {
+    left: (String, Vec<usize>),
+    right: (String, Vec<usize>),
+    gradient: (String, Vec<usize>),
 }
 
-fn right_factor(scope: &mut Scope, a: &[usize], b: &[usize]) -> Result<String, EngineError> {
-    let (gradient, left) = (scope.gradient()?, scope.input(0)?);
-    let [rows, columns] = [b[b.len() - 2], b[b.len() - 1]];
-    if b.len() == 2 {
-        // One large product instead of many small ones and their sum.
-        let count: usize = a[..a.len() - 1].iter().product();
-        let left = scope.reshaped(&left, &[count, rows]);
-        let gradient = scope.reshaped(&gradient, &[count, columns]);
-        return Ok(scope.tape.op("Gemm", &[&left, &gradient], vec![attribute_int("transA", 1)]));
+impl Product {
+    fn of(scope: &mut Scope) -> Result<Self, EngineError> {
+        let (mut a, mut b, mut y) = (scope.shape_of_input(0)?, scope.shape_of_input(1)?, scope.shape_of_output()?);
+        let vectors = [a.len() == 1, b.len() == 1];
+        if vectors[0] {
+            a.insert(0, 1);
+            y.insert(y.len() - usize::from(!vectors[1]), 1);
+        }
+        if vectors[1] {
+            b.push(1);
+            y.push(1);
+        }
+        let (left, right, gradient) = (scope.input(0)?, scope.input(1)?, scope.gradient()?);
+        let left = if vectors[0] { scope.reshaped(&left, &a) } else { left };
+        let right = if vectors[1] { scope.reshaped(&right, &b) } else { right };
+        let gradient = if vectors[0] || vectors[1] { scope.reshaped(&gradient, &y) } else { gradient };
+        Ok(Self { left: (left, a), right: (right, b), gradient: (gradient, y) })
     }
-    let left = swapped(scope, &left, a.len());
-    let product = scope.op("MatMul", &[&left, &gradient]);
-    let from = product_shape(&scope.shape_of_output()?, b);
-    Ok(scope.unbroadcast(&product, &from, b))
+
+    fn left(&self, scope: &mut Scope) -> String {
+        let (right, b) = &self.right;
+        let right = swapped(scope, right, b.len());
+        let product = scope.op("MatMul", &[&self.gradient.0, &right]);
+        scope.unbroadcast(&product, &product_shape(&self.gradient.1, &self.left.1), &self.left.1)
+    }
+
+    fn right(&self, scope: &mut Scope) -> String {
+        let ((left, a), b) = (&self.left, &self.right.1);
+        if b.len() == 2 {
+            // One large product instead of many small ones and their sum.
+            let count: usize = a[..a.len() - 1].iter().product();
+            let left = scope.reshaped(left, &[count, b[0]]);
+            let gradient = scope.reshaped(&self.gradient.0, &[count, b[1]]);
+            return scope.tape.op("Gemm", &[&left, &gradient], vec![attribute_int("transA", 1)]);
+        }
+        let left = swapped(scope, left, a.len());
+        let product = scope.op("MatMul", &[&left, &self.gradient.0]);
+        scope.unbroadcast(&product, &product_shape(&self.gradient.1, b), b)
+    }
 }
 
 /// The batch axes of `output` with the matrix of `operand`.

@@ -91,21 +91,42 @@ fn live_gradient(scope: &mut Scope, channels: &Channels, factor: &str, shape: &[
     Ok(scope.op("Add", &[&scaled, &tilted]))
 }
 
-/// `Y = (X - mean)/deviation scale + bias` over the axes from `axis` on.
+/// `Y = (X - mean)/deviation scale + bias`, mean and deviation over the axes from `axis` on.
 ///
 /// Source: Ba, Kiros, Hinton, "Layer Normalization", 2016.
 pub(super) fn layer(scope: &mut Scope) -> Gradients {
-    let (gradient, shape) = (scope.gradient()?, scope.shape_of_input(0)?);
+    let shape = scope.shape_of_input(0)?;
     let first = scope.axis(scope.int("axis", -1), shape.len())?;
-    let (outer, inner): (Vec<usize>, Vec<usize>) = (0..shape.len()).partition(|&axis| axis < first);
-    let count: usize = shape[first..].iter().product();
-    let (normalised, inverse) = normalised(scope, &inner, count)?;
+    let scale = scope.input(1)?;
+    let affine = scope.shape_of_input(1)?;
+    within(scope, (first..shape.len()).collect(), &scale, &affine)
+}
+
+/// The same over the places of each channel of each image.
+///
+/// Source: Ulyanov, Vedaldi, Lempitsky, "Instance Normalization", 2016.
+pub(super) fn instance(scope: &mut Scope) -> Gradients {
+    let shape = scope.shape_of_input(0)?;
+    let scale = scope.input(1)?;
+    let scale = per_channel(scope, &scale, &shape);
+    let mut affine = vec![1; shape.len() - 1];
+    affine[0] = shape[1];
+    let mut inputs = within(scope, (2..shape.len()).collect(), &scale, &affine)?;
+    for gradient in inputs.iter_mut().skip(1).flatten() {
+        *gradient = scope.reshaped(gradient, &[shape[1]]);
+    }
+    Ok(inputs)
+}
+
+/// Gradients of a normalisation over `axes`. `scale`, of shape `affine`, multiplies what is normalised.
+fn within(scope: &mut Scope, axes: Vec<usize>, scale: &str, affine: &[usize]) -> Gradients {
+    let (gradient, shape) = (scope.gradient()?, scope.shape_of_input(0)?);
+    let (normalised, inverse) = normalised(scope, &axes)?;
     let mut inputs = vec![None; scope.node.input.len()];
     if scope.wants(0) {
-        let scale = scope.input(1)?;
-        let weighted = scope.op("Mul", &[&gradient, &scale]);
+        let weighted = scope.op("Mul", &[&gradient, scale]);
         let product = scope.op("Mul", &[&weighted, &normalised]);
-        let [mean, correlation] = [&weighted, &product].map(|tensor| mean(scope, tensor, &inner, count));
+        let [mean, correlation] = [&weighted, &product].map(|tensor| mean(scope, tensor, &axes));
         let along = scope.op("Mul", &[&normalised, &correlation]);
         let rest = scope.op("Sub", &[&weighted, &mean]);
         let rest = scope.op("Sub", &[&rest, &along]);
@@ -113,29 +134,30 @@ pub(super) fn layer(scope: &mut Scope) -> Gradients {
     }
     if scope.wants(1) {
         let product = scope.op("Mul", &[&gradient, &normalised]);
-        inputs[1] = Some(scope.summed(&product, &outer, false));
+        inputs[1] = Some(scope.unbroadcast(&product, &shape, affine));
     }
     if scope.wants(2) {
-        inputs[2] = Some(scope.summed(&gradient, &outer, false));
+        inputs[2] = Some(scope.unbroadcast(&gradient, &shape, affine));
     }
     Ok(inputs)
 }
 
 /// The input minus its mean over its deviation, and one over the deviation.
-fn normalised(scope: &mut Scope, axes: &[usize], count: usize) -> Result<(String, String), EngineError> {
+fn normalised(scope: &mut Scope, axes: &[usize]) -> Result<(String, String), EngineError> {
     let input = scope.input(0)?;
     let epsilon = scope.tape.scalar(scope.float("epsilon", 1e-5));
-    let centre = mean(scope, &input, axes, count);
+    let centre = mean(scope, &input, axes);
     let centred = scope.op("Sub", &[&input, &centre]);
     let square = scope.op("Mul", &[&centred, &centred]);
-    let variance = mean(scope, &square, axes, count);
+    let variance = mean(scope, &square, axes);
     let raised = scope.op("Add", &[&variance, &epsilon]);
     let deviation = scope.op("Sqrt", &[&raised]);
     let inverse = scope.op("Reciprocal", &[&deviation]);
     Ok((scope.op("Mul", &[&centred, &inverse]), inverse))
 }
 
-fn mean(scope: &mut Scope, tensor: &str, axes: &[usize], count: usize) -> String {
-    let sum = scope.summed(tensor, axes, true);
-    scope.scaled(&sum, 1.0 / count as f32)
+fn mean(scope: &mut Scope, tensor: &str, axes: &[usize]) -> String {
+    let axes: Vec<i64> = axes.iter().map(|&axis| axis as i64).collect();
+    let axes = scope.tape.integers(&axes);
+    scope.op("ReduceMean", &[tensor, &axes])
 }

@@ -18,6 +18,7 @@ struct Window {
     kernel: usize,
     stride: usize,
     before: usize,
+    after: usize,
     input: usize,
     output: usize,
     counts_padding: bool,
@@ -26,12 +27,14 @@ struct Window {
 impl Window {
     /// How many values the window at `place` averages.
     fn count(&self, place: usize) -> usize {
+        let first = place * self.stride;
+        let end = first + self.kernel;
         if self.counts_padding {
-            return self.kernel;
+            // The last window may reach beyond the padding (`ceil_mode`): what is there does not count.
+            return end.min(self.before + self.input + self.after).saturating_sub(first);
         }
-        let start = (place * self.stride).saturating_sub(self.before);
-        let end = (place * self.stride + self.kernel).saturating_sub(self.before).min(self.input);
-        end.saturating_sub(start)
+        let start = first.saturating_sub(self.before);
+        end.saturating_sub(self.before).min(self.input).saturating_sub(start)
     }
 }
 
@@ -74,6 +77,7 @@ fn windows(scope: &Scope, input: &[usize], output: &[usize]) -> Result<[Window; 
         kernel: kernel as usize,
         stride: strides[axis] as usize,
         before: pads[axis] as usize,
+        after: pads[2 + axis] as usize,
         input: input[2 + axis],
         output: output[2 + axis],
         counts_padding,

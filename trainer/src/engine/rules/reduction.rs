@@ -1,4 +1,4 @@
-//! Sums and means over axes.
+//! What many values along some axes become: a sum, a mean, the greatest, a norm.
 
 use super::{Gradients, Scope};
 use crate::engine::EngineError;
@@ -16,12 +16,56 @@ fn spread(scope: &mut Scope, factor: fn(usize) -> f32) -> Gradients {
     let (gradient, shape) = (scope.gradient()?, scope.shape_of_input(0)?);
     let axes = axes(scope, shape.len())?;
     let count: usize = axes.iter().map(|&axis| shape[axis]).product();
-    let kept: Vec<usize> = (0..shape.len()).map(|axis| if axes.contains(&axis) { 1 } else { shape[axis] }).collect();
     let share = scope.scaled(&gradient, factor(count));
-    let share = scope.reshaped(&share, &kept);
+    let share = scope.reshaped(&share, &kept(&shape, &axes));
+    let gradient = scope.expanded(&share, &shape);
+    only(scope, gradient)
+}
+
+/// One gradient for the first input, none for the axes.
+fn only(scope: &Scope, gradient: String) -> Gradients {
     let mut inputs = vec![None; scope.node.input.len()];
-    inputs[0] = Some(scope.expanded(&share, &shape));
+    inputs[0] = Some(gradient);
     Ok(inputs)
+}
+
+/// `shape` with size 1 along `axes`.
+fn kept(shape: &[usize], axes: &[usize]) -> Vec<usize> {
+    shape.iter().enumerate().map(|(axis, &size)| if axes.contains(&axis) { 1 } else { size }).collect()
+}
+
+/// Sends back to the greatest, or the least; values that tie share alike.
+pub(super) fn extreme(scope: &mut Scope) -> Gradients {
+    let axes = axes(scope, scope.shape_of_input(0)?.len())?;
+    extreme_over(scope, &axes)
+}
+
+pub(super) fn global_max(scope: &mut Scope) -> Gradients {
+    let axes: Vec<usize> = (2..scope.shape_of_input(0)?.len()).collect();
+    extreme_over(scope, &axes)
+}
+
+fn extreme_over(scope: &mut Scope, axes: &[usize]) -> Gradients {
+    let (gradient, input, shape) = (scope.gradient()?, scope.input(0)?, scope.shape_of_input(0)?);
+    let output = scope.output();
+    let [gradient, output] = [gradient, output].map(|tensor| scope.reshaped(&tensor, &kept(&shape, axes)));
+    let chosen = scope.equal(&input, &output);
+    let ties = scope.summed(&chosen, axes, true);
+    let share = scope.op("Div", &[&gradient, &ties]);
+    let gradient = scope.op("Mul", &[&chosen, &share]);
+    only(scope, gradient)
+}
+
+/// `∂√(Σ x²)/∂x = x / √(Σ x²)`, and 0 where all are 0.
+pub(super) fn norm(scope: &mut Scope) -> Gradients {
+    let (gradient, input, shape) = (scope.gradient()?, scope.input(0)?, scope.shape_of_input(0)?);
+    let (axes, output) = (axes(scope, shape.len())?, scope.output());
+    let [gradient, output] = [gradient, output].map(|tensor| scope.reshaped(&tensor, &kept(&shape, &axes)));
+    let least = scope.tape.scalar(f32::MIN_POSITIVE);
+    let divisor = scope.op("Max", &[&output, &least]);
+    let direction = scope.op("Div", &[&input, &divisor]);
+    let gradient = scope.op("Mul", &[&direction, &gradient]);
+    only(scope, gradient)
 }
 
 fn axes(scope: &Scope, rank: usize) -> Result<Vec<usize>, EngineError> {

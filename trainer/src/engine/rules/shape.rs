@@ -129,11 +129,17 @@ fn one_hot(scope: &mut Scope, indices: &str, count: usize, depth: usize) -> Resu
 }
 
 pub(super) fn pad(scope: &mut Scope) -> Gradients {
-    if scope.text("mode").is_some_and(|mode| mode != "constant") || scope.optional_input(3).is_some() {
-        return Err(scope.refuse("only padding with a constant, along all axes, is known"));
+    if scope.text("mode").is_some_and(|mode| mode != "constant") {
+        return Err(scope.refuse("only padding with a constant is known"));
     }
+    let rank = scope.shape_of_input(0)?.len();
     let (gradient, pads) = (scope.gradient()?, scope.integers_of_input(1)?.unwrap_or_default());
-    let cut: Vec<i64> = pads.iter().map(|pad| -pad).collect();
+    let axes = scope.integers_of_input(3)?.unwrap_or_else(|| (0..rank as i64).collect());
+    let mut cut = vec![0; 2 * rank];
+    for (i, &axis) in axes.iter().enumerate() {
+        let axis = scope.axis(axis, rank)?;
+        (cut[axis], cut[rank + axis]) = (-pads[i], -pads[axes.len() + i]);
+    }
     let gradient = scope.padded(&gradient, &cut);
     first(scope, gradient)
 }
