@@ -1,7 +1,5 @@
 //! From an ONNX network to a tape.
 
-use std::collections::HashMap;
-
 use sketch_model::onnx::build::{tensor_f32, tensor_shape, tensor_values};
 use sketch_model::onnx::messages::{DataType, ModelProto, NodeProto, TensorProto};
 use sketch_model::onnx::{OnnxError, check_self_contained};
@@ -27,38 +25,20 @@ impl Tape {
         for tensor in &graph.initializer {
             tape.initializers.insert(tensor.name().to_owned(), tensor.clone());
         }
-        let mut renamed = HashMap::new();
         for node in &graph.node {
-            let mut node = node.clone();
-            rename(&mut node, &renamed);
-            let Upgraded { nodes, constant } = upgrade(node, opset)?;
+            let Upgraded { nodes, constant } = upgrade(node.clone(), opset)?;
             tape.initializers.extend(constant.map(|tensor| (tensor.name().to_owned(), tensor)));
             for node in nodes {
-                tape.add(node, &mut renamed)?;
-            }
-        }
-        for output in graph.output.iter().map(|output| output.name()) {
-            // An output that is another tensor by a second name keeps it.
-            if let Some(source) = renamed.get(output) {
-                tape.named("Identity", &[source], &[output], vec![]);
+                match tape.folded(&node)? {
+                    Some(tensor) => {
+                        tape.initializers.insert(tensor.name().to_owned(), tensor);
+                    }
+                    None => tape.nodes.push(node),
+                }
             }
         }
         tape.declare_constants()?;
         Ok(tape)
-    }
-
-    /// Adds a node, or the constant that it hands on.
-    fn add(&mut self, node: NodeProto, renamed: &mut HashMap<String, String>) -> Result<(), EngineError> {
-        match self.folded(&node)? {
-            Folded::Constant(tensor) => {
-                self.initializers.insert(tensor.name().to_owned(), *tensor);
-            }
-            Folded::Alias(from, to) => {
-                renamed.insert(from, to);
-            }
-            Folded::No => self.nodes.push(node),
-        }
-        Ok(())
     }
 
     fn declare_constants(&mut self) -> Result<(), EngineError> {
@@ -70,40 +50,21 @@ impl Tape {
         Ok(())
     }
 
-    /// What becomes of a node that only hands a constant on.
-    fn folded(&self, node: &NodeProto) -> Result<Folded, EngineError> {
+    /// The constant that a node only hands on.
+    ///
+    /// What `Identity` hands on becomes a constant of its own: PyTorch's exporter writes tensors of equal values once,
+    /// say the biases and the running means of a fresh network, and these do not stay equal in training.
+    fn folded(&self, node: &NodeProto) -> Result<Option<TensorProto>, EngineError> {
         let output = node.output.first().cloned().unwrap_or_default();
         let source = node.input.first().and_then(|name| self.initializers.get(name));
-        match (node.op_type(), source) {
-            ("Constant", _) => Ok(constant_of(node, &output)?.map_or(Folded::No, Folded::constant)),
-            ("Identity", Some(_)) => Ok(Folded::Alias(output, node.input[0].clone())),
+        Ok(match (node.op_type(), source) {
+            ("Constant", _) => constant_of(node, &output)?,
+            ("Identity", Some(tensor)) => Some(TensorProto { name: Some(output), ..tensor.clone() }),
             ("Cast", Some(tensor)) if tensor.data_type() == DataType::Float16 as i32 && casts_to_float(node) => {
-                let widened = tensor_f32(&output, &tensor_shape(tensor)?, &tensor_values(tensor)?)?;
-                Ok(Folded::constant(widened))
+                Some(tensor_f32(&output, &tensor_shape(tensor)?, &tensor_values(tensor)?)?)
             }
-            _ => Ok(Folded::No),
-        }
-    }
-}
-
-enum Folded {
-    No,
-    Constant(Box<TensorProto>),
-    /// The first name means the same as the second.
-    Alias(String, String),
-}
-
-impl Folded {
-    fn constant(tensor: TensorProto) -> Self {
-        Self::Constant(Box::new(tensor))
-    }
-}
-
-fn rename(node: &mut NodeProto, renamed: &HashMap<String, String>) {
-    for input in &mut node.input {
-        if let Some(name) = renamed.get(input) {
-            *input = name.clone();
-        }
+            _ => None,
+        })
     }
 }
 

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use sketch_model::onnx::OnnxError;
 use sketch_model::onnx::build::{tensor_f16, tensor_f32, tensor_shape};
-use sketch_model::onnx::messages::{AttributeProto, AttributeType, DataType, ModelProto, NodeProto, TensorProto};
+use sketch_model::onnx::messages::{
+    AttributeProto, AttributeType, DataType, GraphProto, ModelProto, NodeProto, TensorProto,
+};
 
 use super::EngineError;
 
@@ -19,6 +21,7 @@ pub fn write_back(model: &mut ModelProto, values: &HashMap<String, Vec<f32>>) ->
     let graph = model.graph.as_mut().ok_or(OnnxError::NoGraph)?;
     for (name, numbers) in values {
         let stored = source(&graph.node, name).to_owned();
+        part_from_equals(graph, &stored);
         let held = graph.initializer.iter_mut().find(|tensor| tensor.name() == stored);
         let tensor = match held {
             Some(tensor) => tensor,
@@ -34,6 +37,19 @@ pub fn write_back(model: &mut ModelProto, values: &HashMap<String, Vec<f32>>) ->
 fn source<'a>(nodes: &'a [NodeProto], name: &'a str) -> &'a str {
     let cast = nodes.iter().find(|node| node.op_type() == "Cast" && node.output.iter().any(|output| output == name));
     cast.and_then(|node| node.input.first()).map_or(name, String::as_str)
+}
+
+/// Gives `name` a tensor of its own, if an `Identity` lends it that of another.
+fn part_from_equals(graph: &mut GraphProto, name: &str) {
+    let lends = |node: &NodeProto| node.op_type() == "Identity" && node.output.iter().any(|output| output == name);
+    let Some(position) = graph.node.iter().position(lends) else { return };
+    let Some(lender) = graph.node[position].input.first().cloned() else { return };
+    part_from_equals(graph, &lender);
+    let lent = graph.initializer.iter().find(|tensor| tensor.name() == lender).cloned();
+    if let Some(tensor) = lent.or_else(|| held_by_node(&mut graph.node, &lender).ok().flatten().cloned()) {
+        graph.initializer.push(TensorProto { name: Some(name.to_owned()), ..tensor });
+        graph.node.retain(|node| !lends(node));
+    }
 }
 
 /// The tensor of the `Constant` node that makes `name`; numbers in another form become a tensor first.

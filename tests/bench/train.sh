@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Trains the same networks by the engine and by PyTorch, in turns, and prints images per CPU-second and their ratio.
+#
+# usage: [ROUNDS=3] [STEPS=3] [BATCH=32] [NETWORKS=...] [SIZES=...] [THREADS=...] tests/bench/train.sh
+#
+# A step is forward, backward and Adam, with BatchNormalization on the statistics of each batch. CPU-seconds are user and
+# system time of the whole process; PyTorch may choose the better of its two layouts. PYTHON has torch, timm and onnx.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+engine=$(realpath "$here/../../target/release/examples/bench_train")
+python=${PYTHON:-python3}
+rounds=${ROUNDS:-3} steps=${STEPS:-3} batch=${BATCH:-32}
+
+dir=$(mktemp -d /var/tmp/pg_sketch-bench.XXXXXX)
+trap 'rm -rf "$dir"' EXIT
+
+for network in ${NETWORKS:-mobilenetv2_050 efficientnet_lite0}; do
+    for size in ${SIZES:-112 224}; do
+        "$python" "$here/train.py" export "$network" "$size" "$dir/network.onnx" >"$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 1; }
+        for threads in ${THREADS:-1 2}; do
+            for round in $(seq "$rounds"); do
+                "$engine" "$dir/network.onnx" "$size" "$batch" "$steps" "$threads"
+                OMP_NUM_THREADS=$threads "$python" "$here/train.py" time "$network" "$size" "$batch" "$steps" "$threads"
+                echo "$network $size px, threads $threads: round $round of $rounds" >&2
+            done >"$dir/rates"
+            awk -v cell="$network $size px, threads $threads" '
+                { rates[$1] = rates[$1] " " $2 }
+                END {
+                    engine = median(rates["engine"]); nchw = median(rates["nchw"]); last = median(rates["channels_last"])
+                    best = nchw > last ? nchw : last
+                    printf "%s: engine %.1f, PyTorch %.1f, channels-last %.1f images/CPU-s; ", cell, engine, nchw, last
+                    printf "ratio %.2f (engine / the better layout; above 1 is faster)\n", engine / best
+                }
+                function median(list, values, n, i, j, swap) {
+                    n = split(list, values, " ")
+                    for (i = 2; i <= n; i++)
+                        for (j = i; j > 1 && values[j] + 0 < values[j - 1] + 0; j--) {
+                            swap = values[j]; values[j] = values[j - 1]; values[j - 1] = swap
+                        }
+                    return n % 2 ? values[(n + 1) / 2] : (values[n / 2] + values[n / 2 + 1]) / 2
+                }
+            ' "$dir/rates"
+        done
+    done
+done
