@@ -1,6 +1,6 @@
 # pg_sketch. "make demo" and "make test" work on a fresh Debian 12 with Rust, git and make; "make help" lists the rest.
 .DELETE_ON_ERROR:
-.PHONY: help setup build install demo demo-url demo-stop psql check test test-all eval bench-embed bench-scan clean
+.PHONY: help setup build install demo demo-url demo-stop psql check test test-all eval bench-embed bench-scan bench-train clean
 
 PG ?= 15
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG)/bin/pg_config) $(shell command -v pg_config))
@@ -96,6 +96,15 @@ $(BUILD)/python: | $(BUILD)/packages
 
 bench-embed: install $(BUILD)/python ## photos per second beside ONNX Runtime in Python
 	@PYTHONPATH=$(BUILD)/python PHOTOS=$${PHOTOS:-$(DATA)/sketchy-mini/photo} tests/bench/embed.sh
+
+# PyTorch, and what reads and writes networks for it; the wheel is of several gigabytes.
+$(BUILD)/python-train: | $(BUILD)/packages
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target $@ \
+	    torch==2.15.0 torchvision==0.29.2 timm==1.0.31 onnx==1.23.2
+
+bench-train: setup $(BUILD)/python-train ## images per CPU-second of training beside PyTorch
+	@$(CARGO) build --release -p sketch-trainer --example bench_train
+	@PYTHONPATH=$(BUILD)/python-train tests/bench/train.sh
 
 eval: install ## quality of the ranking, in SQL, on the val classes of DATA
 	@DATA=$(DATA) tests/quality/eval.sh

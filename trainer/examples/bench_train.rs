@@ -100,7 +100,7 @@ fn open(
         values.insert(name.clone(), tape.release(name)?.1);
     }
     let gradients = gradients(&mut tape, &loss, &names)?;
-    let weights: Vec<Trained> = names.into_iter().map(|name| Trained { name, rate: 1.0 }).collect();
+    let weights: Vec<Trained> = names.into_iter().map(|name| Trained { name, rate: 1.0, decays: true }).collect();
     state.extend(adam.add_to(&mut tape, &weights, &gradients, values)?);
     let options = EncoderOptions { threads, ..EncoderOptions::default() };
     Ok(TrainingSession::open(&tape, state, &[loss], &options)?)

@@ -2,6 +2,7 @@
 //! fuses the activation into the convolution before it.
 
 use sketch_model::onnx::build::attribute_int;
+use sketch_model::onnx::messages::DataType;
 
 use super::{Gradients, Scope};
 use crate::engine::EngineError;
@@ -12,16 +13,19 @@ fn product(scope: &mut Scope, slope: &str) -> Gradients {
 }
 
 /// `gradient` where `condition` holds, zero elsewhere.
+///
+/// As a product: `Where` takes 2.5 ms for 3.6 million numbers, `Cast` and `Mul` 1.3 ms; for `Relu`, `Sign` alone 2.6 ms.
 fn masked(scope: &mut Scope, condition: &str) -> Result<String, EngineError> {
-    let (gradient, zero) = (scope.gradient()?, scope.tape.scalar(0.0));
-    Ok(scope.op("Where", &[condition, &gradient, &zero]))
+    let gradient = scope.gradient()?;
+    let mask = scope.tape.op("Cast", &[condition], vec![attribute_int("to", DataType::Float as i64)]);
+    Ok(scope.op("Mul", &[&gradient, &mask]))
 }
 
 /// The output is positive just where the input is.
 pub(super) fn relu(scope: &mut Scope) -> Gradients {
-    let output = scope.output();
-    let sign = scope.op("Sign", &[&output]);
-    product(scope, &sign)
+    let (output, zero) = (scope.output(), scope.tape.scalar(0.0));
+    let positive = scope.op("Greater", &[&output, &zero]);
+    Ok(vec![Some(masked(scope, &positive)?)])
 }
 
 pub(super) fn leaky_relu(scope: &mut Scope) -> Gradients {
