@@ -119,7 +119,7 @@ fn write_network(
         config.name
     );
     let manifest = Manifest { name: config.name.clone(), origin, ..manifest.clone() };
-    let mut model = assemble(start, &manifest, config, weights)?;
+    let (mut model, manifest) = assemble(start, &manifest, config, weights)?;
     narrow(&mut model, arguments.precision)?;
     let entry = |(key, value): (&str, String)| StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) };
     model.metadata_props.extend(digests.into_iter().map(entry));

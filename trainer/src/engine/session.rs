@@ -94,13 +94,14 @@ impl TrainingSession {
         self.device
     }
 
-    /// Runs one step on `feeds` and returns what it reports, in the order asked for.
+    /// Runs one step on `feeds` and returns what it reports, in the order asked for. Feeds that no node reads do not count.
     ///
     /// # Errors
     /// [`EngineError::Run`] if the run fails; weights are then those before the step.
     pub fn step(&mut self, feeds: Vec<(String, Feed)>) -> Result<Vec<Vec<f32>>, EngineError> {
         let mut inputs: Vec<(String, SessionInputValue)> = Vec::new();
-        for (name, feed) in feeds {
+        let takes = |name: &str| self.session.inputs().iter().any(|input| input.name() == name);
+        for (name, feed) in feeds.into_iter().filter(|(name, _)| takes(name)) {
             inputs.push((name, feed.into_value()?.into()));
         }
         inputs.extend(self.state.iter().map(|(name, value)| (name.clone(), value.into())));

@@ -1,10 +1,9 @@
 //! From trained weights to the network that serves.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use sketch_model::manifest::Manifest;
-use sketch_model::onnx::OnnxError;
-use sketch_model::onnx::build::{Size, attribute_int, tensor_values, value_info};
+use sketch_model::onnx::build::{Size, attribute_int, value_info};
 use sketch_model::onnx::messages::{DataType, ModelProto, NodeProto, ValueInfoProto};
 
 use super::TrainError;
@@ -23,7 +22,8 @@ const PHOTO: &str = ".photo";
 ///
 /// `weights`: by the names of the network, blended with its own as the configuration says. With [`Branch::Sketch`] every
 /// image goes through the layers of its own domain alone; images of both may be in one batch. Inputs `image` and
-/// `domain`, outputs `embedding` and `features`; the classifier of the teacher is left out.
+/// `domain`, if the head takes it, outputs `embedding` and `features`; the classifier of the teacher is left out. Returns
+/// the manifest with it.
 ///
 /// # Errors
 /// [`TrainError::Layer`], [`TrainError::Crossing`] as [`Cut::before`]; [`TrainError::Engine`] if a weight does not fit.
@@ -32,7 +32,7 @@ pub fn assemble(
     manifest: &Manifest,
     config: &Config,
     weights: &Weights,
-) -> Result<ModelProto, TrainError> {
+) -> Result<(ModelProto, Manifest), TrainError> {
     let mut model = model.clone();
     if let Some(graph) = model.graph.as_mut() {
         normalisation::freeze(&mut graph.node);
@@ -48,7 +48,9 @@ pub fn assemble(
         Branch::Shared => replace(&mut tape, &weights, "")?,
         Branch::Sketch => branch(&mut tape, &weights, &config.network.train_from)?,
     }
-    Ok(finish(&tape, manifest))
+    let model = finish(&tape, manifest);
+    let domain_input = model.graph.iter().flat_map(|graph| &graph.input).any(|input| input.name() == DOMAIN);
+    Ok((model, Manifest { domain_input, ..manifest.clone() }))
 }
 
 /// `blend · trained + (1 - blend) · start` for weights that the network had; others as they were trained.
@@ -151,17 +153,4 @@ fn finish(tape: &Tape, manifest: &Manifest) -> ModelProto {
     }
     model.producer_version = Some(env!("CARGO_PKG_VERSION").to_owned());
     model
-}
-
-/// Stores the weights of a network in fewer bytes; arithmetic stays in single precision.
-pub use crate::graph::narrow;
-
-/// Numbers that a network's constants hold, by name.
-///
-/// # Errors
-/// [`OnnxError`] if a tensor is malformed.
-pub fn constants(model: &ModelProto) -> Result<HashMap<String, Vec<f32>>, OnnxError> {
-    let tensors = model.graph.iter().flat_map(|graph| &graph.initializer);
-    let floats = tensors.filter(|tensor| tensor.data_type() == DataType::Float as i32);
-    floats.map(|tensor| Ok((tensor.name().to_owned(), tensor_values(tensor)?))).collect()
 }

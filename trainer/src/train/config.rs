@@ -87,6 +87,9 @@ pub struct BatchConfig {
     #[serde(default = "one_view")]
     pub pseudo_views: u64,
     pub photo_views: u64,
+    /// Whether what the trunk returns is kept in half precision.
+    #[serde(default = "yes")]
+    pub half: bool,
 }
 
 /// How long, and how fast.
@@ -155,6 +158,10 @@ pub enum DistillHead {
 
 fn one() -> f32 {
     1.0
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn one_view() -> u64 {

@@ -52,7 +52,8 @@ impl<'a> Collected<'a> {
         bar: &dyn Fn(u64, &str) -> ProgressBar,
     ) -> Result<Self, TrainError> {
         let cut = Cut::before(&Tape::read(model)?, &config.network.train_from)?;
-        let viewer = Viewer { model, manifest, augmentation: &config.augment, seed: config.seed, options: *options };
+        let (augmentation, half) = (&config.augment, config.batch.half);
+        let viewer = Viewer { model, manifest, augmentation, seed: config.seed, half, options: *options };
         let sketch_items = items(config, data, Domain::Sketch);
         let photo_items = items(config, data, Domain::Photo);
         let look = |what: &'static str, items: &[&Item], kind, views, cut: Option<&str>, outputs: &[&str]| {

@@ -1,4 +1,4 @@
-//! Views through the trunk: every one once, what it returned kept in half precision.
+//! Views through the trunk: every one once, and what it returned kept.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
@@ -41,21 +41,47 @@ pub struct View {
 pub struct Maps {
     /// Shape of one.
     pub shape: Vec<usize>,
-    values: Vec<f16>,
+    values: Values,
+}
+
+/// Half precision takes half the memory; its error is below what augmentation varies.
+#[derive(Clone, Debug)]
+enum Values {
+    Half(Vec<f16>),
+    Single(Vec<f32>),
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Self::Half(Vec::new())
+    }
 }
 
 impl Maps {
-    fn extend(&mut self, shape: &[usize], values: &[f32]) {
+    fn new(half: bool) -> Self {
+        let values = if half { Values::default() } else { Values::Single(Vec::new()) };
+        Self { shape: Vec::new(), values }
+    }
+
+    fn extend(&mut self, shape: &[usize], more: &[f32]) {
         self.shape = shape.to_vec();
-        let start = self.values.len();
-        self.values.resize(start + values.len(), f16::ZERO);
-        self.values[start..].convert_from_f32_slice(values);
+        match &mut self.values {
+            Values::Single(values) => values.extend_from_slice(more),
+            Values::Half(values) => {
+                let start = values.len();
+                values.resize(start + more.len(), f16::ZERO);
+                values[start..].convert_from_f32_slice(more);
+            }
+        }
     }
 
     /// Writes the map of view `row` to `to`, which is as long as one map.
     pub fn read(&self, row: usize, to: &mut [f32]) {
-        let length = to.len();
-        self.values[row * length..(row + 1) * length].convert_to_f32_slice(to);
+        let range = row * to.len()..(row + 1) * to.len();
+        match &self.values {
+            Values::Single(values) => to.copy_from_slice(&values[range]),
+            Values::Half(values) => values[range].convert_to_f32_slice(to),
+        }
     }
 
     /// Values of one map.
@@ -65,7 +91,10 @@ impl Maps {
 
     /// Bytes that they take.
     pub fn bytes(&self) -> usize {
-        self.values.len() * size_of::<f16>()
+        match &self.values {
+            Values::Single(values) => size_of_val(values.as_slice()),
+            Values::Half(values) => size_of_val(values.as_slice()),
+        }
     }
 }
 
@@ -85,6 +114,8 @@ pub struct Viewer<'a> {
     pub manifest: &'a Manifest,
     pub augmentation: &'a Augmentation,
     pub seed: u64,
+    /// Whether maps are kept in half precision.
+    pub half: bool,
     pub options: EncoderOptions,
 }
 
@@ -107,7 +138,7 @@ impl Viewer<'_> {
         let all: Vec<&str> = cut.into_iter().filter(|cut| *cut != IMAGE).chain(outputs.iter().copied()).collect();
         let mut eye = Eye::open(self, &all)?;
         let (sender, receiver) = sync_channel(AHEAD);
-        let mut seen = Seen::default();
+        let mut seen = Seen { maps: Maps::new(self.half), ..Seen::default() };
         let mut tables: Vec<Vec<f32>> = vec![Vec::new(); outputs.len()];
         thread::scope(|scope| -> Result<(), TrainError> {
             scope.spawn(move || self.prepare(items, views, &sender));

@@ -45,7 +45,7 @@ fn session(adam: &Adam, scalars: &[Scalar]) -> TrainingSession {
         tape.input(name, DataType::Float, shape);
         let gradient = tape.input(&format!("{name}.gradient"), DataType::Float, shape);
         gradients.insert(name.to_owned(), gradient);
-        weights.push(Trained { name: name.to_owned(), rate: rate as f32 });
+        weights.push(Trained { name: name.to_owned(), rate: rate as f32, decays: shape.len() > 1 });
         values.insert(name.to_owned(), scalar.weight.iter().map(|&value| value as f32).collect());
     }
     let state = adam.add_to(&mut tape, &weights, &gradients, values).unwrap();

@@ -51,7 +51,8 @@ fn trains_and_comes_back() {
         names.iter().map(|name| (name.clone(), tape.release(name).unwrap().1)).collect();
     let gradients = gradients(&mut tape, &loss, &names).unwrap();
     let adam = Adam::default();
-    let trained: Vec<Trained> = names.iter().map(|name| Trained { name: name.clone(), rate: 1.0, decays: true }).collect();
+    let trained: Vec<Trained> =
+        names.iter().map(|name| Trained { name: name.clone(), rate: 1.0, decays: true }).collect();
     let state = adam.add_to(&mut tape, &trained, &gradients, values).unwrap();
     let mut session = TrainingSession::open(&tape, state, &[loss], &Default::default()).unwrap();
     let mut step = |rate, number| {
