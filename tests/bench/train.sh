@@ -21,7 +21,8 @@ for network in ${NETWORKS:-mobilenetv2_050 efficientnet_lite0}; do
         for threads in ${THREADS:-1 2}; do
             for round in $(seq "$rounds"); do
                 "$engine" "$dir/network.onnx" "$size" "$batch" "$steps" "$threads"
-                OMP_NUM_THREADS=$threads "$python" "$here/train.py" time "$network" "$size" "$batch" "$steps" "$threads"
+                # Passive: PyTorch's threads would spin where they wait, and on a busy machine burn ten times what they need.
+                OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$threads "$python" "$here/train.py" time "$network" "$size" "$batch" "$steps" "$threads"
                 echo "$network $size px, threads $threads: round $round of $rounds" >&2
             done >"$dir/rates"
             awk -v cell="$network $size px, threads $threads" '

@@ -1,6 +1,6 @@
 //! What a network consists of: its layers in order, and which of their tensors are weights.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use sketch_model::onnx::messages::{DataType, ModelProto, NodeProto};
 
@@ -32,10 +32,11 @@ impl Tape {
     /// Weights are what training may change: no running statistics, no bounds, no shapes, no single numbers.
     pub fn layers(&self) -> Vec<Layer> {
         let mut seen = HashSet::new();
+        let moved = self.moved();
         let mut layers = Vec::new();
         for (node, content) in self.nodes.iter().enumerate() {
             let weights: Vec<(String, Vec<usize>)> =
-                self.weight_inputs(content).filter(|(name, _)| seen.insert(name.clone())).collect();
+                self.weight_inputs(content, &moved).filter(|(name, _)| seen.insert(name.clone())).collect();
             if !weights.is_empty() {
                 let (name, operator) = (content.name().to_owned(), content.op_type().to_owned());
                 layers.push(Layer { position: layers.len(), node, name, operator, weights });
@@ -44,7 +45,23 @@ impl Tape {
         layers
     }
 
-    fn weight_inputs<'a>(&'a self, node: &'a NodeProto) -> impl Iterator<Item = (String, Vec<usize>)> + 'a {
+    /// Tensors that only a change of shape parts from what they are made of, as exporters leave a transposed weight.
+    fn moved(&self) -> HashMap<&str, &str> {
+        let moves = |node: &&NodeProto| {
+            matches!(node.op_type(), "Transpose" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" | "CastLike")
+        };
+        self.nodes
+            .iter()
+            .filter(moves)
+            .filter_map(|node| Some((&**node.output.first()?, &**node.input.first()?)))
+            .collect()
+    }
+
+    fn weight_inputs<'a>(
+        &'a self,
+        node: &'a NodeProto,
+        moved: &'a HashMap<&str, &str>,
+    ) -> impl Iterator<Item = (String, Vec<usize>)> + 'a {
         let positions: &[usize] = match node.op_type() {
             "Conv"
             | "ConvTranspose"
@@ -59,9 +76,13 @@ impl Tape {
             _ => &[],
         };
         positions.iter().filter_map(|&position| node.input.get(position)).filter_map(|name| {
+            let mut name = name.as_str();
+            while let Some(source) = moved.get(name) {
+                name = source;
+            }
             let fact = self.initializers.get(name).and(self.facts.get(name))?;
             let is_weight = fact.element == DataType::Float && fact.shape.iter().product::<usize>() > 1;
-            is_weight.then(|| (name.clone(), fact.shape.clone()))
+            is_weight.then(|| (name.to_owned(), fact.shape.clone()))
         })
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn rule(operator: &str) -> Option<Rule> {
         "Abs" => arithmetic::abs,
         "Reciprocal" => arithmetic::reciprocal,
         "Where" => arithmetic::select,
-        "Identity" | "Dropout" | "Cast" => arithmetic::pass,
+        "Identity" | "Dropout" | "Cast" | "CastLike" => arithmetic::pass,
         "Relu" => activation::relu,
         "LeakyRelu" => activation::leaky_relu,
         "PRelu" => activation::p_relu,

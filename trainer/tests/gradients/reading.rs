@@ -145,3 +145,19 @@ fn operators_without_a_rule_are_named_together() {
     let error = gradients(&mut tape, &loss, &["scale".to_owned()]).unwrap_err();
     assert!(matches!(error, EngineError::Independent { .. }), "{error}");
 }
+
+/// As PyTorch's exporter leaves them without constant folding.
+#[test]
+fn weights_behind_a_change_of_shape_are_found() {
+    let axes = || vec![attribute_ints("axes", &[1])];
+    let nodes = vec![
+        node("Unsqueeze", &["scale"], &["column"], axes()),
+        node("Transpose", &["column"], &["row"], vec![]),
+        node("MatMul", &["x", "row"], &["a"], vec![]),
+        node("Mul", &["a", "scale"], &["y"], vec![]),
+    ];
+    let layers = Tape::read(&model(11, nodes)).unwrap().layers();
+    assert_eq!(layers.len(), 1, "{layers:?}");
+    assert_eq!(layers[0].operator, "MatMul");
+    assert_eq!(layers[0].weights, [("scale".to_owned(), vec![4])]);
+}
