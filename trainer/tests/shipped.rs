@@ -19,8 +19,8 @@ fn weights(name: &str) -> Vec<u8> {
 fn load() -> (Encoder, Manifest, onnx::ModelProto) {
     let library = std::env::var_os("ONNXRUNTIME_LIB").expect("ONNXRUNTIME_LIB must name ONNX Runtime's library");
     sketch_model::runtime::init(Path::new(&library)).unwrap();
-    let manifest = Manifest::from_json(&String::from_utf8(weights("lite0.json")).unwrap()).unwrap();
-    let bytes = weights("lite0.onnx");
+    let manifest = Manifest::from_json(&String::from_utf8(weights("lite0-sketch.json")).unwrap()).unwrap();
+    let bytes = weights("lite0-sketch.onnx");
     let options = EncoderOptions { threads: 1, ..EncoderOptions::default() };
     (Encoder::load(&bytes, &manifest, &options).unwrap(), manifest, onnx::parse(&bytes).unwrap())
 }
@@ -43,7 +43,7 @@ fn stripes(count: usize, manifest: &Manifest) -> Vec<f32> {
 #[test]
 fn embedding_is_made_of_features() {
     let (mut encoder, manifest, model) = load();
-    let (means, projection) = (matrix(&model, "means"), matrix(&model, "projection.half"));
+    let (means, projection) = (matrix(&model, "means"), matrix(&model, "projection.stored"));
     let batch = stripes(2, &manifest);
     for domain in [Domain::Sketch, Domain::Photo] {
         let features = encoder.run("features", domain, batch.clone(), 2).unwrap();
@@ -62,7 +62,7 @@ fn embedding_is_made_of_features() {
 #[test]
 fn projection_keeps_distances() {
     let (_, manifest, model) = load();
-    let projection = matrix(&model, "projection.half");
+    let projection = matrix(&model, "projection.stored");
     assert_eq!(projection.dim(), (1280, manifest.dimension));
     let identity = projection.t().dot(&projection);
     let worst = identity.indexed_iter().map(|((i, j), x)| (x - f32::from(u8::from(i == j))).abs()).fold(0.0, f32::max);

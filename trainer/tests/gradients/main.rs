@@ -9,7 +9,6 @@ mod case;
 mod check;
 mod convolution;
 mod linear;
-mod lite;
 mod network;
 mod normalisation;
 mod pooling;
