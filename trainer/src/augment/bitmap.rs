@@ -1,47 +1,128 @@
-//! Bitmap drawings: turned, stretched, slanted, mirrored; a patch rubbed out.
+//! Bitmap drawings: turned, stretched, slanted, mirrored; patches rubbed out.
 
-use image::{DynamicImage, GrayImage, Luma};
+use image::{DynamicImage, GrayImage, Luma, Rgb, imageops};
 use imageproc::geometric_transformations::{Interpolation, Projection, warp_into};
-use sketch_model::drawing::Drawing;
+use tiny_skia::Transform;
 
-use super::{Augmentation, Rng};
+use super::{Augmentation, Rng, affine, opaque};
 
 const PAPER: Luma<u8> = Luma([255]);
-/// Side of the sheet onto which a picture is laid, in shares of its own: no corner is lost when it is turned.
-const SHEET: f32 = 1.6;
-/// Side of a patch that is rubbed out, in shares of the sheet's.
-const PATCH: f32 = 0.12;
+/// Darker is ink.
+const INK: u8 = 128;
+/// Patches that are rubbed out, at most.
+const PATCHES: usize = 3;
+/// Range of the side of a patch, in shares of the sheet's longer side.
+const PATCH: [f32; 2] = [0.04, 0.12];
+/// A patch with more of the ink than this is let be: what is drawn must still be seen.
+const MOST: f32 = 0.25;
 
 /// A drawing, dark on light, as another hand would have made it.
-pub(super) fn vary(picture: GrayImage, by: &Augmentation, rng: &mut Rng) -> Drawing {
-    let mut sheet = warped(&picture, by.linear(rng));
-    if rng.chance(by.erase) {
+pub(super) fn vary(picture: DynamicImage, by: &Augmentation, rng: &mut Rng) -> DynamicImage {
+    let whole = affine::draw(by, rng);
+    let erased = rng.chance(by.sketch.erased);
+    if whole.is_identity() && !erased {
+        return picture;
+    }
+    let grey = darkest(picture);
+    if grey.windows(2).all(|pair| pair[0] == pair[1]) {
+        // Nothing is drawn; on the sheet the picture's own border would seem to be.
+        return DynamicImage::ImageLuma8(grey);
+    }
+    let mut sheet = warped(&grey, whole);
+    for _ in 0..if erased { 1 + rng.index(PATCHES) } else { 0 } {
         rub_out(&mut sheet, rng);
     }
-    Drawing::Bitmap(DynamicImage::ImageLuma8(sheet))
+    DynamicImage::ImageLuma8(sheet)
 }
 
-fn warped(picture: &GrayImage, [[a, b], [c, d]]: [[f32; 2]; 2]) -> GrayImage {
-    let (width, height) = (picture.width() as f32, picture.height() as f32);
-    let side = (width.max(height) * SHEET).ceil().max(1.0);
-    let mut sheet = GrayImage::from_pixel(side as u32, side as u32, PAPER);
-    let to_origin = Projection::translate(-width / 2.0, -height / 2.0);
-    let to_middle = Projection::translate(side / 2.0, side / 2.0);
+/// Grey by the darkest channel, so that ink of every colour is dark.
+fn darkest(picture: DynamicImage) -> GrayImage {
+    match picture {
+        DynamicImage::ImageLuma8(grey) => grey,
+        coloured => {
+            let rgb = opaque(coloured);
+            let values = rgb.pixels().map(|Rgb([red, green, blue])| *red.min(green).min(blue)).collect();
+            GrayImage::from_raw(rgb.width(), rgb.height(), values).unwrap_or_default()
+        }
+    }
+}
+
+/// The picture on a sheet that just holds it.
+fn warped(picture: &GrayImage, whole: Transform) -> GrayImage {
+    let Transform { sx: a, kx: b, ky: c, sy: d, .. } = whole;
+    // Between the last pixel and nothing the warp does not interpolate; between it and paper it does.
+    let (width, height) = (picture.width() + 2, picture.height() + 2);
+    let mut framed = GrayImage::from_pixel(width, height, PAPER);
+    imageops::replace(&mut framed, picture, 1, 1);
+    let (width, height) = (width as f32, height as f32);
+    let extent = |x: f32, y: f32| (x.abs() * width + y.abs() * height).ceil().max(1.0);
+    let (columns, rows) = (extent(a, b), extent(c, d));
+    let mut sheet = GrayImage::from_pixel(columns as u32, rows as u32, PAPER);
+    // Positions are those of pixels' middles.
+    let to_origin = Projection::translate((1.0 - width) / 2.0, (1.0 - height) / 2.0);
+    let to_middle = Projection::translate((columns - 1.0) / 2.0, (rows - 1.0) / 2.0);
     if let Some(linear) = Projection::from_matrix([a, b, 0.0, c, d, 0.0, 0.0, 0.0, 1.0]) {
-        let whole = to_middle * linear * to_origin;
-        warp_into(picture, &whole, Interpolation::Bilinear, PAPER, &mut sheet);
+        warp_into(&framed, &(to_middle * linear * to_origin), Interpolation::Bilinear, PAPER, &mut sheet);
     }
     sheet
 }
 
-/// Rubs out a patch near the middle. What remains is a drawing still: the patch is small beside the sheet.
+/// Rubs out a patch around some ink.
 fn rub_out(sheet: &mut GrayImage, rng: &mut Rng) {
-    let side = sheet.width() as f32;
-    let [left, top] = [(); 2].map(|()| (rng.uniform(0.25, 0.75 - PATCH) * side) as u32);
-    let length = (PATCH * side) as u32;
-    for y in top..top + length {
-        for x in left..left + length {
-            sheet.put_pixel(x, y, PAPER);
+    let ink: Vec<usize> = (0..sheet.len()).filter(|&at| sheet.as_raw()[at] < INK).collect();
+    if ink.is_empty() {
+        return;
+    }
+    let side = rng.uniform(PATCH[0], PATCH[1]) * sheet.width().max(sheet.height()) as f32;
+    let (width, half) = (sheet.width() as usize, (side / 2.0).max(1.0) as usize);
+    let middle = ink[rng.index(ink.len())];
+    let inside =
+        |at: usize| (at % width).abs_diff(middle % width) <= half && (at / width).abs_diff(middle / width) <= half;
+    let lost = ink.iter().filter(|&&at| inside(at)).count();
+    if (lost as f32) <= MOST * ink.len() as f32 {
+        sheet.iter_mut().enumerate().filter(|(at, _)| inside(*at)).for_each(|(_, value)| *value = PAPER.0[0]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cross() -> GrayImage {
+        GrayImage::from_fn(64, 48, |x, y| Luma([if x.abs_diff(30) < 3 || y.abs_diff(20) < 2 { 0 } else { 255 }]))
+    }
+
+    /// The sheet that holds `picture` and the frame around it.
+    fn framed(picture: &GrayImage) -> GrayImage {
+        let mut framed = GrayImage::from_pixel(picture.width() + 2, picture.height() + 2, PAPER);
+        imageops::replace(&mut framed, picture, 1, 1);
+        framed
+    }
+
+    #[test]
+    fn the_identity_and_two_mirrors_change_nothing() {
+        let mirror = Transform::from_scale(-1.0, 1.0);
+        assert!(warped(&cross(), Transform::identity()) == framed(&cross()));
+        assert!(warped(&cross(), mirror) == framed(&imageops::flip_horizontal(&cross())));
+        assert!(warped(&warped(&cross(), mirror), mirror) == framed(&framed(&cross())));
+    }
+
+    #[test]
+    fn a_quarter_turn_loses_no_ink() {
+        let turned = warped(&cross(), Transform::from_row(0.0, 1.0, -1.0, 0.0, 0.0, 0.0));
+        assert!(turned == framed(&imageops::rotate90(&cross())));
+    }
+
+    #[test]
+    fn most_ink_survives_the_rubber() {
+        let ink = |sheet: &GrayImage| sheet.iter().filter(|value| **value < INK).count() as f32;
+        let mut less = 0;
+        for seed in 0..100 {
+            let mut sheet = cross();
+            rub_out(&mut sheet, &mut Rng::new(&[seed]));
+            assert!(ink(&sheet) >= (1.0 - MOST) * ink(&cross()));
+            less += usize::from(ink(&sheet) < ink(&cross()));
         }
+        assert!(less > 90, "{less}");
     }
 }

@@ -1,58 +1,86 @@
-//! Edge maps that look like line drawings.
+//! A photo's edges as strokes.
 //!
 //! Source: Canny, "A Computational Approach to Edge Detection", 1986. Thresholds are quantiles of each photo's own
-//! gradient, so that a foggy photo gets about as much ink as a sharp one; strong blur and leaving out short edges keep
-//! outlines and lose texture.
+//! gradient, and of the edges the strongest are kept, so that a foggy photo gets about as much ink as a sharp one;
+//! strong blur and leaving out short edges keep outlines and lose texture.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
 
-use image::imageops::FilterType;
-use image::{DynamicImage, GrayImage, Luma};
+use image::imageops::{self, FilterType};
+use image::{DynamicImage, GrayImage};
 use imageproc::edges::canny;
 use imageproc::filter::gaussian_blur_f32;
 use imageproc::gradients::sobel_gradients;
-use imageproc::region_labelling::{Connectivity, connected_components};
+use sketch_model::drawing::{Colour, Shape, VectorDrawing};
 
-use super::{Augmentation, Rng};
+use super::options::EdgeOptions;
+use super::trace::{Chain, chains, smoothed};
+use super::{Rng, opaque};
 
 /// Longer side of the picture in which edges are looked for, in pixels.
 const SIDE: u32 = 256;
 /// Blur that the detector adds of itself, in pixels.
 const DETECTOR_BLUR: f32 = 1.4;
 /// The threshold that continues an edge, in shares of the one that begins it.
-const CONTINUES: f32 = 0.45;
-/// Fewer pixels of ink than this show nothing.
-const LEAST_INK: usize = 50;
+const CONTINUES: f32 = 0.35;
+/// A gradient that begins no edge, in Sobel's units (4 for a step of one grey level): the noise of a JPEG.
+const FAINTEST: f32 = 20.0;
 
-/// The edges of a photo as dark lines on white; none if it has no edge that is long enough.
-pub(super) fn trace(photo: &DynamicImage, by: &Augmentation, rng: &mut Rng) -> Option<GrayImage> {
-    let grey = photo.resize(SIDE, SIDE, FilterType::Triangle).into_luma8();
-    let blurred = gaussian_blur_f32(&grey, rng.uniform(by.blur[0], by.blur[1]).max(0.1));
-    let begins = quantile(&blurred, rng.uniform(by.faint[0], by.faint[1])).max(1.0);
-    let mut edges = canny(&blurred, CONTINUES * begins, begins);
-    drop_short(&mut edges, rng.uniform(by.short[0], by.short[1]) as usize);
-    let ink = edges.pixels().filter(|pixel| pixel.0[0] > 0).count();
-    image::imageops::invert(&mut edges);
-    (ink >= LEAST_INK).then_some(edges)
+/// Edges are not looked for so near to the photo's border, in pixels: a frame is none of what the photo shows.
+const BORDER: usize = 5;
+
+/// The edges of a photo as strokes, the strongest first; none if no edge is long enough.
+pub(super) fn trace(photo: DynamicImage, by: &EdgeOptions, rng: &mut Rng) -> Option<VectorDrawing> {
+    let mut between = |[low, high]: [f32; 2]| rng.uniform(low, high);
+    let (blur, faint, short, ink) = (between(by.blur), between(by.faint), between(by.short), between(by.ink));
+    let grey = gaussian_blur_f32(&grey(photo), blur.max(0.1));
+    let gradients: Vec<u16> = sobel_gradients(&gaussian_blur_f32(&grey, DETECTOR_BLUR)).into_raw();
+    let begins = quantile(&gradients, faint).max(FAINTEST);
+    let mut edges = chains(&without_border(canny(&grey, CONTINUES * begins, begins)));
+    edges.retain(|chain| chain.len() as f32 >= short);
+    let width = grey.width() as usize;
+    let strength = |chain: &Chain| chain.iter().map(|p| u64::from(gradients[p.y * width + p.x])).sum::<u64>();
+    edges.sort_by_cached_key(|chain| Reverse(strength(chain)));
+    let mut left = ink * SIDE as f32;
+    let strokes = edges.iter().take_while(|chain| {
+        let enough = left <= 0.0;
+        left -= chain.len() as f32;
+        !enough
+    });
+    let shapes: Vec<Shape> = strokes.filter_map(smoothed).map(stroke).collect();
+    (!shapes.is_empty()).then_some(VectorDrawing { shapes, canvas: None })
 }
 
-/// The gradient that the share `at` of all pixels does not reach, as the detector will measure it.
-fn quantile(picture: &GrayImage, at: f32) -> f32 {
-    let gradients = sobel_gradients(&gaussian_blur_f32(picture, DETECTOR_BLUR));
-    let mut values: Vec<u16> = gradients.pixels().map(|pixel| pixel.0[0]).collect();
+fn without_border(mut edges: GrayImage) -> GrayImage {
+    let (width, height) = (edges.width() as usize, edges.height() as usize);
+    let near = |at: usize, end: usize| at < BORDER || at + BORDER >= end;
+    for (y, row) in edges.chunks_exact_mut(width.max(1)).enumerate() {
+        row.iter_mut()
+            .enumerate()
+            .filter(|(x, _)| near(*x, width) || near(y, height))
+            .for_each(|(_, value)| *value = 0);
+    }
+    edges
+}
+
+fn stroke(path: tiny_skia::Path) -> Shape {
+    Shape { path, fill: None, stroke: Some(Colour::BLACK), stroke_first: false }
+}
+
+/// The photo without colours, its longer side [`SIDE`] pixels.
+fn grey(photo: DynamicImage) -> GrayImage {
+    let grey = DynamicImage::ImageRgb8(opaque(photo)).into_luma8();
+    let longer = grey.width().max(grey.height()).max(1);
+    if longer == SIDE {
+        return grey;
+    }
+    let scaled = |length: u32| (f64::from(length * SIDE) / f64::from(longer)).round().max(1.0) as u32;
+    imageops::resize(&grey, scaled(grey.width()), scaled(grey.height()), FilterType::Triangle)
+}
+
+/// The value that the share `at` of all does not reach.
+fn quantile(values: &[u16], at: f32) -> f32 {
+    let mut values = values.to_vec();
     let position = ((values.len() as f32 * at) as usize).min(values.len().saturating_sub(1));
     if values.is_empty() { 0.0 } else { f32::from(*values.select_nth_unstable(position).1) }
-}
-
-fn drop_short(edges: &mut GrayImage, length: usize) {
-    let labels = connected_components(edges, Connectivity::Eight, Luma([0]));
-    let mut sizes: HashMap<u32, usize> = HashMap::new();
-    for label in labels.pixels() {
-        *sizes.entry(label.0[0]).or_default() += 1;
-    }
-    for (pixel, label) in edges.pixels_mut().zip(labels.pixels()) {
-        if sizes[&label.0[0]] < length {
-            *pixel = Luma([0]);
-        }
-    }
 }

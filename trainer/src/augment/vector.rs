@@ -1,68 +1,138 @@
-//! Vector drawings: strokes left out, moved, unsteady; the whole turned, stretched, slanted, mirrored.
+//! Vector drawings: strokes left out or drawn otherwise, the whole turned, stretched, slanted, mirrored.
 
 use sketch_model::drawing::{Shape, VectorDrawing};
-use tiny_skia::{Path, PathBuilder, PathSegment, Point, Transform};
+use tiny_skia::{Path, PathSegment, Point, Rect};
 
-use super::{Augmentation, Rng};
+use super::hand::Hand;
+use super::options::SketchOptions;
+use super::{Augmentation, Rng, affine};
 
-/// A drawing as another hand would have made it.
+/// A drawing as another hand would have made it, its strokes in the same order; one without extent stays as it is.
 pub(super) fn vary(drawing: &VectorDrawing, by: &Augmentation, rng: &mut Rng) -> VectorDrawing {
-    let side = drawing.shapes.iter().map(|shape| longer_side(&shape.path)).fold(1.0, f32::max);
-    let [[a, b], [c, d]] = by.linear(rng);
-    let whole = Transform::from_row(a, c, b, d, 0.0, 0.0);
-    let shapes = kept(&drawing.shapes, by.drop, rng)
-        .into_iter()
-        .map(|shape| {
-            let shift = [(); 2].map(|()| rng.uniform(-by.shift, by.shift) * side);
-            let path = unsteady(&shape.path, by.wobble * side, rng).unwrap_or_else(|| shape.path.clone());
-            let moved = path.transform(Transform::from_translate(shift[0], shift[1]).post_concat(whole));
-            Shape { path: moved.unwrap_or_else(|| shape.path.clone()), ..shape.clone() }
-        })
-        .collect();
+    let Some(side) = longer_side(&drawing.shapes) else { return drawing.clone() };
+    let whole = affine::draw(by, rng);
+    let shapes = kept(&drawing.shapes, &by.sketch, rng).into_iter().map(|shape| {
+        let bounds = shape.path.bounds();
+        let middle = Point::from_xy((bounds.left() + bounds.right()) / 2.0, (bounds.top() + bounds.bottom()) / 2.0);
+        let drawn = Hand::draw(middle, side, &by.sketch, rng).stroke(&shape.path, rng);
+        let path = drawn.and_then(|path| path.transform(whole)).unwrap_or_else(|| shape.path.clone());
+        Shape { path, ..shape.clone() }
+    });
     // A canvas of the drawing as it was would frame it wrongly now.
-    VectorDrawing { shapes, canvas: None }
+    VectorDrawing { shapes: shapes.collect(), canvas: None }
 }
 
-fn longer_side(path: &Path) -> f32 {
-    path.bounds().width().max(path.bounds().height())
+/// None for a drawing without extent.
+fn longer_side(shapes: &[Shape]) -> Option<f32> {
+    let union = |a: Rect, b: Rect| {
+        let (left, top) = (a.left().min(b.left()), a.top().min(b.top()));
+        Rect::from_ltrb(left, top, a.right().max(b.right()), a.bottom().max(b.bottom())).unwrap_or(a)
+    };
+    let bounds = shapes.iter().map(|shape| shape.path.bounds()).reduce(union)?;
+    Some(bounds.width().max(bounds.height())).filter(|side| *side > 0.0)
 }
 
-/// All shapes but those left out; the longest is never left out.
-fn kept<'a>(shapes: &'a [Shape], drop: f32, rng: &mut Rng) -> Vec<&'a Shape> {
-    let length = |shape: &Shape| shape.path.len();
-    let longest = (0..shapes.len()).max_by_key(|&i| length(&shapes[i]));
-    let stays = |(i, _): &(usize, &Shape)| !rng.chance(drop) || Some(*i) == longest;
+/// The shapes that are drawn. The longest always is, and all are if the longest is a dot.
+fn kept<'a>(shapes: &'a [Shape], by: &SketchOptions, rng: &mut Rng) -> Vec<&'a Shape> {
+    let lengths: Vec<f32> = shapes.iter().map(|shape| length(&shape.path)).collect();
+    let longest = (0..shapes.len()).max_by(|&a, &b| lengths[a].total_cmp(&lengths[b]));
+    let lacking = if rng.chance(by.truncated) { rng.uniform(0.0, by.truncation) } else { 0.0 };
+    let finished = shapes.len() - (lacking * shapes.len() as f32) as usize;
+    let all = longest.is_none_or(|longest| lengths[longest] == 0.0);
+    let stays = |(i, _): &(usize, &Shape)| {
+        let drawn = !rng.chance(by.dropout) && *i < finished;
+        drawn || all || Some(*i) == longest
+    };
     shapes.iter().enumerate().filter(stays).map(|(_, shape)| shape).collect()
 }
 
-/// Moves every point by a random step; none if the path degenerates.
-fn unsteady(path: &Path, deviation: f32, rng: &mut Rng) -> Option<Path> {
-    if deviation == 0.0 {
-        return None;
-    }
-    let mut moved =
-        |point: Point| Point::from_xy(point.x + deviation * rng.normal(), point.y + deviation * rng.normal());
-    let mut builder = PathBuilder::new();
+/// Length of the lines through the points of a path.
+fn length(path: &Path) -> f32 {
+    let (mut length, mut at) = (0.0, Point::zero());
     for segment in path.segments() {
-        match segment {
-            PathSegment::MoveTo(p) => {
-                let p = moved(p);
-                builder.move_to(p.x, p.y);
+        let to = match segment {
+            PathSegment::MoveTo(to) => {
+                at = to;
+                to
             }
-            PathSegment::LineTo(p) => {
-                let p = moved(p);
-                builder.line_to(p.x, p.y);
-            }
-            PathSegment::QuadTo(p, q) => {
-                let (p, q) = (moved(p), moved(q));
-                builder.quad_to(p.x, p.y, q.x, q.y);
-            }
-            PathSegment::CubicTo(p, q, r) => {
-                let (p, q, r) = (moved(p), moved(q), moved(r));
-                builder.cubic_to(p.x, p.y, q.x, q.y, r.x, r.y);
-            }
-            PathSegment::Close => builder.close(),
+            PathSegment::LineTo(to) | PathSegment::QuadTo(_, to) | PathSegment::CubicTo(_, _, to) => to,
+            PathSegment::Close => at,
+        };
+        length += at.distance(to);
+        at = to;
+    }
+    length
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sketch_model::limits::Limits;
+    use sketch_model::strokes::{StrokesInput, parse};
+
+    fn drawing(json: &str) -> VectorDrawing {
+        match parse(json.as_bytes(), &Limits::default()).unwrap() {
+            StrokesInput::Strokes(drawing) => drawing,
+            StrokesInput::Text(_) => panic!("these are strokes"),
         }
     }
-    builder.finish()
+
+    fn ten_lines() -> VectorDrawing {
+        let lines: Vec<String> = (0..10).map(|i| format!("[[0,{}],[{i},{i}]]", if i == 7 { 90 } else { 30 })).collect();
+        drawing(&format!("[{}]", lines.join(",")))
+    }
+
+    #[test]
+    fn strokes_are_left_out_as_often_as_asked_and_the_longest_never() {
+        let drawing = ten_lines();
+        let by = SketchOptions { dropout: 0.3, ..SketchOptions::none() };
+        let mut total = 0;
+        for seed in 0..400 {
+            let kept = kept(&drawing.shapes, &by, &mut Rng::new(&[seed]));
+            assert!(kept.iter().any(|shape| std::ptr::eq(*shape, &drawing.shapes[7])));
+            total += kept.len();
+        }
+        // 1 + 9 · 0.7 of ten; the standard error of the mean is 0.07.
+        assert!((total as f32 / 400.0 - 7.3).abs() < 0.3, "{total}");
+    }
+
+    #[test]
+    fn unfinished_drawings_lack_the_last_strokes() {
+        let drawing = ten_lines();
+        let by = SketchOptions { truncated: 1.0, truncation: 0.5, ..SketchOptions::none() };
+        let mut shortest = 10;
+        for seed in 0..200 {
+            let kept = kept(&drawing.shapes, &by, &mut Rng::new(&[seed]));
+            let first = kept.len() - usize::from(kept.len() < 8);
+            let in_order = kept[..first].iter().zip(&drawing.shapes).all(|(kept, shape)| std::ptr::eq(*kept, shape));
+            assert!(in_order, "{} strokes", kept.len());
+            shortest = shortest.min(kept.len());
+        }
+        assert!((6..=7).contains(&shortest), "{shortest}");
+    }
+
+    #[test]
+    fn two_dots_stay_two_dots() {
+        let drawing = drawing("[[[0],[0]],[[9],[9]]]");
+        let by = SketchOptions { dropout: 1.0, ..SketchOptions::none() };
+        assert_eq!(kept(&drawing.shapes, &by, &mut Rng::new(&[1])).len(), 2);
+    }
+
+    #[test]
+    fn a_hand_strays_as_far_as_asked_and_smoothly() {
+        let drawing = drawing("[[[0,100],[0,0]],[[0,100],[100,100]]]");
+        let sketch = SketchOptions { wobble: 0.02, ..SketchOptions::none() };
+        let by = Augmentation { sketch, ..Augmentation::none() };
+        let (mut squares, mut steps, mut count) = (0.0, 0.0f32, 0.0);
+        for seed in 0..300 {
+            let varied = vary(&drawing, &by, &mut Rng::new(&[seed]));
+            let ys: Vec<f32> = varied.shapes[0].path.points().iter().map(|point| point.y).collect();
+            squares += ys.iter().map(|y| y * y).sum::<f32>();
+            steps = ys.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(steps, f32::max);
+            count += ys.len() as f32;
+        }
+        let deviation = (squares / count).sqrt();
+        assert!((deviation / 0.02 - 1.0).abs() < 0.15, "{deviation}");
+        assert!(steps < 0.07, "{steps}");
+    }
 }
