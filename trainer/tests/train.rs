@@ -64,7 +64,7 @@ fn config(preset: &str, settings: &[&str]) -> Config {
         "batch.half=false",
         "batch.sketch_views=3",
         "batch.photo_views=2",
-        "augment.turn=5.0",
+        "augment.sketch.turn=5.0",
         "schedule.rate=3e-3",
         "schedule.steps=200",
         "schedule.checkpoint=20",

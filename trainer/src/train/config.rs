@@ -221,7 +221,8 @@ impl Config {
         in_range(!contrasts || loss.temperature >= 0.02, "loss.temperature")?;
         let photos_for_shared = self.network.branch == Branch::Sketch || batch.photos > 0;
         in_range(photos_for_shared && (batch.photos == 0 || self.network.branch == Branch::Shared), "batch.photos")?;
-        in_range(!contrasts || self.network.branch == Branch::Sketch, "loss.contrast")
+        in_range(!contrasts || self.network.branch == Branch::Sketch, "loss.contrast")?;
+        in_range(self.augment.is_in_range(), "augment")
     }
 }
 

@@ -231,7 +231,7 @@ fn distillation(material: &Material, config: &Config, rows: &[Row]) -> [(String,
 
 fn alignment(plan: &Plan, config: &Config, rows: &[Row], step: u64) -> Vec<(String, Feed)> {
     let Ok(shape) = plan.tape.shape(loss::NOISE) else { return Vec::new() };
-    let mut rng = Rng::new(&[config.seed, step, 0x6e6f_6973_65]);
+    let mut rng = Rng::new(&[config.seed, step, 0x6e_6f69_7365]);
     let noise = (0..shape.iter().product()).map(|_| rng.normal()).collect();
     let weights = vec![config.loss.align / rows.len() as f32; rows.len()];
     vec![

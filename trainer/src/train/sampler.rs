@@ -91,7 +91,7 @@ impl Sampler {
 
     /// The images of step `step`.
     pub fn batch(&self, step: u64) -> Vec<Row> {
-        let mut rng = Rng::new(&[self.seed, step, 0x6261_7463_68]);
+        let mut rng = Rng::new(&[self.seed, step, 0x62_6174_6368]);
         self.parts
             .iter()
             .flat_map(|(count, pool)| (0..*count).map(|_| pool.draw(&mut rng)).collect::<Vec<Row>>())

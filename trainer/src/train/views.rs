@@ -170,7 +170,7 @@ impl Viewer<'_> {
         Ok(seen)
     }
 
-    fn prepare(&self, items: &[&Item], views: &[View], sender: &SyncSender<Result<(Vec<View>, Vec<f32>), TrainError>>) {
+    fn prepare(&self, items: &[&Item], views: &[View], sender: &SyncSender<Batch>) {
         for chunk in views.chunks(BATCH) {
             let prepared: Vec<_> = chunk.par_iter().map(|view| (*view, self.image(items[view.item], view))).collect();
             let mut batch = (Vec::new(), Vec::new());
@@ -209,6 +209,12 @@ impl Viewer<'_> {
     }
 }
 
+/// Views with the network's inputs for them, one after the other.
+type Batch = Result<(Vec<View>, Vec<f32>), TrainError>;
+
+/// Shape and values of an output.
+type Table = (Vec<usize>, Vec<f32>);
+
 /// The loaded network.
 struct Eye {
     session: Option<Session>,
@@ -229,7 +235,7 @@ impl Eye {
         Ok(Self { session, outputs, size: viewer.manifest.input.size as usize, has_domain })
     }
 
-    fn look(&mut self, views: &[View], images: &[f32]) -> Result<Vec<(Vec<usize>, Vec<f32>)>, TrainError> {
+    fn look(&mut self, views: &[View], images: &[f32]) -> Result<Vec<Table>, TrainError> {
         let Some(session) = &mut self.session else { return Ok(Vec::new()) };
         let count = views.len();
         let image = Feed::Floats(vec![count, 3, self.size, self.size], images.to_vec());
