@@ -1,8 +1,10 @@
 //! One file for each command.
 
+mod codebook;
 mod eval;
 mod export;
 mod import;
+mod inspect;
 mod progress;
 mod query;
 mod train;
@@ -18,6 +20,10 @@ pub enum Command {
     Export(export::Arguments),
     /// Train a network on sketches and photos
     Train(train::Arguments),
+    /// Tell what a network consists of
+    Inspect(inspect::Arguments),
+    /// Build a codebook from a folder of photos
+    Codebook(codebook::Arguments),
     /// Measure retrieval over classes unseen in training
     Eval(eval::Arguments),
     /// Load a folder of photos into a table
@@ -31,6 +37,8 @@ impl Command {
         match self {
             Self::Export(arguments) => export::run(&arguments),
             Self::Train(arguments) => train::run_command(&arguments),
+            Self::Inspect(arguments) => inspect::run(&arguments),
+            Self::Codebook(arguments) => codebook::run(&arguments),
             Self::Eval(arguments) => eval::run(&arguments),
             Self::Import(arguments) => import::run(&arguments),
             Self::Query(arguments) => query::run(&arguments),

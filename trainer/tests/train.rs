@@ -17,8 +17,9 @@ use sketch_model::manifest::Manifest;
 use sketch_model::onnx::{self, ModelProto};
 use sketch_trainer::augment::AugmentError;
 use sketch_trainer::data::{Collection, DataSet};
-use sketch_trainer::engine::Feed;
 use sketch_trainer::engine::session::run as run_session;
+use sketch_trainer::engine::{Feed, Tape};
+use sketch_trainer::graph::{Precision, narrow};
 use sketch_trainer::train::assemble::assemble;
 use sketch_trainer::train::material::Collected;
 use sketch_trainer::train::run::{Setting, run};
@@ -249,4 +250,31 @@ fn a_class_of_one_image_trains() {
     let training = Training::new(&folder, config("best", &["schedule.steps=5", "schedule.checkpoint=5"]));
     assert!(training.run(None).is_ok());
     assert!(training.losses()[0].is_finite());
+}
+
+/// Kernels of whole numbers are off by half a step of their channel at most, half-precision ones by 2^-11 of themselves.
+#[test]
+fn what_is_stored_in_fewer_bytes_is_read_back() {
+    let (model, _) = shapes::network();
+    let values = |model: &ModelProto| Tape::read(model).unwrap().constant_values("late.weight").unwrap().unwrap();
+    let original = values(&model);
+    for precision in [Precision::Fp32, Precision::Fp16, Precision::Int8] {
+        let mut stored = model.clone();
+        narrow(&mut stored, precision).unwrap();
+        let found = values(&stored);
+        assert_eq!(found.len(), original.len());
+        for (channel, read) in original.chunks_exact(16 * 9).zip(found.chunks_exact(16 * 9)) {
+            let greatest = channel.iter().fold(0.0f32, |greatest, value| greatest.max(value.abs()));
+            for (value, read) in channel.iter().zip(read) {
+                let allowed = match precision {
+                    Precision::Fp32 => 0.0,
+                    Precision::Fp16 => value.abs() / 2048.0 + 1e-7,
+                    Precision::Int8 => greatest / 254.0 * 1.001,
+                };
+                assert!((value - read).abs() <= allowed, "{precision:?}: {value} read as {read}");
+            }
+        }
+        let smaller = onnx::write(&stored).len() as f32 / onnx::write(&model).len() as f32;
+        assert!(precision == Precision::Fp32 || smaller < 0.85, "{precision:?}: {smaller}");
+    }
 }

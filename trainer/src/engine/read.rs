@@ -60,12 +60,38 @@ impl Tape {
         Ok(match (node.op_type(), source) {
             ("Constant", _) => constant_of(node, &output)?,
             ("Identity", Some(tensor)) => Some(TensorProto { name: Some(output), ..tensor.clone() }),
-            ("Cast", Some(tensor)) if tensor.data_type() == DataType::Float16 as i32 && casts_to_float(node) => {
-                Some(tensor_f32(&output, &tensor_shape(tensor)?, &tensor_values(tensor)?)?)
-            }
+            ("Cast", Some(tensor)) if casts_to_float(node) => widened(tensor, &output)?,
+            ("Mul", Some(steps)) => match node.input.get(1).and_then(|name| self.initializers.get(name)) {
+                Some(scales) => scaled(steps, scales, &output)?,
+                None => None,
+            },
             _ => None,
         })
     }
+}
+
+/// A constant of half precision or of small integers in single precision.
+fn widened(tensor: &TensorProto, name: &str) -> Result<Option<TensorProto>, EngineError> {
+    let values = match DataType::try_from(tensor.data_type()) {
+        Ok(DataType::Float16) => tensor_values(tensor)?,
+        Ok(DataType::Int8) => tensor.raw_data.iter().flatten().map(|&byte| f32::from(byte as i8)).collect(),
+        _ => return Ok(None),
+    };
+    Ok(Some(tensor_f32(name, &tensor_shape(tensor)?, &values)?))
+}
+
+/// Two constants multiplied: kernels, and one scale for each of their output channels.
+fn scaled(steps: &TensorProto, scales: &TensorProto, name: &str) -> Result<Option<TensorProto>, EngineError> {
+    let (shape, channels) = (tensor_shape(steps)?, tensor_shape(scales)?);
+    let per_channel = shape.len() == channels.len() && shape.first() == channels.first();
+    if !per_channel || channels.iter().skip(1).any(|&size| size != 1) {
+        return Ok(None);
+    }
+    let scales = tensor_values(scales)?;
+    let length = shape.iter().skip(1).product::<usize>().max(1);
+    let values: Vec<f32> =
+        tensor_values(steps)?.iter().enumerate().map(|(i, step)| step * scales[i / length]).collect();
+    Ok(Some(tensor_f32(name, &shape, &values)?))
 }
 
 fn casts_to_float(node: &NodeProto) -> bool {
