@@ -20,6 +20,14 @@ pub struct Scores {
     pub map: f64,
     /// Share of the query's class among the first 25.
     pub precision: f64,
+    /// mAP@200 as the papers' code has it: average precision of the first 200 photos, over those of the class among them.
+    pub map_200: f64,
+    /// Average precision as the area under the curve of the best precision at each recall or a higher one.
+    ///
+    /// Source: PASCAL VOC development kit, 2010 and later.
+    pub voc: f64,
+    /// Share of the queries with a photo of their class among the first ten.
+    pub found: f64,
 }
 
 impl Scores {
@@ -27,8 +35,34 @@ impl Scores {
     pub fn mean(of: &[Self]) -> Self {
         let count = of.len().max(1) as f64;
         let sum = |part: fn(&Self) -> f64| of.iter().map(part).sum::<f64>() / count;
-        Self { map: sum(|scores| scores.map), precision: sum(|scores| scores.precision) }
+        Self {
+            map: sum(|scores| scores.map),
+            precision: sum(|scores| scores.precision),
+            map_200: sum(|scores| scores.map_200),
+            voc: sum(|scores| scores.voc),
+            found: sum(|scores| scores.found),
+        }
     }
+}
+
+/// The interval that holds the mean of `values` in 95 of 100 draws of as many of them, with replacement.
+///
+/// `values`: one for each class, such as its mAP. The same `seed` gives the same interval. Both ends are zero if there is
+/// no value.
+///
+/// Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3 (percentiles).
+pub fn bootstrap(values: &[f64], draws: usize, seed: u64) -> (f64, f64) {
+    if values.is_empty() || draws == 0 {
+        return (0.0, 0.0);
+    }
+    let pick = |draw: usize, i: usize| {
+        values[(mix(seed ^ mix((draw * values.len() + i) as u64)) % values.len() as u64) as usize]
+    };
+    let mean = |draw| (0..values.len()).map(|i| pick(draw, i)).sum::<f64>() / values.len() as f64;
+    let mut means: Vec<f64> = (0..draws).map(mean).collect();
+    means.sort_by(f64::total_cmp);
+    let at = |share: f64| means[((draws - 1) as f64 * share).round() as usize];
+    (at(0.025), at(0.975))
 }
 
 /// Squared L2 distances between rows, on half-precision values, as the database has them.
@@ -49,7 +83,18 @@ fn halves(rows: ArrayView2<f32>) -> Vec<Vec<f16>> {
 /// between photos at equal distance. Queries of classes that the gallery lacks do not count; without any other, the
 /// scores are zero.
 pub fn score(distances: ArrayView2<f32>, queries: &[&str], gallery: &[&str], seed: u64) -> Scores {
-    let mut classes: BTreeMap<&str, Vec<Scores>> = BTreeMap::new();
+    let of_classes: Vec<Scores> = score_classes(distances, queries, gallery, seed).into_values().collect();
+    Scores::mean(&of_classes)
+}
+
+/// The scores of each class of queries by its name; arguments as those of [`score`].
+pub fn score_classes<'a>(
+    distances: ArrayView2<f32>,
+    queries: &[&'a str],
+    gallery: &[&str],
+    seed: u64,
+) -> BTreeMap<&'a str, Scores> {
+    let mut classes: BTreeMap<&'a str, Vec<Scores>> = BTreeMap::new();
     for (i, (row, class)) in distances.rows().into_iter().zip(queries).enumerate() {
         let mut order: Vec<usize> = (0..gallery.len()).collect();
         let tie = |j: usize| mix(seed ^ mix(i as u64) ^ mix(!(j as u64)));
@@ -59,8 +104,7 @@ pub fn score(distances: ArrayView2<f32>, queries: &[&str], gallery: &[&str], see
             classes.entry(class).or_default().push(scores);
         }
     }
-    let of_classes: Vec<Scores> = classes.values().map(|of_queries| Scores::mean(of_queries)).collect();
-    Scores::mean(&of_classes)
+    classes.into_iter().map(|(class, of_queries)| (class, Scores::mean(&of_queries))).collect()
 }
 
 /// Scores one ranking, given which of its photos are of the query's class; `None` if none is.
@@ -70,12 +114,30 @@ fn score_ranking(relevant: &[bool]) -> Option<Scores> {
     if precisions.is_empty() {
         return None;
     }
-    let first = &relevant[..relevant.len().min(PRECISION_AT)];
-    let found = first.iter().filter(|relevant| **relevant).count();
+    let among = |first: usize| relevant.iter().take(first).filter(|relevant| **relevant).count();
+    let mean = |values: &[f64]| 100.0 * values.iter().sum::<f64>() / values.len().max(1) as f64;
     Some(Scores {
-        map: 100.0 * precisions.iter().sum::<f64>() / precisions.len() as f64,
-        precision: 100.0 * found as f64 / PRECISION_AT as f64,
+        map: mean(&precisions),
+        precision: 100.0 * among(PRECISION_AT) as f64 / PRECISION_AT as f64,
+        map_200: mean(&precisions[..among(200)]),
+        voc: mean(&envelope(&precisions)),
+        found: if among(10) > 0 { 100.0 } else { 0.0 },
     })
+}
+
+/// The greatest precision at each recall or a higher one.
+fn envelope(precisions: &[f64]) -> Vec<f64> {
+    let mut greatest = 0.0f64;
+    let mut envelope: Vec<f64> = precisions
+        .iter()
+        .rev()
+        .map(|precision| {
+            greatest = greatest.max(*precision);
+            greatest
+        })
+        .collect();
+    envelope.reverse();
+    envelope
 }
 
 /// Turns a number into one that looks random.
@@ -103,6 +165,19 @@ mod tests {
         let scores = score_ranking(&[true, false, true, false, false, true]).unwrap();
         assert!(close(scores.map, 100.0 * (1.0 + 2.0 / 3.0 + 0.5) / 3.0));
         assert!(close(scores.precision, 100.0 * 3.0 / 25.0));
+        assert!(close(scores.map_200, scores.map) && close(scores.found, 100.0));
+        // Precision 1, 2/3, 1/2 falls, so that its envelope is itself; 1/2, 2/3 rises.
+        assert!(close(scores.voc, scores.map));
+        let rising = score_ranking(&[false, true, true]).unwrap();
+        assert!(close(rising.map, 100.0 * (1.0 / 2.0 + 2.0 / 3.0) / 2.0) && close(rising.voc, 100.0 * 2.0 / 3.0));
+        // One at rank 1, another at rank 250: the second does not count in the first 200, but in all.
+        let mut late = vec![false; 300];
+        (late[0], late[249]) = (true, true);
+        let late = score_ranking(&late).unwrap();
+        assert!(close(late.map_200, 100.0) && close(late.map, 100.0 * (1.0 + 2.0 / 250.0) / 2.0));
+        let mut last = vec![false; 11];
+        last[10] = true;
+        assert!(close(score_ranking(&last).unwrap().found, 0.0));
         assert_eq!(score_ranking(&[false; 4]), None);
         let all = score_ranking(&[true; 30]).unwrap();
         assert!(close(all.map, 100.0) && close(all.precision, 100.0));
@@ -131,6 +206,19 @@ mod tests {
         assert!((Scores::mean(&scores).map - expected).abs() < 2.0);
         let again = score(distances.view(), &["a"], &["a", "b", "b", "b"], 7);
         assert_eq!(again, scores[7]);
+    }
+
+    /// The mean of n draws has deviation σ/√n; 95 % lie within 1.96 of them.
+    #[test]
+    fn bootstrap_is_as_wide_as_theory_says() {
+        let values: Vec<f64> = (0..50).map(f64::from).collect();
+        let (low, high) = bootstrap(&values, 4000, 1);
+        let deviation = (values.iter().map(|x| (x - 24.5).powi(2)).sum::<f64>() / 50.0).sqrt() / 50f64.sqrt();
+        assert!((low - (24.5 - 1.96 * deviation)).abs() < 0.3, "{low}");
+        assert!((high - (24.5 + 1.96 * deviation)).abs() < 0.3, "{high}");
+        assert_eq!(bootstrap(&values, 4000, 1), (low, high));
+        assert_eq!(bootstrap(&[], 10, 0), (0.0, 0.0));
+        assert_eq!(bootstrap(&[3.0], 10, 0), (3.0, 3.0));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use sketch_model::preprocess::{PhotoPreprocessing, SketchPreprocessing};
 
 use sketch_trainer::data::{Collection, DataSet, Item};
 use sketch_trainer::features::{FeatureError, Image, Network, Output};
-use sketch_trainer::metrics::{Scores, distances, score};
+use sketch_trainer::metrics::{Scores, bootstrap, distances, score, score_classes};
 use sketch_trainer::statistics::share_roots;
 use sketch_trainer::variants::Variant;
 
@@ -51,6 +51,9 @@ pub struct Arguments {
     /// Evaluate the drawings of val-doodle also as bitmaps with other pens and on other paper
     #[arg(long)]
     robustness: bool,
+    /// Show more metrics of the embedding, each with its interval: 95 % of 2000 draws of as many classes
+    #[arg(long)]
+    metrics: bool,
     /// Decides between photos at equal distance
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -95,6 +98,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let with_features = arguments.features && variant == Variant::Strokes;
         let queries = Set::read(&mut network, name, &items, variant, with_features)?;
         bench.print_row(&format!("{name}, embedding"), &queries.embeddings, &queries.classes);
+        if arguments.metrics {
+            bench.print_metrics(&queries.embeddings, &queries.classes);
+        }
         if let Some(means) = means.as_ref().filter(|_| with_features) {
             for (how, queries_as, gallery_as) in means.views(&queries, &bench.gallery) {
                 let classes = &queries.classes;
@@ -209,6 +215,28 @@ impl Bench<'_> {
             line += &format!("   {}", show(&Scores::mean(&scores)));
         }
         println!("{line}");
+    }
+
+    /// Every metric with its interval, a line each.
+    fn print_metrics(&self, queries: &Array2<f32>, classes: &[String]) {
+        const DRAWS: usize = 2000;
+        let of_queries: Vec<&str> = classes.iter().map(String::as_str).collect();
+        let of_gallery: Vec<&str> = self.gallery.classes.iter().map(String::as_str).collect();
+        let distances = distances(queries.view(), self.gallery.embeddings.view());
+        let scores = score_classes(distances.view(), &of_queries, &of_gallery, self.arguments.seed);
+        let metrics: [(&str, fn(&Scores) -> f64); 5] = [
+            ("mAP@all", |scores| scores.map),
+            ("mAP@200", |scores| scores.map_200),
+            ("VOC AP", |scores| scores.voc),
+            ("P@25", |scores| scores.precision),
+            ("found@10", |scores| scores.found),
+        ];
+        for (name, metric) in metrics {
+            let values: Vec<f64> = scores.values().map(metric).collect();
+            let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
+            let (low, high) = bootstrap(&values, DRAWS, self.arguments.seed);
+            println!("    {name:28} {mean:4.1}   {low:4.1} to {high:4.1}");
+        }
     }
 
     fn search(&self, queries: &Array2<f32>, classes: &[String], gallery: &Array2<f32>) -> String {
