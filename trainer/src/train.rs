@@ -61,6 +61,8 @@ pub enum TrainError {
     Crossing { layer: String, crossing: Vec<String> },
     #[error("network has no tensor \"{tensor}\", which the training needs")]
     Tensor { tensor: &'static str },
+    #[error("there is no collection \"{name}\" to leave out")]
+    Collection { name: String },
     #[error("there are no {what} of training classes")]
     NoImages { what: &'static str },
     #[error("line {line} of the anchors is not a class and numbers from 0 to {most}, with a tab between")]

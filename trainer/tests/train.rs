@@ -227,6 +227,8 @@ fn what_cannot_be_trained_is_named() {
     assert!(matches!(&error, TrainError::Layer { layer } if layer == "block99"), "{error:?}");
     let error = refused(&["leave_out=[\"Sketchy sketches\", \"QuickDraw drawings\"]"]);
     assert!(matches!(error, TrainError::NoImages { what: "sketches" }), "{error:?}");
+    let error = refused(&["leave_out=[\"Caltech\"]"]);
+    assert!(matches!(&error, TrainError::Collection { name } if name == "Caltech"), "{error:?}");
     let error = refused(&["loss.distill=3e38"]);
     assert!(matches!(error, TrainError::NotFinite { step: 1, checkpoint: 0 }), "{error:?}");
 

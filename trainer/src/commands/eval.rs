@@ -175,6 +175,9 @@ fn changed(item: &Item, variant: Variant) -> Result<Image, FeatureError> {
     Ok(image)
 }
 
+/// A metric's name, and where it stands.
+type Metric = (&'static str, fn(&Scores) -> f64);
+
 /// The gallery, as it is and fused with each codebook.
 struct Bench<'a> {
     arguments: &'a Arguments,
@@ -224,7 +227,7 @@ impl Bench<'_> {
         let of_gallery: Vec<&str> = self.gallery.classes.iter().map(String::as_str).collect();
         let distances = distances(queries.view(), self.gallery.embeddings.view());
         let scores = score_classes(distances.view(), &of_queries, &of_gallery, self.arguments.seed);
-        let metrics: [(&str, fn(&Scores) -> f64); 5] = [
+        let metrics: [Metric; 5] = [
             ("mAP@all", |scores| scores.map),
             ("mAP@200", |scores| scores.map_200),
             ("VOC AP", |scores| scores.voc),
