@@ -51,6 +51,10 @@ impl<'a> Collected<'a> {
         options: &EncoderOptions,
         bar: &dyn Fn(u64, &str) -> ProgressBar,
     ) -> Result<Self, TrainError> {
+        let is_unknown = |name: &&String| Collection::ALL.iter().all(|known| known.name() != *name);
+        if let Some(name) = config.leave_out.iter().find(is_unknown) {
+            return Err(TrainError::Collection { name: name.clone() });
+        }
         let cut = Cut::before(&Tape::read(model)?, &config.network.train_from)?;
         let (augmentation, half) = (&config.augment, config.batch.half);
         let viewer = Viewer { model, manifest, augmentation, seed: config.seed, half, options: *options };
