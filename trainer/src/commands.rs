@@ -1,5 +1,6 @@
 //! One file for each command.
 
+mod ablate;
 mod codebook;
 mod eval;
 mod export;
@@ -20,6 +21,8 @@ pub enum Command {
     Export(export::Arguments),
     /// Train a network on sketches and photos
     Train(train::Arguments),
+    /// Compare trainings: mean and spread over seeds
+    Ablate(ablate::Arguments),
     /// Tell what a network consists of
     Inspect(inspect::Arguments),
     /// Build a codebook from a folder of photos
@@ -37,6 +40,7 @@ impl Command {
         match self {
             Self::Export(arguments) => export::run(&arguments),
             Self::Train(arguments) => train::run_command(&arguments),
+            Self::Ablate(arguments) => ablate::run(&arguments),
             Self::Inspect(arguments) => inspect::run(&arguments),
             Self::Codebook(arguments) => codebook::run(&arguments),
             Self::Eval(arguments) => eval::run(&arguments),

@@ -1,4 +1,6 @@
-//! The data sets for training and validation, as folders.
+//! The data sets for training and validation.
+//!
+//! A folder says in `data.toml` which collections it has ([`Description`]). Without that file it is taken for one of
 //!
 //! | folder | what |
 //! | --- | --- |
@@ -8,9 +10,11 @@
 //! | `unlabelled/` | photos without a class |
 //! | `classes.tsv` | the classes of Sketchy, their split, and their names in QuickDraw and Caltech-101 |
 //!
-//! A class of the split `val` is unseen: [`DataSet::training`] gives no image of it, from any of the folders.
+//! A class of the split `val` is unseen: [`DataSet::training`] gives no image of it, from any of the collections.
 
 mod classes;
+mod description;
+mod list;
 #[cfg(test)]
 mod tests;
 
@@ -22,57 +26,54 @@ use sketch_model::digest::{Sha256Digest, sha256};
 use sketch_model::encoder::Domain;
 
 pub use classes::{Classes, Split};
+pub use description::{Description, Layout};
+
+/// How the collections lie that come with this project's measurements.
+const SKETCHY: &str = include_str!("../presets/sketchy.toml");
+/// Names of those collections.
+pub const SKETCHY_SKETCHES: &str = "Sketchy sketches";
+pub const SKETCHY_PHOTOS: &str = "Sketchy photos";
+pub const QUICKDRAW: &str = "QuickDraw drawings";
+pub const CALTECH: &str = "Caltech-101 photos";
+pub const UNLABELLED: &str = "unlabelled photos";
 
 /// Why a data set cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     #[error("could not read \"{}\"", path.display())]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("line {line} of \"{}\" is not \"class, split, quickdraw, caltech101\" with tabs between", path.display())]
+    #[error("line {line} of \"{}\" is not a class and \"train\" or \"val\", with tabs between, and the header's columns", path.display())]
     Classes { path: PathBuf, line: usize },
     #[error("class \"{class}\" of \"{}\" is not named in classes.tsv", path.display())]
     UnknownClass { class: String, path: PathBuf },
+    #[error("could not use \"{}\"", path.display())]
+    Description { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("two collections are called \"{name}\"")]
+    TwoCollections { name: String },
+    #[error("could not use \"{}\"", path.display())]
+    List { path: PathBuf, source: csv::Error },
+    #[error("line {line} of \"{}\" has no path", path.display())]
+    Row { path: PathBuf, line: u64 },
+    #[error("there is no collection \"{name}\"")]
+    Collection { name: String },
     #[error("\"{}\" holds none of the data sets", path.display())]
     Empty { path: PathBuf },
 }
 
 /// Where an image comes from: images of one collection have a look in common that says nothing about what they show.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Collection {
-    SketchySketch,
-    QuickDraw,
-    SketchyPhoto,
-    Caltech101,
-    Unlabelled,
-}
-
-impl Collection {
-    pub const ALL: [Self; 5] =
-        [Self::SketchySketch, Self::QuickDraw, Self::SketchyPhoto, Self::Caltech101, Self::Unlabelled];
-
-    pub fn domain(self) -> Domain {
-        match self {
-            Self::SketchySketch | Self::QuickDraw => Domain::Sketch,
-            Self::SketchyPhoto | Self::Caltech101 | Self::Unlabelled => Domain::Photo,
-        }
-    }
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::SketchySketch => "Sketchy sketches",
-            Self::QuickDraw => "QuickDraw drawings",
-            Self::SketchyPhoto => "Sketchy photos",
-            Self::Caltech101 => "Caltech-101 photos",
-            Self::Unlabelled => "unlabelled photos",
-        }
-    }
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Collection {
+    pub name: String,
+    /// What it is called in evaluations.
+    pub title: String,
+    pub domain: Domain,
 }
 
 /// An image that is read when it is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    pub collection: Collection,
-    /// The class, by its name in Sketchy if it has one there; empty for unlabelled photos.
+    pub collection: Arc<Collection>,
+    /// The class, by its common name if it has one; empty for unlabelled photos.
     pub class: String,
     pub split: Split,
     source: Source,
@@ -113,31 +114,39 @@ impl Item {
 /// All images below one folder, in an order that depends on their names alone.
 #[derive(Clone, Debug)]
 pub struct DataSet {
+    collections: Vec<Arc<Collection>>,
     items: Vec<Item>,
 }
 
 impl DataSet {
-    /// Lists the images below `root`.
+    /// Lists the images below `root`, by its `data.toml` if it has one.
     ///
     /// # Errors
-    /// [`DataError::Io`] if `root` or its `classes.tsv` cannot be read, [`DataError::Classes`] if that is malformed,
-    /// [`DataError::UnknownClass`] for a Sketchy class without a split, [`DataError::Empty`] if there is no image.
+    /// [`DataError::Io`] if `root`, its file of classes or a collection cannot be read, [`DataError::Description`],
+    /// [`DataError::TwoCollections`], [`DataError::Classes`] and [`DataError::List`] for files that are malformed,
+    /// [`DataError::UnknownClass`] for a class without a split where it needs one, [`DataError::Empty`] if there is no image.
     pub fn open(root: &Path) -> Result<Self, DataError> {
-        let path = root.join("classes.tsv");
-        let classes = Classes::parse(&read_text(&path)?, &path)?;
-        let mut items = Vec::new();
-        list_classes(&root.join("sketchy-mini/sketch"), Collection::SketchySketch, &classes, &mut items)?;
-        list_drawings(&root.join("quickdraw"), &classes, &mut items)?;
-        list_classes(&root.join("sketchy-mini/photo"), Collection::SketchyPhoto, &classes, &mut items)?;
-        list_classes(&root.join("caltech101"), Collection::Caltech101, &classes, &mut items)?;
-        for path in list_folder(&root.join("unlabelled"))? {
-            let (collection, split) = (Collection::Unlabelled, Split::Train);
-            items.push(Item { collection, class: String::new(), split, source: Source::File(path) });
+        let path = root.join("data.toml");
+        let text = if path.exists() { read_text(&path)? } else { SKETCHY.to_owned() };
+        let description = Description::parse(&text, &path)?;
+        let classes = match &description.classes {
+            Some(file) => Classes::parse(&read_text(&root.join(file))?, &root.join(file))?,
+            None => Classes::unseen(&description.unseen),
+        };
+        let (mut collections, mut items) = (Vec::new(), Vec::new());
+        for described in &description.collections {
+            let collection = Arc::new(Collection {
+                name: described.name.clone(),
+                title: described.title.clone().unwrap_or_else(|| described.name.clone()),
+                domain: described.domain.into(),
+            });
+            items.extend(list::images(root, described, &collection, &classes)?);
+            collections.push(collection);
         }
         if items.is_empty() {
             return Err(DataError::Empty { path: root.to_owned() });
         }
-        Ok(Self { items })
+        Ok(Self { collections, items })
     }
 
     /// Digest of all images that training may use: of what they show, where they come from and in which order.
@@ -147,79 +156,45 @@ impl DataSet {
     pub fn digest(&self) -> Result<Sha256Digest, DataError> {
         let mut digests: Vec<Sha256Digest> = Vec::new();
         for item in self.items.iter().filter(|item| item.split == Split::Train) {
-            digests.push(sha256([item.collection.name().as_bytes(), item.class.as_bytes(), &item.bytes()?]));
+            digests.push(sha256([item.collection.name.as_bytes(), item.class.as_bytes(), &item.bytes()?]));
         }
         Ok(sha256(digests.iter().map(|digest| digest.as_slice())))
     }
 
-    /// Images of one collection that training may use.
-    pub fn training(&self, collection: Collection) -> Vec<&Item> {
+    /// All collections, in the order of the description.
+    pub fn collections(&self) -> &[Arc<Collection>] {
+        &self.collections
+    }
+
+    /// The collection of that name.
+    ///
+    /// # Errors
+    /// [`DataError::Collection`] if there is none.
+    pub fn collection(&self, name: &str) -> Result<&Arc<Collection>, DataError> {
+        let found = self.collections.iter().find(|collection| collection.name == name);
+        found.ok_or_else(|| DataError::Collection { name: name.to_owned() })
+    }
+
+    /// Collections of one domain.
+    pub fn of_domain(&self, domain: Domain) -> impl Iterator<Item = &Collection> {
+        self.collections.iter().map(Arc::as_ref).filter(move |collection| collection.domain == domain)
+    }
+
+    /// Images of the collection of that name that training may use.
+    pub fn training(&self, collection: &str) -> Vec<&Item> {
         self.select(collection, Split::Train)
     }
 
-    /// Images of one collection whose classes are unseen in training.
-    pub fn validation(&self, collection: Collection) -> Vec<&Item> {
+    /// Images of the collection of that name whose classes are unseen in training.
+    pub fn validation(&self, collection: &str) -> Vec<&Item> {
         self.select(collection, Split::Val)
     }
 
-    fn select(&self, collection: Collection, split: Split) -> Vec<&Item> {
-        self.items.iter().filter(|item| item.collection == collection && item.split == split).collect()
+    fn select(&self, collection: &str, split: Split) -> Vec<&Item> {
+        self.items.iter().filter(|item| item.collection.name == collection && item.split == split).collect()
     }
-}
-
-/// Adds the files of every class folder below `folder`.
-fn list_classes(
-    folder: &Path,
-    collection: Collection,
-    classes: &Classes,
-    items: &mut Vec<Item>,
-) -> Result<(), DataError> {
-    for path in list_folder(folder)?.into_iter().filter(|path| path.is_dir()) {
-        let (class, split) = classes.find(collection, &stem(&path)).ok_or_else(|| unknown_class(&path))?;
-        for file in list_folder(&path)? {
-            items.push(Item { collection, class: class.clone(), split, source: Source::File(file) });
-        }
-    }
-    Ok(())
-}
-
-/// Adds the drawings in every `.ndjson` file of `folder`.
-fn list_drawings(folder: &Path, classes: &Classes, items: &mut Vec<Item>) -> Result<(), DataError> {
-    let collection = Collection::QuickDraw;
-    for path in list_folder(folder)?.into_iter().filter(|path| path.extension().is_some_and(|end| end == "ndjson")) {
-        let (class, split) = classes.find(collection, &stem(&path)).ok_or_else(|| unknown_class(&path))?;
-        let text = read_text(&path)?;
-        let path: Arc<Path> = path.into();
-        for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let source = Source::Line { path: Arc::clone(&path), line: i + 1, text: line.to_owned() };
-            items.push(Item { collection, class: class.clone(), split, source });
-        }
-    }
-    Ok(())
-}
-
-fn unknown_class(path: &Path) -> DataError {
-    DataError::UnknownClass { class: stem(path), path: path.to_owned() }
-}
-
-/// The class that a folder, or a file of drawings, is named after.
-fn stem(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.strip_suffix(".ndjson").unwrap_or(&name).to_owned()
 }
 
 fn read_text(path: &Path) -> Result<String, DataError> {
     fs::read_to_string(path).map_err(|source| DataError::Io { path: path.to_owned(), source })
-}
-
-/// What is in a folder, by name; nothing if there is no such folder.
-fn list_folder(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let failed = |source| DataError::Io { path: folder.to_owned(), source };
-    let entries = match fs::read_dir(folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(failed)?,
-    };
-    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    paths.sort();
-    Ok(paths)
 }

@@ -4,6 +4,7 @@
 //! network: the trunk is run once over every view and kept, the tail is trained on what it returned. [`Plan`] adds losses
 //! to the tail, the gradient and the optimiser, [`run`] takes the steps, and [`assemble`] makes the network that serves.
 
+pub mod ablation;
 pub mod anchors;
 pub mod assemble;
 pub mod bank;
@@ -61,8 +62,6 @@ pub enum TrainError {
     Crossing { layer: String, crossing: Vec<String> },
     #[error("network has no tensor \"{tensor}\", which the training needs")]
     Tensor { tensor: &'static str },
-    #[error("there is no collection \"{name}\" to leave out")]
-    Collection { name: String },
     #[error("there are no {what} of training classes")]
     NoImages { what: &'static str },
     #[error("line {line} of the anchors is not a class and numbers from 0 to {most}, with a tab between")]

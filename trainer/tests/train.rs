@@ -5,6 +5,7 @@ mod shapes;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -16,12 +17,12 @@ use sketch_model::limits::Limits;
 use sketch_model::manifest::Manifest;
 use sketch_model::onnx::{self, ModelProto};
 use sketch_trainer::augment::AugmentError;
-use sketch_trainer::data::{Collection, DataSet};
+use sketch_trainer::data::{DataError, DataSet, SKETCHY_SKETCHES};
 use sketch_trainer::engine::session::run as run_session;
 use sketch_trainer::engine::{Feed, Tape};
 use sketch_trainer::graph::{Precision, narrow};
 use sketch_trainer::train::assemble::assemble;
-use sketch_trainer::train::material::Collected;
+use sketch_trainer::train::material::{Collected, Start};
 use sketch_trainer::train::run::{Setting, run};
 use sketch_trainer::train::validation::{Forward, Weights};
 use sketch_trainer::train::{Config, TrainError};
@@ -92,20 +93,23 @@ impl Training {
         Self { config, model, manifest, data, folder }
     }
 
+    fn start(&self) -> Start<'_> {
+        Start { model: &self.model, manifest: &self.manifest, options: &OPTIONS, bar: &|_, _| ProgressBar::hidden() }
+    }
+
     fn collected(&self) -> Result<Collected<'_>, TrainError> {
-        let bar = |_, _: &str| ProgressBar::hidden();
-        Collected::new(&self.config, &self.model, &self.manifest, &self.data, &OPTIONS, &bar)
+        Collected::new(slice::from_ref(&self.config), &self.data, self.start())
     }
 
     /// Runs to the end, or until some time after step `stop_after`.
     fn run(&self, stop_after: Option<u64>) -> Result<Weights, TrainError> {
         let collected = self.collected()?;
-        let plan = collected.plan(&self.config, &self.model, &self.manifest)?;
+        let material = collected.material(&self.config)?;
+        let plan = collected.plan(&self.config, &material, self.start())?;
         let (stop, progress) = (AtomicBool::new(false), ProgressBar::hidden());
         let (folder, origin) = (self.folder.clone(), "test".to_owned());
         let setting =
             Setting { config: &self.config, options: OPTIONS, folder, origin, progress: progress.clone(), stop: &stop };
-        let material = collected.material(&self.config)?;
         thread::scope(|scope| {
             let (stop, progress) = (&stop, &progress);
             if let Some(step) = stop_after {
@@ -131,8 +135,9 @@ impl Training {
     /// Embeddings of the unseen sketches as training has them.
     fn seen_in_training(&self, weights: &Weights) -> Array2<f32> {
         let collected = self.collected().unwrap();
-        let plan = collected.plan(&self.config, &self.model, &self.manifest).unwrap();
-        let validation = collected.material(&self.config).unwrap().validation.unwrap();
+        let material = collected.material(&self.config).unwrap();
+        let plan = collected.plan(&self.config, &material, self.start()).unwrap();
+        let validation = material.validation.unwrap();
         let queries = &validation.queries[0];
         let mut forward = Forward::open(&plan, &OPTIONS).unwrap();
         forward.embed(&queries.maps, queries.classes.len(), Domain::Sketch, weights).unwrap()
@@ -140,7 +145,7 @@ impl Training {
 
     /// Inputs of the network for the unseen sketches, one after the other, and how many they are.
     fn sketches(&self) -> (Vec<f32>, usize) {
-        let items = self.data.validation(Collection::SketchySketch);
+        let items = self.data.validation(SKETCHY_SKETCHES);
         let prepare = |bytes: Vec<u8>| self.manifest.prepare_sketch(&bytes, &Limits::default()).unwrap();
         (items.iter().flat_map(|item| prepare(item.bytes().unwrap())).collect(), items.len())
     }
@@ -231,7 +236,7 @@ fn what_cannot_be_trained_is_named() {
     let error = refused(&["leave_out=[\"Sketchy sketches\", \"QuickDraw drawings\"]"]);
     assert!(matches!(error, TrainError::NoImages { what: "sketches" }), "{error:?}");
     let error = refused(&["leave_out=[\"Caltech\"]"]);
-    assert!(matches!(&error, TrainError::Collection { name } if name == "Caltech"), "{error:?}");
+    assert!(matches!(&error, TrainError::Data(DataError::Collection { name }) if name == "Caltech"), "{error:?}");
     let error = refused(&["loss.distill=3e38"]);
     assert!(matches!(error, TrainError::NotFinite { step: 1, checkpoint: 0 }), "{error:?}");
 

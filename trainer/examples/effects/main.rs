@@ -16,7 +16,7 @@ use indicatif::ProgressBar;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use sketch_model::encoder::{Device, Domain, Encoder, EncoderOptions};
 use sketch_model::manifest::Manifest;
-use sketch_trainer::data::{Collection, DataSet, Item};
+use sketch_trainer::data::{CALTECH, DataSet, Item, QUICKDRAW, SKETCHY_PHOTOS, SKETCHY_SKETCHES, UNLABELLED};
 use sketch_trainer::features::{Network, Output};
 use sketch_trainer::metrics::{distances, score};
 use sketch_trainer::statistics::share_roots;
@@ -80,7 +80,7 @@ struct Bench {
     data: DataSet,
     sample: usize,
     /// The photos last searched, and where they came from.
-    photos: Option<(Collection, Set)>,
+    photos: Option<(&'static str, Set)>,
 }
 
 impl Bench {
@@ -105,10 +105,10 @@ impl Bench {
         let last = self.photos.as_ref().map(|(collection, _)| *collection);
         if row.photo != self.network.manifest.photo || last != Some(table.gallery) {
             self.network.manifest.photo = row.photo.clone();
-            let mean = self.mean(&[Collection::SketchyPhoto, Collection::Caltech101, Collection::Unlabelled])?;
+            let mean = self.mean(&[SKETCHY_PHOTOS, CALTECH, UNLABELLED])?;
             self.photos = Some((table.gallery, self.set(table.gallery, Queries::Same, &mean)?));
         }
-        let mean = self.mean(&[Collection::SketchySketch, Collection::QuickDraw])?;
+        let mean = self.mean(&[SKETCHY_SKETCHES, QUICKDRAW])?;
         table
             .queries
             .iter()
@@ -121,7 +121,7 @@ impl Bench {
     }
 
     /// The mean over training images; each collection counts the same.
-    fn mean(&mut self, collections: &[Collection]) -> anyhow::Result<Array1<f32>> {
+    fn mean(&mut self, collections: &[&str]) -> anyhow::Result<Array1<f32>> {
         let mut means = Vec::new();
         for &collection in collections {
             let items = self.data.training(collection);
@@ -134,7 +134,7 @@ impl Bench {
         Ok(means.into_iter().reduce(|a, b| a + b).context("there are no collections")? / count)
     }
 
-    fn set(&mut self, collection: Collection, queries: Queries, mean: &Array1<f32>) -> anyhow::Result<Set> {
+    fn set(&mut self, collection: &str, queries: Queries, mean: &Array1<f32>) -> anyhow::Result<Set> {
         let items: Vec<Item> = self.data.validation(collection).into_iter().cloned().collect();
         let classes = items.iter().map(|item| item.class.clone()).collect();
         let rows = unit(self.roots(&items, queries)? - mean);
@@ -142,7 +142,7 @@ impl Bench {
     }
 
     fn roots(&mut self, items: &[Item], queries: Queries) -> anyhow::Result<Array2<f32>> {
-        let domain = items.first().map_or(Domain::Photo, |item| item.collection.domain());
+        let domain = items.first().map_or(Domain::Photo, |item| item.collection.domain);
         let images = items.iter().map(|item| queries.image(item));
         let features = self.network.extract(images, domain, Output::Features, &ProgressBar::hidden())?;
         Ok(share_roots(features.view()).mapv(|root| root as f32))

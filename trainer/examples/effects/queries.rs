@@ -6,7 +6,7 @@ use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, Rgb
 use sketch_model::drawing::Drawing;
 use sketch_model::limits::Limits;
 use sketch_model::preprocess::{Frame, SketchPreprocessing};
-use sketch_trainer::data::{Collection, Item};
+use sketch_trainer::data::{Item, QUICKDRAW, SKETCHY_SKETCHES};
 use sketch_trainer::features::{FeatureError, Image};
 use sketch_trainer::metrics::mix;
 
@@ -62,10 +62,10 @@ impl Queries {
         }
     }
 
-    pub fn collection(self) -> Collection {
+    pub fn collection(self) -> &'static str {
         match self {
-            Self::Doodles | Self::Pen(_) => Collection::QuickDraw,
-            Self::Same | Self::Sketches | Self::Altered(_) => Collection::SketchySketch,
+            Self::Doodles | Self::Pen(_) => QUICKDRAW,
+            Self::Same | Self::Sketches | Self::Altered(_) => SKETCHY_SKETCHES,
         }
     }
 

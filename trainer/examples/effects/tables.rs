@@ -2,7 +2,7 @@
 
 use sketch_model::preprocess::{Colours, Fit, Frame, PhotoPreprocessing, Polarity, SketchPreprocessing};
 use sketch_model::resize::Filter;
-use sketch_trainer::data::Collection;
+use sketch_trainer::data::{CALTECH, SKETCHY_PHOTOS};
 
 use crate::queries::{Alteration, Queries};
 
@@ -10,7 +10,7 @@ pub struct Table {
     pub name: &'static str,
     pub queries: Vec<Queries>,
     /// Whose photos are searched.
-    pub gallery: Collection,
+    pub gallery: &'static str,
     pub rows: Vec<Row>,
 }
 
@@ -46,7 +46,7 @@ fn presets() -> Table {
     Table {
         name: "presets",
         queries: [&BOTH[..], &PENS].concat(),
-        gallery: Collection::SketchyPhoto,
+        gallery: SKETCHY_PHOTOS,
         rows: vec![row("best", |_, _| {}), row("exact", exact)],
     }
 }
@@ -55,7 +55,7 @@ fn robustness() -> Table {
     Table {
         name: "robustness",
         queries: [vec![Queries::Sketches], altered()].concat(),
-        gallery: Collection::SketchyPhoto,
+        gallery: SKETCHY_PHOTOS,
         rows: vec![
             row("best", |_, _| {}),
             row("paper not cleaned", |sketch, _| sketch.clean_paper = false),
@@ -79,7 +79,7 @@ fn frame() -> Table {
     Table {
         name: "frame",
         queries: BOTH.to_vec(),
-        gallery: Collection::SketchyPhoto,
+        gallery: SKETCHY_PHOTOS,
         rows: rows.into_iter().chain([whole]).collect(),
     }
 }
@@ -89,7 +89,7 @@ fn stroke() -> Table {
     Table {
         name: "vector stroke",
         queries: vec![Queries::Doodles],
-        gallery: Collection::SketchyPhoto,
+        gallery: SKETCHY_PHOTOS,
         rows: [3.0, 1.0, 1.5, 2.0, 2.5, 3.5, 4.0, 5.0, 6.0, 8.0].map(width).into_iter().collect(),
     }
 }
@@ -99,7 +99,7 @@ fn bitmap_stroke() -> Table {
     Table {
         name: "bitmap stroke",
         queries: [&[Queries::Sketches, Queries::Altered(Alteration::Thick)][..], &PENS].concat(),
-        gallery: Collection::SketchyPhoto,
+        gallery: SKETCHY_PHOTOS,
         rows: vec![
             set("kept", None),
             set("1.5 px", Some(1.5)),
@@ -116,7 +116,7 @@ fn filter() -> Table {
     Table {
         name: "sketch filter",
         queries: [&[Queries::Sketches][..], &PENS].concat(),
-        gallery: Collection::SketchyPhoto,
+        gallery: SKETCHY_PHOTOS,
         rows: vec![
             set("triangle", Filter::Triangle),
             set("area", Filter::Area),
@@ -131,7 +131,7 @@ fn photo_fit() -> Table {
     Table {
         name: "photo fit",
         queries: BOTH.to_vec(),
-        gallery: Collection::Caltech101,
+        gallery: CALTECH,
         rows: vec![
             set("squash", Fit::Squash),
             set("centre crop", Fit::CentreCrop),
@@ -147,7 +147,7 @@ fn photo_filter() -> Table {
     Table {
         name: "photo filter",
         queries: BOTH.to_vec(),
-        gallery: Collection::SketchyPhoto,
+        gallery: SKETCHY_PHOTOS,
         rows: vec![
             set("triangle", Filter::Triangle),
             set("area", Filter::Area),

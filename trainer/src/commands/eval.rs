@@ -11,7 +11,7 @@ use sketch_model::encoder::{Domain, Encoder, EncoderOptions};
 use sketch_model::manifest::Manifest;
 use sketch_model::preprocess::{PhotoPreprocessing, SketchPreprocessing};
 
-use sketch_trainer::data::{Collection, DataSet, Item};
+use sketch_trainer::data::{DataSet, Item, QUICKDRAW, SKETCHY_PHOTOS, SKETCHY_SKETCHES};
 use sketch_trainer::features::{FeatureError, Image, Network, Output};
 use sketch_trainer::metrics::{Scores, bootstrap, distances, score, score_classes};
 use sketch_trainer::statistics::share_roots;
@@ -83,14 +83,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = arguments.runtime.start()?;
     let mut network = load_network(arguments, &options)?;
     let data = DataSet::open(&arguments.data)?;
-    let photos = data.validation(Collection::SketchyPhoto);
+    let photos = data.validation(SKETCHY_PHOTOS);
     let gallery = Set::read(&mut network, "photos", &photos, Variant::Strokes, arguments.features)?;
     let bench = Bench { arguments, codebooks: fuse(arguments, &gallery)?, gallery };
     let means = if arguments.features { Some(Means::measure(&mut network, &data, arguments.sample)?) } else { None };
 
     bench.print_head();
-    let sketches = data.validation(Collection::SketchySketch);
-    let doodles = data.validation(Collection::QuickDraw);
+    let sketches = data.validation(SKETCHY_SKETCHES);
+    let doodles = data.validation(QUICKDRAW);
     let sets = [("val", sketches, Variant::Strokes), ("val-doodle", doodles.clone(), Variant::Strokes)];
     let variants = Variant::BITMAPS.into_iter().filter(|_| arguments.robustness);
     let others = variants.map(|variant| (variant.name(), doodles.clone(), variant));
@@ -158,7 +158,7 @@ impl Set {
         let bar = progress::bar(items.len() as u64 * if with_features { 2 } else { 1 }, name);
         let mut extract = |output| {
             let images = items.iter().map(|item| changed(item, variant));
-            network.extract(images, first.collection.domain(), output, &bar)
+            network.extract(images, first.collection.domain, output, &bar)
         };
         let embeddings = extract(Output::Embedding)?;
         let features = if with_features { extract(Output::Features)? } else { Array2::zeros((0, 0)) };
@@ -267,20 +267,20 @@ impl Means {
     fn measure(network: &mut Network, data: &DataSet, sample: usize) -> anyhow::Result<Self> {
         ensure!(sample > 0, "a sample has at least one image");
         let mut means: [[Vec<Array1<f32>>; 2]; 2] = Default::default();
-        for collection in Collection::ALL {
-            let items = data.training(collection);
+        for collection in data.collections() {
+            let items = data.training(&collection.name);
             // Evenly over the list, which is sorted by class.
             let step = (items.len() / sample).max(1);
             let items: Vec<&Item> = items.into_iter().step_by(step).take(sample).collect();
             if items.is_empty() {
                 continue;
             }
-            let bar = progress::bar(items.len() as u64, collection.name());
+            let bar = progress::bar(items.len() as u64, &collection.name);
             let images = items.iter().map(|item| Ok(Image::of(item)?));
-            let features = network.extract(images, collection.domain(), Output::Features, &bar)?;
+            let features = network.extract(images, collection.domain, Output::Features, &bar)?;
             bar.finish_and_clear();
             let of = |rows: ArrayView2<f32>| rows.mean_axis(Axis(0)).unwrap_or_default();
-            let domain = collection.domain() as usize;
+            let domain = collection.domain as usize;
             means[0][domain].push(of(features.view()));
             means[1][domain].push(of(roots(&features).view()));
         }

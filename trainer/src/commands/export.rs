@@ -93,14 +93,14 @@ fn measure_head(
     let encoder = Encoder::load(&onnx::write(&trunk), manifest, options)?;
     let mut network = Network { encoder, manifest: manifest.clone() };
     let (mut sketches, mut photos) = (Vec::new(), Vec::new());
-    for collection in Collection::ALL {
-        let items = data.training(collection);
+    for collection in data.collections() {
+        let items = data.training(&collection.name);
         if items.is_empty() {
-            eprintln!("{}: none found, left out", collection.name());
+            eprintln!("{}: none found, left out", collection.name);
             continue;
         }
         let moments = measure(&mut network, collection, &items)?;
-        match collection.domain() {
+        match collection.domain {
             Domain::Sketch => sketches.push(moments),
             Domain::Photo => photos.push(moments),
         }
@@ -109,11 +109,11 @@ fn measure_head(
     Ok(fit_head(&sketches, &photos, manifest.dimension))
 }
 
-fn measure(network: &mut Network, collection: Collection, items: &[&Item]) -> anyhow::Result<Moments> {
-    let bar = progress::bar(items.len() as u64, collection.name());
+fn measure(network: &mut Network, collection: &Collection, items: &[&Item]) -> anyhow::Result<Moments> {
+    let bar = progress::bar(items.len() as u64, &collection.name);
     let images = items.iter().map(|item| Ok(Image::of(item)?));
-    let features = network.extract(images, collection.domain(), Output::Features, &bar)?;
+    let features = network.extract(images, collection.domain, Output::Features, &bar)?;
     bar.finish_and_clear();
-    eprintln!("{}: {} images", collection.name(), items.len());
+    eprintln!("{}: {} images", collection.name, items.len());
     Ok(Moments::of(share_roots(features.view()).view()))
 }

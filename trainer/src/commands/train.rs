@@ -16,7 +16,7 @@ use sketch_trainer::data::DataSet;
 use sketch_trainer::graph::{Precision, narrow};
 use sketch_trainer::train::Config;
 use sketch_trainer::train::assemble::assemble;
-use sketch_trainer::train::material::Collected;
+use sketch_trainer::train::material::{Collected, Start};
 use sketch_trainer::train::run::{Setting, hexadecimal, run};
 use sketch_trainer::train::validation::Weights;
 
@@ -47,7 +47,7 @@ pub struct Arguments {
 }
 
 /// Set by the first Ctrl-C; the second ends the program at once.
-static STOP: AtomicBool = AtomicBool::new(false);
+pub static STOP: AtomicBool = AtomicBool::new(false);
 
 pub fn run_command(arguments: &Arguments) -> anyhow::Result<()> {
     let options = arguments.runtime.start()?;
@@ -59,31 +59,38 @@ pub fn run_command(arguments: &Arguments) -> anyhow::Result<()> {
     fs::write(arguments.output.join("config.toml"), config.to_toml()?)?;
 
     let bar = |count, what: &str| progress::bar(count, what);
-    let collected = Collected::new(&config, &model, &manifest, &data, &options, &bar)?;
+    let start = Start { model: &model, manifest: &manifest, options: &options, bar: &bar };
+    let collected = Collected::new(std::slice::from_ref(&config), &data, start)?;
     eprintln!("{}", collected.summary());
-    let plan = collected.plan(&config, &model, &manifest)?;
+    let material = collected.material(&config)?;
+    let plan = collected.plan(&config, &material, start)?;
     stop_on_interrupt()?;
-    let digests = [
-        ("data_sha256", hexadecimal(&data.digest()?)),
-        ("start_sha256", hexadecimal(&sha256([onnx::write(&model).as_slice()]))),
-        ("config_sha256", hexadecimal(&sha256([config.to_toml()?.as_bytes()]))),
-    ];
+    let digests = digests(&data, &model, &config)?;
     let progress = progress::bar(config.schedule.steps, "training");
     let origin = format!("{} {}", digests[0].1, digests[1].1);
     let setting = Setting { config: &config, options, folder: arguments.output.clone(), origin, progress, stop: &STOP };
-    let weights = run(plan, &collected.material(&config)?, &setting)?;
+    let weights = run(plan, &material, &setting)?;
     setting.progress.finish_and_clear();
     write_network(arguments, &config, &model, &manifest, &weights, digests)
 }
 
 /// The step that a training is at is finished and kept.
-fn stop_on_interrupt() -> anyhow::Result<()> {
+pub fn stop_on_interrupt() -> anyhow::Result<()> {
     let handler = || {
         if STOP.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
     };
     ctrlc::set_handler(handler).context("could not listen for interrupts")
+}
+
+/// Digests of all that decides what comes out.
+pub fn digests(data: &DataSet, model: &ModelProto, config: &Config) -> anyhow::Result<[(&'static str, String); 3]> {
+    Ok([
+        ("data_sha256", hexadecimal(&data.digest()?)),
+        ("start_sha256", hexadecimal(&sha256([onnx::write(model).as_slice()]))),
+        ("config_sha256", hexadecimal(&sha256([config.to_toml()?.as_bytes()]))),
+    ])
 }
 
 fn read_config(name: &str, settings: &[String]) -> anyhow::Result<Config> {
@@ -94,7 +101,7 @@ fn read_config(name: &str, settings: &[String]) -> anyhow::Result<Config> {
     Config::parse(&text, settings).with_context(|| format!("could not use \"{name}\""))
 }
 
-fn read_network(path: &Path) -> anyhow::Result<(ModelProto, Manifest)> {
+pub fn read_network(path: &Path) -> anyhow::Result<(ModelProto, Manifest)> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("could not read \"{}\"", path.display()));
     let manifest = Manifest::from_json(&String::from_utf8(read(&path.with_extension("json"))?)?)
         .with_context(|| format!("could not use the manifest of \"{}\"", path.display()))?;

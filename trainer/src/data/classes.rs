@@ -1,9 +1,9 @@
-//! `classes.tsv`: the split, and one class by its names in three collections.
+//! `classes.tsv`: the split, and one class by its names in several collections.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::{Collection, DataError};
+use super::DataError;
 
 /// What a class is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,56 +16,68 @@ pub enum Split {
 /// Classes by their names.
 #[derive(Clone, Debug, Default)]
 pub struct Classes {
-    sketchy: HashMap<String, Split>,
-    /// Sketchy's name of a class, by the name in QuickDraw and in Caltech-101.
-    quickdraw: HashMap<String, String>,
-    caltech101: HashMap<String, String>,
+    splits: HashMap<String, Split>,
+    /// The name of a class here, by column and the name in the collection that the column is for.
+    names: HashMap<String, HashMap<String, String>>,
 }
 
 impl Classes {
-    /// Reads the text of the file at `path`; the names of one collection are separated by commas.
+    /// Reads the text of the file at `path`: a header of `class`, `split` and further columns, with tabs between; in those
+    /// the names that collections have for a class, with commas between.
     ///
     /// # Errors
     /// [`DataError::Classes`] with the first line that is malformed or names a class twice.
     pub fn parse(text: &str, path: &Path) -> Result<Self, DataError> {
+        let malformed = |line: usize| DataError::Classes { path: path.to_owned(), line };
+        let mut lines = text.lines().enumerate();
+        let header: Vec<&str> = lines.next().map(|(_, line)| line.split('\t').collect()).unwrap_or_default();
+        let ["class", "split", columns @ ..] = header.as_slice() else { return Err(malformed(1)) };
         let mut classes = Self::default();
-        for (i, line) in text.lines().enumerate() {
-            let malformed = || DataError::Classes { path: path.to_owned(), line: i + 1 };
+        for (i, line) in lines {
             let fields: Vec<&str> = line.split('\t').collect();
-            let [class, split, quickdraw, caltech101] = fields.as_slice() else { return Err(malformed()) };
-            let split = match (i, *split) {
-                (0, "split") => continue,
-                (_, "train") => Split::Train,
-                (_, "val") => Split::Val,
-                _ => return Err(malformed()),
+            let [class, split, names @ ..] = fields.as_slice() else { return Err(malformed(i + 1)) };
+            let split = match *split {
+                "train" => Split::Train,
+                "val" => Split::Val,
+                _ => return Err(malformed(i + 1)),
             };
-            if classes.sketchy.insert((*class).to_owned(), split).is_some() {
-                return Err(malformed());
+            let is_new = classes.splits.insert((*class).to_owned(), split).is_none();
+            if !is_new || names.len() != columns.len() {
+                return Err(malformed(i + 1));
             }
-            for (names, map) in [(quickdraw, &mut classes.quickdraw), (caltech101, &mut classes.caltech101)] {
+            for (column, names) in columns.iter().zip(names) {
                 let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
-                map.extend(names.map(|name| (name.to_owned(), (*class).to_owned())));
+                let of_column = classes.names.entry((*column).to_owned()).or_default();
+                of_column.extend(names.map(|name| (name.to_owned(), (*class).to_owned())));
             }
         }
         Ok(classes)
     }
 
-    /// The class of a folder or file called `name`, and its split; `None` for a class of Sketchy that has no split.
-    ///
-    /// A class of QuickDraw or Caltech-101 that is none of Sketchy's is for training under its own name.
-    pub fn find(&self, collection: Collection, name: &str) -> Option<(String, Split)> {
-        let names = match collection {
-            Collection::SketchySketch | Collection::SketchyPhoto => {
-                return self.sketchy.get(name).map(|&split| (name.to_owned(), split));
-            }
-            Collection::QuickDraw => &self.quickdraw,
-            Collection::Caltech101 => &self.caltech101,
-            Collection::Unlabelled => return Some((String::new(), Split::Train)),
-        };
-        // A class may go by Sketchy's own name without the file saying so.
-        let plain = name.replace(' ', "_");
-        let class = names.get(name).cloned().unwrap_or(plain);
-        let split = self.sketchy.get(&class).copied().unwrap_or(Split::Train);
-        Some((class, split))
+    /// Classes of which those named are unseen, and no others are known.
+    pub fn unseen(names: &[String]) -> Self {
+        Self { splits: names.iter().map(|name| (plain(name), Split::Val)).collect(), names: HashMap::new() }
     }
+
+    /// The class that a collection calls `name`, and its split.
+    ///
+    /// `column`: the one with the collection's own names, if it has any. A class that is not known is for training under
+    /// its own name.
+    pub fn find(&self, column: Option<&str>, name: &str) -> (String, Split) {
+        let own = column.and_then(|column| self.names.get(column)).and_then(|names| names.get(name));
+        // A class may go by the common name without the file saying so.
+        let class = own.cloned().unwrap_or_else(|| plain(name));
+        let split = self.splits.get(&class).copied().unwrap_or(Split::Train);
+        (class, split)
+    }
+
+    /// Whether a class is known under its common name.
+    pub fn has(&self, class: &str) -> bool {
+        self.splits.contains_key(class)
+    }
+}
+
+/// A name as folders have it.
+fn plain(name: &str) -> String {
+    name.replace(' ', "_")
 }

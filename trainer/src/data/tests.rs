@@ -62,26 +62,85 @@ fn classes(items: &[&Item]) -> Vec<String> {
 fn no_validation_class_is_in_training() {
     let folder = all("training");
     let data = DataSet::open(&folder.0).unwrap();
-    let trained: Vec<&Item> = Collection::ALL.iter().flat_map(|&collection| data.training(collection)).collect();
+    let trained: Vec<&Item> = data.collections().iter().flat_map(|collection| data.training(&collection.name)).collect();
     let labels: HashSet<String> = trained.iter().map(|item| item.label()).collect();
     for name in ["car/", "car.ndjson", "police car", "car_side", "hot dog", "hot_dog"] {
         assert!(labels.iter().all(|label| !label.contains(name)), "{name} is trained on");
     }
     assert!(trained.iter().all(|item| !["car", "hot_dog"].contains(&&*item.class)));
-    assert_eq!(classes(&data.training(Collection::Caltech101)), ["cat", "zebra"]);
-    assert_eq!(classes(&data.training(Collection::QuickDraw)), ["cat", "cat", "zebra", "zebra"]);
+    assert_eq!(classes(&data.training(CALTECH)), ["cat", "zebra"]);
+    assert_eq!(classes(&data.training(QUICKDRAW)), ["cat", "cat", "zebra", "zebra"]);
 }
 
 #[test]
 fn validation_has_the_classes_by_their_sketchy_names() {
     let folder = all("validation");
     let data = DataSet::open(&folder.0).unwrap();
-    assert_eq!(classes(&data.validation(Collection::SketchyPhoto)), ["car"]);
-    assert_eq!(classes(&data.validation(Collection::Caltech101)), ["car", "hot_dog"]);
-    let drawings = data.validation(Collection::QuickDraw);
+    assert_eq!(classes(&data.validation(SKETCHY_PHOTOS)), ["car"]);
+    assert_eq!(classes(&data.validation(CALTECH)), ["car", "hot_dog"]);
+    let drawings = data.validation(QUICKDRAW);
     assert_eq!(classes(&drawings), ["car", "car", "hot_dog", "hot_dog", "car", "car"]);
     assert_eq!(drawings[1].bytes().unwrap(), b"{\"drawing\":2}");
     assert!(drawings[1].label().ends_with("quickdraw/car.ndjson:3"));
+}
+
+const DESCRIPTION: &str = r#"
+unseen = ["toy car"]
+[[collection]]
+name = "drawn by users"
+title = "users"
+domain = "sketch"
+layout = "folders"
+path = "drawn"
+[[collection]]
+name = "catalogue"
+domain = "photo"
+layout = "list"
+path = "catalogue.csv"
+[[collection]]
+name = "others"
+domain = "photo"
+layout = "unlabelled"
+path = "others"
+"#;
+
+#[test]
+fn a_description_says_how_images_lie() {
+    let folder = Folder::new("own", CLASSES, &["drawn/cup/a.png", "drawn/toy car/b.png", "others/c.jpg"]);
+    fs::write(folder.0.join("data.toml"), DESCRIPTION).unwrap();
+    fs::write(folder.0.join("catalogue.csv"), "class,path,price\ncup,x/1.jpg,3\n\"toy car\",\"x/2,3.jpg\",4\n,x/4.jpg,\n")
+        .unwrap();
+    let data = DataSet::open(&folder.0).unwrap();
+    assert_eq!(data.collection("drawn by users").unwrap().title, "users");
+    assert_eq!(classes(&data.training("drawn by users")), ["cup"]);
+    assert_eq!(classes(&data.validation("drawn by users")), ["toy_car"]);
+    assert_eq!(classes(&data.training("catalogue")), ["cup", ""]);
+    assert!(data.validation("catalogue")[0].label().ends_with("x/2,3.jpg"));
+    assert_eq!(data.of_domain(Domain::Photo).count(), 2);
+    assert_eq!(data.training("others").len(), 1);
+    assert!(matches!(data.collection("nothing"), Err(DataError::Collection { .. })));
+}
+
+#[test]
+fn malformed_descriptions_are_refused() {
+    let folder = Folder::new("malformed", CLASSES, &["drawn/cup/a.png", "others/c.jpg"]);
+    let open = |description: &str, list: &str| {
+        fs::write(folder.0.join("data.toml"), description).unwrap();
+        fs::write(folder.0.join("catalogue.csv"), list).unwrap();
+        DataSet::open(&folder.0).unwrap_err()
+    };
+    let fault = open(&DESCRIPTION.replace("layout = \"list\"", "layout = \"heap\""), "path\nx.jpg\n");
+    assert!(matches!(fault, DataError::Description { .. }), "{fault:?}");
+    let fault = open(&DESCRIPTION.replace("name = \"others\"", "name = \"catalogue\""), "path\nx.jpg\n");
+    assert!(matches!(fault, DataError::TwoCollections { .. }), "{fault:?}");
+    let fault = open(DESCRIPTION, "path,class\nx.jpg,cup\n,cup\n");
+    assert!(matches!(fault, DataError::Row { line: 3, .. }), "{fault:?}");
+    let fault = open(DESCRIPTION, "path,class\nx.jpg\n");
+    assert!(matches!(fault, DataError::List { .. }), "{fault:?}");
+    let fault = open(&DESCRIPTION.replace("\"others\"\n\"", "\"elsewhere\"\n"), "file\nx.jpg\n");
+    assert!(matches!(fault, DataError::Row { line: 2, .. }), "{fault:?}");
+    let fault = open(&DESCRIPTION.replace("path = \"others\"", "path = \"elsewhere\""), "path\nx.jpg\n");
+    assert!(matches!(&fault, DataError::Io { path, .. } if path.ends_with("elsewhere")), "{fault:?}");
 }
 
 /// A class without a split might be one that must stay unseen.
@@ -97,12 +156,13 @@ fn malformed_class_lists_name_the_line() {
         "class\tsplit\tquickdraw\tcaltech101\ncat\ttrain\tcat",
         "class\tsplit\tquickdraw\tcaltech101\ncat\ttest\tcat\t",
         "class\tsplit\tquickdraw\tcaltech101\ncat\ttrain\t\t\ncat\tval\t\t",
+        "name\tsplit\ncat\ttrain",
     ]
     .iter()
     .enumerate()
     {
         let error = Classes::parse(text, Path::new("classes.tsv")).unwrap_err();
-        assert!(matches!(error, DataError::Classes { line, .. } if line == [2, 2, 3][i]));
+        assert!(matches!(error, DataError::Classes { line, .. } if line == [2, 2, 3, 1][i]));
     }
 }
 

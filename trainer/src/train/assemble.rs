@@ -54,7 +54,10 @@ pub fn assemble(
 }
 
 /// `blend · trained + (1 - blend) · start` for weights that the network had; others as they were trained.
-fn blended(tape: &Tape, weights: &Weights, blend: f32) -> Result<Weights, TrainError> {
+///
+/// # Errors
+/// [`TrainError::Engine`] if a weight that the network had cannot be read.
+pub fn blended(tape: &Tape, weights: &Weights, blend: f32) -> Result<Weights, TrainError> {
     let mut result = Weights::new();
     for (name, (shape, trained)) in weights {
         let mut values = trained.clone();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use ndarray::{Array1, Array2, Axis};
+use ndarray::{Array1, Array2, ArrayView1, Axis};
 
 use super::anchors::Anchors;
 use super::views::Seen;
@@ -43,17 +43,27 @@ pub struct Bank {
     pub classes: Vec<Option<usize>>,
     /// Which photo each is a view of.
     pub items: Vec<usize>,
+    /// Position of each among all views of photos, ascending.
+    views: Vec<usize>,
 }
 
 impl Bank {
-    /// `seen`: views of `items` with embeddings and logits.
-    pub fn new(seen: &Seen, items: &[&Item], classes: &Classes) -> Self {
+    /// `seen`: views of `items` with embeddings and logits, of which those of `wanted` items are taken.
+    pub fn new(seen: &Seen, items: &[&Item], classes: &Classes, wanted: impl Fn(&Item) -> bool) -> Self {
+        let views: Vec<usize> = (0..seen.views.len()).filter(|&view| wanted(items[seen.views[view].item])).collect();
+        let of_views: Vec<usize> = views.iter().map(|&view| seen.views[view].item).collect();
         Self {
-            embeddings: seen.embeddings.clone(),
-            probabilities: softmax(&seen.logits),
-            classes: seen.views.iter().map(|view| classes.number(&items[view.item].class)).collect(),
-            items: seen.views.iter().map(|view| view.item).collect(),
+            embeddings: seen.embeddings.select(Axis(0), &views),
+            probabilities: softmax(&seen.logits.select(Axis(0), &views)),
+            classes: of_views.iter().map(|&item| classes.number(&items[item].class)).collect(),
+            items: of_views,
+            views,
         }
+    }
+
+    /// What the teacher takes a view of a photo for; none if the view was not taken.
+    pub fn of_view(&self, view: usize) -> Option<ArrayView1<'_, f32>> {
+        self.views.binary_search(&view).ok().map(|row| self.probabilities.row(row))
     }
 
     /// Rows of each photo.

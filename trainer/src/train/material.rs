@@ -10,7 +10,7 @@ use sketch_model::onnx::ModelProto;
 
 use super::anchors::built_in;
 use super::bank::{Bank, Classes};
-use super::config::{Branch, Config};
+use super::config::{BatchConfig, Branch, Config};
 use super::cut::{EMBEDDING, LOGITS};
 use super::plan::Given;
 use super::run::Material;
@@ -30,61 +30,64 @@ pub struct Collected<'a> {
     pseudo: Seen,
     photos: Seen,
     classes: Classes,
-    bank: Bank,
-    targets: HashMap<usize, Array1<f32>>,
     validation: Option<Validation>,
 }
 
+/// What looks at images, and what is asked of them.
+#[derive(Clone, Copy)]
+pub struct Start<'a> {
+    pub model: &'a ModelProto,
+    pub manifest: &'a Manifest,
+    pub options: &'a EncoderOptions,
+    /// Makes the progress line for a number of views of some kind.
+    pub bar: &'a dyn Fn(u64, &str) -> ProgressBar,
+}
+
 impl<'a> Collected<'a> {
-    /// Looks at every view of every image once.
+    /// Looks at every view of every image once, for trainings by any of `configs`.
     ///
-    /// `bar`: makes the progress line for a number of views of some kind.
+    /// Seed, augmentation, precision and the first layer that trains are those of the first.
     ///
     /// # Errors
     /// [`TrainError::NoImages`] if there are no sketches or no photos of training classes, [`TrainError::View`] for an
-    /// image that cannot be used, [`TrainError::Layer`] and [`TrainError::Crossing`] if the network cannot be cut.
-    pub fn new(
-        config: &Config,
-        model: &ModelProto,
-        manifest: &Manifest,
-        data: &'a DataSet,
-        options: &EncoderOptions,
-        bar: &dyn Fn(u64, &str) -> ProgressBar,
-    ) -> Result<Self, TrainError> {
-        let is_unknown = |name: &&String| Collection::ALL.iter().all(|known| known.name() != *name);
-        if let Some(name) = config.leave_out.iter().find(is_unknown) {
-            return Err(TrainError::Collection { name: name.clone() });
-        }
-        let cut = Cut::before(&Tape::read(model)?, &config.network.train_from)?;
-        let (augmentation, half) = (&config.augment, config.batch.half);
-        let viewer = Viewer { model, manifest, augmentation, seed: config.seed, half, options: *options };
-        let sketch_items = items(config, data, Domain::Sketch);
-        let photo_items = items(config, data, Domain::Photo);
+    /// image that cannot be used, [`TrainError::Layer`] and [`TrainError::Crossing`] if the network cannot be cut,
+    /// [`TrainError::Range`] if there is no configuration.
+    pub fn new(configs: &[Config], data: &'a DataSet, start: Start) -> Result<Self, TrainError> {
+        let wanted = Wanted::of(configs, data)?;
+        let first = wanted.first;
+        let cut = Cut::before(&Tape::read(start.model)?, &first.network.train_from)?;
+        let viewer = Viewer {
+            model: start.model,
+            manifest: start.manifest,
+            augmentation: &first.augment,
+            seed: first.seed,
+            half: first.batch.half,
+            options: *start.options,
+        };
         let look = |what: &'static str, items: &[&Item], kind, views, cut: Option<&str>, outputs: &[&str]| {
             if items.is_empty() {
                 return Err(TrainError::NoImages { what });
             }
             let views = views_of(items.len(), kind, views);
-            let bar = bar(views.len() as u64, what);
+            let bar = (start.bar)(views.len() as u64, what);
             let seen = viewer.look(items, &views, cut, outputs, &bar);
             bar.finish_and_clear();
             seen
         };
         let cut = Some(cut.tensor.as_str());
-        let of_photos = cut.filter(|_| config.network.branch == Branch::Shared);
-        let batch = &config.batch;
-        let photos = look("photos", &photo_items, Kind::Photo, batch.photo_views, of_photos, &[EMBEDDING, LOGITS])?;
-        let sketches = look("sketches", &sketch_items, Kind::Sketch, batch.sketch_views, cut, &[])?;
-        let pseudo = match batch.pseudo_sketches {
+        let of_photos = cut.filter(|_| wanted.has_branch(Branch::Shared));
+        let (sketch_items, photo_items) = (wanted.items(data, Domain::Sketch), wanted.items(data, Domain::Photo));
+        let photo_views = wanted.most(|batch| batch.photo_views);
+        let photos = look("photos", &photo_items, Kind::Photo, photo_views, of_photos, &[EMBEDDING, LOGITS])?;
+        let sketch_views = wanted.most(|batch| batch.sketch_views);
+        let sketches = look("sketches", &sketch_items, Kind::Sketch, sketch_views, cut, &[])?;
+        let pseudo = match wanted.most(|batch| if batch.pseudo_sketches > 0 { batch.pseudo_views } else { 0 }) {
             0 => Seen::default(),
-            _ => look("pseudo-sketches", &photo_items, Kind::PseudoSketch, batch.pseudo_views, cut, &[])?,
+            views => look("pseudo-sketches", &photo_items, Kind::PseudoSketch, views, cut, &[])?,
         };
         let classes = Classes::of(sketch_items.iter().chain(&photo_items).copied());
-        let bank = Bank::new(&photos, &photo_items, &classes);
-        let anchors = if config.loss.anchors { built_in(bank.probabilities.ncols())? } else { HashMap::new() };
-        let targets = bank.targets(&classes, &anchors);
-        let validation = validate(config, data, &viewer, cut, bar)?;
-        Ok(Self { sketch_items, photo_items, sketches, pseudo, photos, classes, bank, targets, validation })
+        let validation = validate(&wanted, data, &viewer, cut, start.bar)?;
+        Ok(Self { sketch_items, photo_items, sketches, pseudo, photos, classes, validation })
     }
 
     /// One line: how many of what.
@@ -102,26 +105,30 @@ impl<'a> Collected<'a> {
         )
     }
 
-    /// The graph of the training.
+    /// The graph of a training on `material`.
     ///
     /// # Errors
     /// As [`Plan::new`].
-    pub fn plan(&self, config: &Config, model: &ModelProto, manifest: &Manifest) -> Result<Plan, TrainError> {
+    pub fn plan(&self, config: &Config, material: &Material, start: Start) -> Result<Plan, TrainError> {
         Plan::new(&Given {
-            model,
-            manifest,
+            model: start.model,
+            manifest: start.manifest,
             config,
             map: &self.sketches.maps.shape,
             classes: self.classes.len(),
-            bank: self.bank.embeddings.view(),
+            bank: material.bank.embeddings.view(),
         })
     }
 
-    /// What the steps draw from.
+    /// What the steps of a training draw from.
     ///
     /// # Errors
     /// [`TrainError::NoImages`] if a batch wants images that there are none of.
     pub fn material(&self, config: &Config) -> Result<Material<'_>, TrainError> {
+        let wanted = |item: &Item| !leaves_out(config, &item.collection);
+        let bank = Bank::new(&self.photos, &self.photo_items, &self.classes, wanted);
+        let anchors = if config.loss.anchors { built_in(bank.probabilities.ncols())? } else { HashMap::new() };
+        let targets = bank.targets(&self.classes, &anchors);
         let sampler = Sampler::new(
             config.seed,
             &config.batch,
@@ -129,7 +136,8 @@ impl<'a> Collected<'a> {
             (&self.pseudo, &self.photo_items),
             (&self.photos, &self.photo_items),
             &self.classes,
-            &self.taught(config),
+            &self.taught(config, &bank, &targets),
+            wanted,
         );
         if let Some(kind) = sampler.missing() {
             let what = match kind {
@@ -143,35 +151,62 @@ impl<'a> Collected<'a> {
             sketches: &self.sketches,
             pseudo: &self.pseudo,
             photos: &self.photos,
-            bank: &self.bank,
+            bank,
             classes: &self.classes,
-            targets: self.targets.clone(),
+            targets,
             sampler,
-            validation: self.validation.clone(),
+            validation: self.validation.clone().map(|all| Validation { branch: config.network.branch, ..all }),
         })
     }
 
     /// Classes that some loss of sketches knows a target of.
-    fn taught(&self, config: &Config) -> HashSet<usize> {
+    fn taught(&self, config: &Config, bank: &Bank, targets: &HashMap<usize, Array1<f32>>) -> HashSet<usize> {
         if config.loss.classify > 0.0 {
             return (0..self.classes.len()).collect();
         }
         let mut taught = HashSet::new();
         if config.loss.contrast > 0.0 {
-            taught.extend(self.bank.classes.iter().flatten());
+            taught.extend(bank.classes.iter().flatten());
         }
         if config.loss.distill > 0.0 {
-            taught.extend(self.targets.keys());
+            taught.extend(targets.keys());
         }
         taught
     }
 }
 
-fn items<'a>(config: &Config, data: &'a DataSet, domain: Domain) -> Vec<&'a Item> {
-    let wanted = |collection: &Collection| {
-        collection.domain() == domain && !config.leave_out.iter().any(|name| name == collection.name())
-    };
-    Collection::ALL.into_iter().filter(wanted).flat_map(|collection| data.training(collection)).collect()
+/// What several configurations want of the images, taken together.
+struct Wanted<'a> {
+    first: &'a Config,
+    configs: &'a [Config],
+}
+
+impl<'a> Wanted<'a> {
+    fn of(configs: &'a [Config], data: &DataSet) -> Result<Self, TrainError> {
+        for name in configs.iter().flat_map(|config| &config.leave_out) {
+            data.collection(name)?;
+        }
+        let first = configs.first().ok_or(TrainError::Range { key: "configuration" })?;
+        Ok(Self { first, configs })
+    }
+
+    fn most(&self, views: impl Fn(&BatchConfig) -> u64) -> u64 {
+        self.configs.iter().map(|config| views(&config.batch)).max().unwrap_or_default()
+    }
+
+    fn has_branch(&self, branch: Branch) -> bool {
+        self.configs.iter().any(|config| config.network.branch == branch)
+    }
+
+    /// Images of training classes of all collections that some configuration takes.
+    fn items<'b>(&self, data: &'b DataSet, domain: Domain) -> Vec<&'b Item> {
+        let is_taken = |collection: &&Collection| self.configs.iter().any(|config| !leaves_out(config, collection));
+        data.of_domain(domain).filter(is_taken).flat_map(|collection| data.training(&collection.name)).collect()
+    }
+}
+
+fn leaves_out(config: &Config, collection: &Collection) -> bool {
+    config.leave_out.iter().any(|name| *name == collection.name)
 }
 
 fn views_of(items: usize, kind: Kind, count: u64) -> Vec<View> {
@@ -179,16 +214,12 @@ fn views_of(items: usize, kind: Kind, count: u64) -> Vec<View> {
 }
 
 fn validate(
-    config: &Config,
+    wanted: &Wanted,
     data: &DataSet,
     viewer: &Viewer,
     cut: Option<&str>,
     bar: &dyn Fn(u64, &str) -> ProgressBar,
 ) -> Result<Option<Validation>, TrainError> {
-    let photos = data.validation(Collection::SketchyPhoto);
-    if photos.is_empty() {
-        return Ok(None);
-    }
     let classes = |items: &[&Item]| items.iter().map(|item| item.class.clone()).collect::<Vec<String>>();
     let look = |items: &[&Item], kind, cut: Option<&str>, outputs: &[&str]| {
         let bar = bar(items.len() as u64, "validation");
@@ -196,17 +227,25 @@ fn validate(
         bar.finish_and_clear();
         seen
     };
-    let gallery = match config.network.branch {
-        Branch::Sketch => Gallery::Fixed(look(&photos, Kind::Photo, None, &[EMBEDDING])?.embeddings),
-        Branch::Shared => Gallery::Maps(look(&photos, Kind::Photo, cut, &[])?.maps),
-    };
+    let mut galleries = Vec::new();
+    for collection in data.of_domain(Domain::Photo) {
+        let items = data.validation(&collection.name);
+        if items.is_empty() {
+            continue;
+        }
+        let of_photos = cut.filter(|_| wanted.has_branch(Branch::Shared));
+        let Seen { embeddings, maps, .. } = look(&items, Kind::Photo, of_photos, &[EMBEDDING])?;
+        let name = if galleries.is_empty() { String::new() } else { format!(", {}", collection.title) };
+        galleries.push(Gallery { name, embeddings, maps, classes: classes(&items) });
+    }
     let mut queries = Vec::new();
-    for (name, collection) in [("val", Collection::SketchySketch), ("val-doodle", Collection::QuickDraw)] {
-        let items = data.validation(collection);
+    for collection in data.of_domain(Domain::Sketch) {
+        let items = data.validation(&collection.name);
         if !items.is_empty() {
             let maps = look(&items, Kind::Sketch, cut, &[])?.maps;
-            queries.push(Queries { name: name.to_owned(), maps, classes: classes(&items) });
+            queries.push(Queries { name: collection.title.clone(), maps, classes: classes(&items) });
         }
     }
-    Ok(Some(Validation { queries, gallery, classes: classes(&photos) }))
+    let is_empty = galleries.is_empty() || queries.is_empty();
+    Ok(if is_empty { None } else { Some(Validation { queries, galleries, branch: wanted.first.network.branch }) })
 }

@@ -30,7 +30,7 @@ pub struct Material<'a> {
     pub sketches: &'a Seen,
     pub pseudo: &'a Seen,
     pub photos: &'a Seen,
-    pub bank: &'a Bank,
+    pub bank: Bank,
     pub classes: &'a Classes,
     /// What the teacher takes each class for.
     pub targets: HashMap<usize, Array1<f32>>,
@@ -204,7 +204,7 @@ fn distillation(material: &Material, config: &Config, rows: &[Row]) -> [(String,
     let (n, width) = (rows.len(), material.bank.probabilities.ncols());
     let of_items = |item: usize| material.bank.items.iter().position(|&found| found == item);
     let target = |row: &Row| match row.kind {
-        Kind::Photo => Some(material.bank.probabilities.row(row.view).to_owned()),
+        Kind::Photo => material.bank.of_view(row.view).map(|target| target.to_owned()),
         Kind::PseudoSketch => of_items(row.item).map(|found| material.bank.probabilities.row(found).to_owned()),
         Kind::Sketch => row.class.and_then(|class| material.targets.get(&class).cloned()),
     };
@@ -243,7 +243,7 @@ fn alignment(plan: &Plan, config: &Config, rows: &[Row], step: u64) -> Vec<(Stri
 /// Sketches are near photos of their class, far from those of others, and photos without a class do not count. A
 /// pseudo-sketch is near its own photo, far from all others but those of its class.
 fn contrast(material: &Material, config: &Config, rows: &[Row]) -> [(String, Feed); 3] {
-    let bank = material.bank;
+    let bank = &material.bank;
     let (n, photos) = (rows.len(), bank.classes.len());
     let (mut near, mut all) = (vec![0.0; n * photos], vec![0.0; n * photos]);
     let with_photos: HashSet<usize> = bank.classes.iter().flatten().copied().collect();

@@ -32,13 +32,13 @@ impl Pool {
         items: &[&Item],
         classes: &Classes,
         kind: Kind,
-        wanted: impl Fn(Option<usize>) -> bool,
+        wanted: impl Fn(&Item, Option<usize>) -> bool,
     ) -> Self {
         let mut collections: BTreeMap<String, BTreeMap<Option<usize>, Vec<Row>>> = BTreeMap::new();
         for (view, &View { item, kind: seen_as, .. }) in seen.views.iter().enumerate() {
             let class = classes.number(&items[item].class);
-            if seen_as == kind && wanted(class) {
-                let collection = items[item].collection.name().to_owned();
+            if seen_as == kind && wanted(items[item], class) {
+                let collection = items[item].collection.name.clone();
                 let of_class = collections.entry(collection).or_default().entry(class).or_default();
                 of_class.push(Row { kind, view, item, class });
             }
@@ -67,7 +67,7 @@ pub struct Sampler {
 
 impl Sampler {
     /// `drawings`, `photos`: what was seen of each domain, pseudo-sketches among the drawings' `pseudo`. Only sketches of
-    /// `taught` classes are drawn: those that some loss knows a target of.
+    /// `taught` classes are drawn: those that some loss knows a target of; of all images the `wanted` ones.
     pub fn new(
         seed: u64,
         batch: &BatchConfig,
@@ -76,11 +76,16 @@ impl Sampler {
         photos: (&Seen, &[&Item]),
         classes: &Classes,
         taught: &HashSet<usize>,
+        wanted: impl Fn(&Item) -> bool,
     ) -> Self {
-        let is_taught = |class: Option<usize>| class.is_some_and(|class| taught.contains(&class));
+        let is_taught = |item: &Item, class: Option<usize>| {
+            wanted(item) && class.is_some_and(|class| taught.contains(&class))
+        };
         let sketches = Pool::new(sketches.0, sketches.1, classes, Kind::Sketch, is_taught);
-        let pseudo = Pool::new(pseudo.0, pseudo.1, classes, Kind::PseudoSketch, |_| true);
-        let photos = Pool::new(photos.0, photos.1, classes, Kind::Photo, |class| class.is_some());
+        let pseudo = Pool::new(pseudo.0, pseudo.1, classes, Kind::PseudoSketch, |item, _| wanted(item));
+        let photos = Pool::new(photos.0, photos.1, classes, Kind::Photo, |item, class| {
+            wanted(item) && class.is_some()
+        });
         Self { seed, parts: vec![(batch.sketches, sketches), (batch.pseudo_sketches, pseudo), (batch.photos, photos)] }
     }
 

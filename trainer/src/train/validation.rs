@@ -8,6 +8,7 @@ use sketch_model::codebook::{Codebook, CodebookOptions};
 use sketch_model::encoder::{Domain, EncoderOptions, open_session};
 use sketch_model::onnx;
 
+use super::config::Branch;
 use super::cut::{DOMAIN, EMBEDDING};
 use super::views::Maps;
 use super::{Plan, TrainError};
@@ -26,20 +27,25 @@ pub struct Queries {
     pub classes: Vec<String>,
 }
 
-/// The photos that are searched.
+/// Photos of unseen classes that are searched.
 #[derive(Clone, Debug)]
-pub enum Gallery {
-    /// They do not change in training. Shape `(n, d)`.
-    Fixed(Array2<f32>),
-    Maps(Maps),
+pub struct Gallery {
+    /// What follows the name of the queries in an outcome's; nothing for the first.
+    pub name: String,
+    /// As the network has them that training starts from. Shape `(n, d)`.
+    pub embeddings: Array2<f32>,
+    /// None if no training has layers that photos share.
+    pub maps: Maps,
+    pub classes: Vec<String>,
 }
 
 /// What validation needs.
 #[derive(Clone, Debug)]
 pub struct Validation {
     pub queries: Vec<Queries>,
-    pub gallery: Gallery,
-    pub classes: Vec<String>,
+    pub galleries: Vec<Gallery>,
+    /// Which images the trained layers are for.
+    pub branch: Branch,
 }
 
 /// Scores of one set of queries.
@@ -106,29 +112,35 @@ impl Forward {
 }
 
 impl Validation {
-    /// Ranks the gallery by every query, with and without a codebook of it.
+    /// Ranks every gallery by every query, with and without a codebook of the gallery.
     ///
     /// # Errors
-    /// [`TrainError::Engine`] if a run fails, [`TrainError::Codebook`] if the gallery is too small for one.
+    /// [`TrainError::Engine`] if a run fails, [`TrainError::Codebook`] if a gallery is too small for one.
     pub fn run(&self, forward: &mut Forward, weights: &Weights) -> Result<Vec<Outcome>, TrainError> {
-        let gallery = match &self.gallery {
-            Gallery::Fixed(embeddings) => embeddings.clone(),
-            Gallery::Maps(maps) => forward.embed(maps, self.classes.len(), Domain::Photo, weights)?,
-        };
-        let fused = fused(&gallery)?;
-        let of_gallery: Vec<&str> = self.classes.iter().map(String::as_str).collect();
-        self.queries
-            .iter()
-            .map(|queries| {
-                let of_queries: Vec<&str> = queries.classes.iter().map(String::as_str).collect();
-                let embedded = forward.embed(&queries.maps, of_queries.len(), Domain::Sketch, weights)?;
-                let scored = |gallery: &Array2<f32>| {
-                    score(distances(embedded.view(), gallery.view()).view(), &of_queries, &of_gallery, 0)
+        let embed = |queries: &Queries| forward.embed(&queries.maps, queries.classes.len(), Domain::Sketch, weights);
+        let embedded = self.queries.iter().map(embed).collect::<Result<Vec<_>, _>>()?;
+        let mut outcomes = Vec::new();
+        for gallery in &self.galleries {
+            let photos = match self.branch {
+                Branch::Sketch => gallery.embeddings.clone(),
+                Branch::Shared => forward.embed(&gallery.maps, gallery.classes.len(), Domain::Photo, weights)?,
+            };
+            let fused = fused(&photos)?;
+            for (queries, embedded) in self.queries.iter().zip(&embedded) {
+                let scored = |photos: &Array2<f32>| {
+                    let distances = distances(embedded.view(), photos.view());
+                    score(distances.view(), &names(&queries.classes), &names(&gallery.classes), 0)
                 };
-                Ok(Outcome { name: queries.name.clone(), embedding: scored(&gallery), fused: scored(&fused) })
-            })
-            .collect()
+                let name = format!("{}{}", queries.name, gallery.name);
+                outcomes.push(Outcome { name, embedding: scored(&photos), fused: scored(&fused) });
+            }
+        }
+        Ok(outcomes)
     }
+}
+
+fn names(classes: &[String]) -> Vec<&str> {
+    classes.iter().map(String::as_str).collect()
 }
 
 /// The gallery fused with a codebook of its own.

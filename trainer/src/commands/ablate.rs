@@ -1,0 +1,129 @@
+//! `sketch-trainer ablate`
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use sketch_model::encoder::EncoderOptions;
+use sketch_trainer::data::DataSet;
+use sketch_trainer::engine::Tape;
+use sketch_trainer::train::Config;
+use sketch_trainer::train::ablation::{Ablation, Trial, table};
+use sketch_trainer::train::assemble::blended;
+use sketch_trainer::train::checkpoint;
+use sketch_trainer::train::material::{Collected, Start};
+use sketch_trainer::train::run::{Setting, run as train};
+use sketch_trainer::train::validation::Forward;
+
+use super::train::{digests, read_network, stop_on_interrupt};
+use super::{RuntimeArguments, progress};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Trainings to compare: a TOML file like trainer/presets/ablation.toml
+    #[arg(long, value_name = "FILE")]
+    rows: PathBuf,
+    /// Network to start from, as `train` takes it
+    #[arg(long, value_name = "FILE")]
+    start: PathBuf,
+    /// Folder of the data sets
+    #[arg(long, value_name = "FOLDER")]
+    data: PathBuf,
+    /// Folder for the results; what is there is not trained again
+    #[arg(long, value_name = "FOLDER")]
+    output: PathBuf,
+    #[command(flatten)]
+    runtime: RuntimeArguments,
+}
+
+const RESULTS: &str = "results.jsonl";
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let options = arguments.runtime.start()?;
+    let text = fs::read_to_string(&arguments.rows)
+        .with_context(|| format!("could not read \"{}\"", arguments.rows.display()))?;
+    let ablation =
+        Ablation::parse(&text).with_context(|| format!("could not use \"{}\"", arguments.rows.display()))?;
+    let mut configs = Vec::new();
+    for seed in &ablation.seeds {
+        for row in &ablation.rows {
+            configs.push((row, ablation.config(row, *seed).with_context(|| format!("row \"{}\"", row.name))?));
+        }
+    }
+    ensure!(!configs.is_empty(), "there is nothing to compare");
+    let (model, manifest) = read_network(&arguments.start)?;
+    let data = DataSet::open(&arguments.data)?;
+    fs::create_dir_all(&arguments.output)
+        .with_context(|| format!("could not create \"{}\"", arguments.output.display()))?;
+    stop_on_interrupt()?;
+
+    let bar = |count, what: &str| progress::bar(count, what);
+    let start = Start { model: &model, manifest: &manifest, options: &options, bar: &bar };
+    let mut trials = read_trials(&arguments.output.join(RESULTS))?;
+    let mut collected = None;
+    for (row, config) in &configs {
+        let digests = digests(&data, &model, config)?;
+        let training = digests.each_ref().map(|(_, digest)| digest.as_str()).join(" ");
+        if trials.iter().any(|trial| trial.training == training) {
+            continue;
+        }
+        eprintln!("{}, seed {}", row.name, config.seed);
+        let collected = match &mut collected {
+            Some(collected) => collected,
+            none => {
+                let all: Vec<Config> = configs.iter().map(|(_, config)| config.clone()).collect();
+                none.insert(Collected::new(&all, &data, start)?)
+            }
+        };
+        let map = try_one(config, collected, start, &training, &arguments.output)?;
+        let trial = Trial { row: row.name.clone(), seed: config.seed, training, map };
+        append(&arguments.output.join(RESULTS), &serde_json::to_string(&trial)?)?;
+        trials.push(trial);
+    }
+    println!("{}", table(&ablation.rows, &trials));
+    Ok(())
+}
+
+fn try_one(
+    config: &Config,
+    collected: &Collected,
+    start: Start,
+    training: &str,
+    output: &Path,
+) -> anyhow::Result<std::collections::BTreeMap<String, [f64; 2]>> {
+    let material = collected.material(config)?;
+    let validation = material.validation.clone().context("there are no images of the split \"val\"")?;
+    let plan = collected.plan(config, &material, start)?;
+    let mut forward = Forward::open(&plan, start.options)?;
+    let setting = Setting {
+        config,
+        options: EncoderOptions { ..*start.options },
+        folder: output.to_owned(),
+        origin: training.to_owned(),
+        progress: progress::bar(config.schedule.steps, "training"),
+        stop: &super::train::STOP,
+    };
+    let weights = train(plan, &material, &setting)?;
+    setting.progress.finish_and_clear();
+    let weights = blended(&Tape::read(start.model)?, &weights, config.network.blend)?;
+    let outcomes = validation.run(&mut forward, &weights)?;
+    // The next one begins at its start.
+    fs::remove_file(output.join(checkpoint::FILE))?;
+    Ok(outcomes.into_iter().map(|outcome| (outcome.name, [outcome.embedding.map, outcome.fused.map])).collect())
+}
+
+/// The trials of an earlier run; none if there is no file.
+fn read_trials(path: &Path) -> anyhow::Result<Vec<Trial>> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text.with_context(|| format!("could not read \"{}\"", path.display()))?,
+    };
+    let trials = text.lines().map(serde_json::from_str).collect::<Result<_, _>>();
+    trials.with_context(|| format!("could not use \"{}\"", path.display()))
+}
+
+fn append(path: &Path, line: &str) -> anyhow::Result<()> {
+    let mut file = fs::OpenOptions::new().create(true).append(true).open(path)?;
+    Ok(writeln!(file, "{line}")?)
+}

@@ -1,0 +1,130 @@
+//! What each part of a training is worth: the same training with and without it, from several seeds.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Config, TrainError};
+
+/// Trainings to compare, as TOML. Unknown keys are refused.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ablation {
+    /// Every training is run once from each.
+    pub seeds: Vec<u64>,
+    /// Settings of all trainings.
+    #[serde(default)]
+    pub set: Vec<String>,
+    #[serde(rename = "row")]
+    pub rows: Vec<Row>,
+}
+
+/// One of the trainings.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    pub name: String,
+    pub preset: String,
+    /// Settings of this one, after those of all.
+    #[serde(default)]
+    pub set: Vec<String>,
+}
+
+impl Ablation {
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] for what is none.
+    pub fn parse(text: &str) -> Result<Self, TrainError> {
+        Ok(toml::from_str(text)?)
+    }
+
+    /// The configuration of a row from a seed.
+    ///
+    /// # Errors
+    /// As [`Config::preset`] and [`Config::parse`].
+    pub fn config(&self, row: &Row, seed: u64) -> Result<Config, TrainError> {
+        let seed = format!("seed={seed}");
+        let settings: Vec<String> = self.set.iter().chain(&row.set).chain([&seed]).cloned().collect();
+        Config::parse(Config::preset(&row.preset)?, &settings)
+    }
+}
+
+/// What a training of one row from one seed came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    pub row: String,
+    pub seed: u64,
+    /// Digest of configuration, data and network.
+    pub training: String,
+    /// mAP without and with a codebook, by the names of queries and gallery.
+    pub map: BTreeMap<String, [f64; 2]>,
+}
+
+/// A table in Markdown: a line for each row, a column for each set of queries, mean ± standard deviation over the seeds.
+pub fn table(rows: &[Row], trials: &[Trial]) -> String {
+    let names: Vec<&String> = trials.first().map(|trial| trial.map.keys().collect()).unwrap_or_default();
+    let mut lines = vec![String::from("| | seeds |"), String::from("| --- | --- |")];
+    for name in &names {
+        lines[0] += &format!(" {name} | fused |");
+        lines[1] += " --- | --- |";
+    }
+    for row in rows {
+        let of_row: Vec<&Trial> = trials.iter().filter(|trial| trial.row == row.name).collect();
+        if of_row.is_empty() {
+            continue;
+        }
+        let mut line = format!("| {} | {} |", row.name, of_row.len());
+        for name in &names {
+            for how in [0, 1] {
+                let values: Vec<f64> = of_row.iter().filter_map(|trial| trial.map.get(*name)).map(|m| m[how]).collect();
+                line += &format!(" {} |", spread(&values));
+            }
+        }
+        lines.push(line);
+    }
+    lines.join("\n")
+}
+
+/// Mean ± standard deviation of a sample.
+fn spread(values: &[f64]) -> String {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count.max(1.0);
+    if values.len() < 2 {
+        return format!("{mean:.1}");
+    }
+    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (count - 1.0);
+    format!("{mean:.1} ± {:.1}", variance.sqrt())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "seeds = [1, 2]\nset = [\"schedule.steps=7\"]\n[[row]]\nname = \"CE\"\npreset = \"seed\"\n\
+                        set = [\"loss.align=0.0\"]\n[[row]]\nname = \"all\"\npreset = \"seed\"";
+
+    #[test]
+    fn rows_are_presets_with_settings() {
+        let ablation = Ablation::parse(TEXT).unwrap();
+        let config = ablation.config(&ablation.rows[0], 2).unwrap();
+        assert_eq!((config.seed, config.schedule.steps, config.loss.align), (2, 7, 0.0));
+        assert!(ablation.config(&ablation.rows[1], 1).unwrap().loss.align > 0.0);
+        assert!(matches!(Ablation::parse("seeds = []\nrows = []"), Err(TrainError::Config(_))));
+    }
+
+    #[test]
+    fn tables_have_mean_and_deviation() {
+        let ablation = Ablation::parse(TEXT).unwrap();
+        let trial = |row: &str, seed, map: [f64; 2]| Trial {
+            row: row.to_owned(),
+            seed,
+            training: String::new(),
+            map: BTreeMap::from([("val".to_owned(), map)]),
+        };
+        let trials = [trial("CE", 1, [10.0, 20.0]), trial("CE", 2, [12.0, 20.0]), trial("all", 1, [30.0, 40.0])];
+        let expected = "| | seeds | val | fused |\n| --- | --- | --- | --- |\n\
+                        | CE | 2 | 11.0 ± 1.4 | 20.0 ± 0.0 |\n| all | 1 | 30.0 | 40.0 |";
+        assert_eq!(table(&ablation.rows, &trials), expected);
+    }
+}
