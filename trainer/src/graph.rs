@@ -40,13 +40,23 @@ pub struct Convolution {
 /// Collects nodes and weights.
 pub struct GraphBuilder {
     precision: Precision,
+    /// Operator set and file format.
+    versions: (i64, i64),
     nodes: Vec<NodeProto>,
     initializers: Vec<TensorProto>,
 }
 
 impl GraphBuilder {
     pub fn new(precision: Precision) -> Self {
-        Self { precision, nodes: Vec::new(), initializers: Vec::new() }
+        Self { precision, versions: (OPSET, IR_VERSION), nodes: Vec::new(), initializers: Vec::new() }
+    }
+
+    /// Goes on with the graph of a model; what it holds already stays as it is.
+    pub fn extending(model: ModelProto, precision: Precision) -> Self {
+        let opset = model.opset_import.iter().map(|set| set.version()).max().unwrap_or(OPSET);
+        let versions = (opset, model.ir_version.unwrap_or(IR_VERSION));
+        let GraphProto { node: nodes, initializer: initializers, .. } = model.graph.unwrap_or_default();
+        Self { precision, versions, nodes, initializers }
     }
 
     /// Adds a node and returns the name of its only output.
@@ -120,8 +130,8 @@ impl GraphBuilder {
             ..GraphProto::default()
         };
         ModelProto {
-            ir_version: Some(IR_VERSION),
-            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+            ir_version: Some(self.versions.1),
+            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(self.versions.0) }],
             producer_name: Some(env!("CARGO_PKG_NAME").to_owned()),
             producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             graph: Some(graph),

@@ -3,16 +3,21 @@
 #![forbid(unsafe_code)]
 
 pub mod augment;
+pub mod backbone;
 pub mod board;
 pub mod data;
 pub mod engine;
+pub mod evaluation;
 pub mod features;
 pub mod folder;
 pub mod graph;
+pub mod head;
 pub mod lite;
 pub mod metrics;
+pub mod report;
 pub mod statistics;
 pub mod table;
+pub mod thumbnail;
 pub mod torch;
 pub mod train;
 pub mod variants;

@@ -12,13 +12,10 @@ mod tests;
 use sketch_model::onnx::OnnxError;
 
 pub use architecture::{Architecture, Block, Variant};
-pub use build::{Head, build_graph};
+pub use build::build_graph;
 
 /// Width of the features: what the last convolution returns, averaged over the image.
 pub const FEATURES: usize = 1280;
-/// Added to a feature's share of the sum before its root is taken: the slope at zero stays finite for training, and
-/// retrieval does not notice (mAP the same to 0.1 up to 1e-5).
-pub const SHARE_FLOOR: f32 = 1e-6;
 /// Classes of ImageNet.
 pub const CLASSES: usize = 1000;
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use half::f16;
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView1, ArrayView2};
 use sketch_model::distance::{l2_squared, to_f16};
 
 /// Ranks at which precision is taken, as the papers on sketches do for galleries of this size.
@@ -96,10 +96,7 @@ pub fn score_classes<'a>(
 ) -> BTreeMap<&'a str, Scores> {
     let mut classes: BTreeMap<&'a str, Vec<Scores>> = BTreeMap::new();
     for (i, (row, class)) in distances.rows().into_iter().zip(queries).enumerate() {
-        let mut order: Vec<usize> = (0..gallery.len()).collect();
-        let tie = |j: usize| mix(seed ^ mix(i as u64) ^ mix(!(j as u64)));
-        order.sort_by(|&a, &b| row[a].total_cmp(&row[b]).then(tie(a).cmp(&tie(b))));
-        let relevant: Vec<bool> = order.iter().map(|&j| gallery[j] == *class).collect();
+        let relevant: Vec<bool> = ranking(row, i, seed).into_iter().map(|j| gallery[j] == *class).collect();
         if let Some(scores) = score_ranking(&relevant) {
             classes.entry(class).or_default().push(scores);
         }
@@ -107,8 +104,32 @@ pub fn score_classes<'a>(
     classes.into_iter().map(|(class, of_queries)| (class, Scores::mean(&of_queries))).collect()
 }
 
+/// Positions of photos from the nearest to the farthest; those at equal distance stand at random.
+///
+/// `distances`: shape `(g,)`, of query number `query`.
+pub fn ranking(distances: ArrayView1<f32>, query: usize, seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..distances.len()).collect();
+    let tie = |j: usize| mix(seed ^ mix(query as u64) ^ mix(!(j as u64)));
+    order.sort_by(|&a, &b| distances[a].total_cmp(&distances[b]).then(tie(a).cmp(&tie(b))));
+    order
+}
+
+/// The best precision at a recall of at least `i / (points - 1)`, for each `i < points`; `None` if no photo is relevant.
+///
+/// Source: Manning, Raghavan, Schütze, "Introduction to Information Retrieval", 2008, section 8.4 (interpolated precision).
+pub fn precision_recall(relevant: &[bool], points: usize) -> Option<Vec<f64>> {
+    let ranks = relevant.iter().enumerate().filter(|(_, relevant)| **relevant).map(|(i, _)| i + 1);
+    let precisions: Vec<f64> = ranks.enumerate().map(|(found, rank)| (found + 1) as f64 / rank as f64).collect();
+    let best = envelope(&precisions);
+    let at = |i: usize| {
+        let found = (best.len() as f64 * i as f64 / (points.max(2) - 1) as f64).ceil() as usize;
+        best[found.max(1) - 1]
+    };
+    (!best.is_empty()).then(|| (0..points).map(at).collect())
+}
+
 /// Scores one ranking, given which of its photos are of the query's class; `None` if none is.
-fn score_ranking(relevant: &[bool]) -> Option<Scores> {
+pub fn score_ranking(relevant: &[bool]) -> Option<Scores> {
     let ranks = relevant.iter().enumerate().filter(|(_, relevant)| **relevant).map(|(i, _)| i + 1);
     let precisions: Vec<f64> = ranks.enumerate().map(|(found, rank)| (found + 1) as f64 / rank as f64).collect();
     if precisions.is_empty() {
@@ -181,6 +202,19 @@ mod tests {
         assert_eq!(score_ranking(&[false; 4]), None);
         let all = score_ranking(&[true; 30]).unwrap();
         assert!(close(all.map, 100.0) && close(all.precision, 100.0));
+    }
+
+    /// Relevant at ranks 1 and 4 of 4: precision 1 up to a recall of 0.5, then 2/4.
+    #[test]
+    fn precision_is_interpolated_over_recall() {
+        let curve = precision_recall(&[true, false, false, true], 5).unwrap();
+        assert_eq!(curve, [1.0, 1.0, 1.0, 0.5, 0.5]);
+        assert_eq!(precision_recall(&[false], 5), None);
+    }
+
+    #[test]
+    fn rankings_are_by_distance() {
+        assert_eq!(ranking(array![0.3, 0.1, 0.2].view(), 0, 0), [1, 2, 0]);
     }
 
     /// Two queries of "a" and one of "b": the mean is over classes, not over queries.

@@ -1,15 +1,11 @@
 //! What is fitted to features of training images: a mean per domain and one projection for both.
 //!
-//! Features are first mapped to the square roots of their shares, `sqrt(f / Σf)`: a few channels then no longer
-//! decide a distance by themselves, and two images are compared as two distributions over channels.
-//! What each step is worth is in `model/weights/README.md`.
-//!
-//! Source of the map: Arandjelović, Zisserman, "Three things everyone should know to improve object retrieval", 2012.
+//! Features are scaled first ([`Scale`]). What each step is worth is in `model/weights/README.md`.
 
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate};
 
-use crate::lite::{Head, SHARE_FLOOR};
+use crate::head::{Head, SHARE_FLOOR, Scale};
 
 /// Maps features, none of them negative, to the square roots of their shares.
 ///
@@ -22,6 +18,30 @@ pub fn share_roots(features: ArrayView2<f32>) -> Array2<f64> {
         row.mapv_inplace(|feature| (feature / sum + f64::from(SHARE_FLOOR)).sqrt());
     }
     shares
+}
+
+impl Scale {
+    /// The scale that suits features: roots of shares if none is negative.
+    pub fn of(features: ArrayView2<f32>) -> Self {
+        if features.iter().all(|&feature| feature >= 0.0) { Self::ShareRoots } else { Self::UnitLength }
+    }
+
+    /// Scales features, shape `(n, c)`.
+    pub fn apply(self, features: ArrayView2<f32>) -> Array2<f64> {
+        match self {
+            Self::ShareRoots => share_roots(features),
+            Self::UnitLength => unit_length(features),
+        }
+    }
+}
+
+fn unit_length(features: ArrayView2<f32>) -> Array2<f64> {
+    let mut rows = features.mapv(f64::from);
+    for mut row in rows.rows_mut() {
+        let norm = row.dot(&row).max(f64::from(f32::MIN_POSITIVE)).sqrt();
+        row /= norm;
+    }
+    rows
 }
 
 /// Sums over one collection of images.
@@ -58,15 +78,15 @@ impl Moments {
 
 /// Fits the head of a network: the mean of each domain, and the `dimension` principal directions of both together.
 ///
-/// `sketches`, `photos`: moments of the collections of each domain. Within a domain every collection counts the same,
+/// `sketches`, `photos`: moments of the scaled features of each domain's collections. Within a domain every collection counts the same,
 /// and both domains count the same in the directions.
-pub fn fit_head(sketches: &[Moments], photos: &[Moments], dimension: usize) -> Head {
+pub fn fit_head(scale: Scale, sketches: &[Moments], photos: &[Moments], dimension: usize) -> Head {
     let (sketch, photo) = (Moments::average(sketches), Moments::average(photos));
     let both = Moments::average(&[sketch.clone(), photo.clone()]);
     let means = [sketch.mean, photo.mean].map(|mean| mean.insert_axis(Axis(0)));
     let means = concatenate![Axis(0), means[0], means[1]];
     let projection = spread_evenly(&principal_directions(&both.covariance, dimension));
-    Head { means: means.mapv(|mean| mean as f32), projection: projection.mapv(|value| value as f32) }
+    Head { scale, means: means.mapv(|mean| mean as f32), projection: projection.mapv(|value| value as f32) }
 }
 
 /// The `count` directions of greatest variance, as columns, the greatest first.
@@ -125,6 +145,14 @@ mod tests {
     }
 
     #[test]
+    fn features_choose_their_scale() {
+        let (positive, mixed) = (array![[0.0, 3.0, 4.0]], array![[-3.0, 4.0]]);
+        assert_eq!(Scale::of(positive.view()), Scale::ShareRoots);
+        assert_eq!(Scale::of(mixed.view()), Scale::UnitLength);
+        assert!((Scale::UnitLength.apply(mixed.view()) - array![[-0.6, 0.8]]).iter().all(|x| x.abs() < 1e-12));
+    }
+
+    #[test]
     fn moments_are_those_of_the_definition() {
         let moments = Moments::of(array![[1.0, 2.0], [3.0, 2.0], [5.0, 5.0]].view());
         assert_eq!(moments.mean, array![3.0, 3.0]);
@@ -137,7 +165,7 @@ mod tests {
     fn collections_count_the_same() {
         let small = Moments::of(array![[0.0, 0.0]].view());
         let large = Moments::of(Array2::from_elem((10, 2), 1.0).view());
-        let head = fit_head(&[small.clone(), large], &[small], 1);
+        let head = fit_head(Scale::ShareRoots, &[small.clone(), large], &[small], 1);
         assert_eq!(head.means.row(0).to_vec(), [0.5, 0.5]);
         assert_eq!(head.means.row(1).to_vec(), [0.0, 0.0]);
     }

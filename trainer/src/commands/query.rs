@@ -4,14 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use image::DynamicImage;
-use sketch_model::decode::decode_image;
-use sketch_model::drawing::Drawing;
-use sketch_model::limits::Limits;
-use sketch_model::preprocess::{Frame, SketchPreprocessing};
-
 use sketch_trainer::board::{Board, Cell, DRAWING_SIDE};
 use sketch_trainer::table::{Columns, Ranked, Table, connect};
+use sketch_trainer::thumbnail;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -73,24 +68,13 @@ fn print(drawing: &Path, ranked: &[Ranked]) {
 }
 
 fn drawing_cell(path: &Path, bytes: &[u8]) -> anyhow::Result<Cell> {
-    let picture = match Drawing::decode(bytes, &Limits::default())? {
-        Drawing::Bitmap(picture) => picture,
-        drawing @ Drawing::Vector(_) => {
-            let style = SketchPreprocessing {
-                frame: Frame::Ink { margin: 0.1 },
-                // As heavy to the eye as what the network sees.
-                vector_stroke: DRAWING_SIDE as f32 / 60.0,
-                ..SketchPreprocessing::exact()
-            };
-            DynamicImage::ImageRgb8(style.apply(&drawing, DRAWING_SIDE)?)
-        }
-    };
+    let picture = thumbnail::drawing(bytes, DRAWING_SIDE)?;
     Ok(Cell { label: readable(&path.to_string_lossy()), picture: Some(picture) })
 }
 
 fn photo_cell(photo: &Ranked) -> Cell {
     // A photo that was ranked has been decoded before; if it changed since, its name alone is shown.
-    let picture = decode_image(&photo.image, &Limits::default()).ok();
+    let picture = thumbnail::photo(&photo.image).ok();
     Cell { label: readable(&photo.name), picture }
 }
 

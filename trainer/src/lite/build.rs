@@ -1,31 +1,14 @@
 //! The graph: trunk, features, classifier, embedding.
 
-use ndarray::Array2;
 use sketch_model::onnx::build::{Size, attribute_int, value_info};
 use sketch_model::onnx::messages::{DataType, ModelProto};
 
 use super::architecture::{Architecture, Block, STEM, same_convolution};
 use super::fold::{find, fold_normalisation};
-use super::{CLASSES, FEATURES, LiteError, SHARE_FLOOR};
+use super::{CLASSES, FEATURES, LiteError};
 use crate::graph::{Convolution, GraphBuilder, Precision};
+use crate::head::Head;
 use crate::torch::StateDict;
-
-/// What turns features `f` into an embedding: `normalise((sqrt(f / Σf) - means[domain]) · projection)`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Head {
-    /// Shape `(2, 1280)`: the mean of `sqrt(f / Σf)` over sketches, then over photos.
-    pub means: Array2<f32>,
-    /// Shape `(1280, d)`.
-    pub projection: Array2<f32>,
-}
-
-impl Head {
-    /// A head that keeps the first `dimension` channels: for a graph of which only the features are wanted.
-    pub fn plain(dimension: usize) -> Self {
-        let projection = Array2::from_shape_fn((FEATURES, dimension), |(i, j)| if i == j { 1.0 } else { 0.0 });
-        Self { means: Array2::zeros((2, FEATURES)), projection }
-    }
-}
 
 /// Builds the graph of `architecture` with the weights in `state`.
 ///
@@ -48,7 +31,7 @@ pub fn build_graph(
     let map = net.trunk(architecture)?;
     net.features(&map)?;
     net.logits()?;
-    net.embedding(head)?;
+    head.add_to(&mut net.graph)?;
 
     let name = format!("efficientnet-{}", architecture.variant.name());
     let (batch, size) = (Size::Named("n"), Size::Fixed(architecture.size));
@@ -139,35 +122,6 @@ impl Network<'_> {
         let weight = self.graph.weight("classifier.weight", &[CLASSES, FEATURES], &weight.values)?;
         let bias = self.graph.weight("classifier.bias", &[CLASSES], &bias.values)?;
         self.graph.node("Gemm", &["features", &weight, &bias], "logits", vec![attribute_int("transB", 1)]);
-        Ok(())
-    }
-
-    fn embedding(&mut self, head: &Head) -> Result<(), LiteError> {
-        let graph = &mut self.graph;
-        let values = |array: &Array2<f32>| array.iter().copied().collect::<Vec<f32>>();
-        // Means stay in single precision: they are few, and what they leave is small beside them.
-        let means = graph.constant("means", &[2, FEATURES], &values(&head.means))?;
-        let shape = [FEATURES, head.projection.ncols()];
-        let projection = graph.weight("projection", &shape, &values(&head.projection))?;
-        graph.shared_constant("tiny", f32::MIN_POSITIVE);
-        graph.shared_constant("share_floor", SHARE_FLOOR);
-        graph.integers("last_axis", &[-1])?;
-
-        let keep = || vec![attribute_int("keepdims", 1)];
-        let sum = graph.node("ReduceSum", &["features", "last_axis"], "sum", keep());
-        let sum = graph.node("Clip", &[&sum, "tiny"], "sum.clipped", vec![]);
-        let share = graph.node("Div", &["features", &sum], "share", vec![]);
-        let raised = graph.node("Add", &[&share, "share_floor"], "share.raised", vec![]);
-        let root = graph.node("Sqrt", &[&raised], "root", vec![]);
-        let mean = graph.node("Gather", &[&means, "domain"], "mean", vec![attribute_int("axis", 0)]);
-        let centred = graph.node("Sub", &[&root, &mean], "centred", vec![]);
-        let projected = graph.node("MatMul", &[&centred, &projection], "projected", vec![]);
-        let squares = graph.node("Mul", &[&projected, &projected], "squares", vec![]);
-        let energy = graph.node("ReduceSum", &[&squares, "last_axis"], "energy", keep());
-        // An image whose features are exactly the mean has no direction: it becomes zero instead of NaN.
-        let energy = graph.node("Clip", &[&energy, "tiny"], "energy.clipped", vec![]);
-        let norm = graph.node("Sqrt", &[&energy], "norm", vec![]);
-        graph.node("Div", &[&projected, &norm], "embedding", vec![]);
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use super::architecture::{STEM, same_convolution};
 use super::fold::{EPSILON, fold_normalisation};
 use super::*;
 use crate::graph::Precision;
+use crate::head::Head;
 use crate::torch::{StateDict, Tensor};
 
 /// Numbers that look random and are the same in every run, in [-1, 1).
@@ -61,7 +62,7 @@ fn random_weights(variant: Variant) -> StateDict {
 }
 
 fn build(variant: Variant, state: &StateDict, precision: Precision) -> Result<ModelProto, LiteError> {
-    build_graph(&Architecture::of(variant), state, &Head::plain(512), precision)
+    build_graph(&Architecture::of(variant), state, &Head::plain(FEATURES, 512), precision)
 }
 
 /// A convolution of one image, written as its definition.
@@ -168,7 +169,7 @@ fn weights_that_do_not_fit_are_named() {
     state.remove("_blocks.3._bn1.bias");
     let error = build(Variant::Lite0, &state, Precision::Fp32).unwrap_err();
     assert_eq!(error.to_string(), "weights have no tensor \"_blocks.3._bn1.bias\"");
-    let head = Head { means: Array2::zeros((2, FEATURES)), projection: Array2::zeros((3, 2)) };
+    let head = Head { projection: Array2::zeros((3, 2)), ..Head::plain(FEATURES, 2) };
     let error = build_graph(&Architecture::of(Variant::Lite0), &state, &head, Precision::Fp32).unwrap_err();
     assert!(matches!(error, LiteError::Projection { rows: 3 }));
 }

@@ -1,0 +1,251 @@
+//! A network in a file, on photos of the data sets.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use ndarray::{Array1, Array2};
+use sketch_model::codebook::{Codebook, CodebookOptions};
+use sketch_model::encoder::{Domain, Encoder, EncoderOptions};
+use sketch_model::manifest::Manifest;
+use sketch_model::preprocess::{PhotoPreprocessing, SketchPreprocessing};
+
+use sketch_trainer::data::{DataSet, Item, QUICKDRAW};
+use sketch_trainer::evaluation::Search;
+use sketch_trainer::features::{FeatureError, Image, Network, Output};
+use sketch_trainer::metrics::distances;
+use sketch_trainer::variants::Variant;
+
+use super::means::Means;
+use super::{CodebookArgument, Gallery, Printer, Ranked, Written, show};
+use crate::commands::progress;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The network's manifest; by default the file beside it that ends in .json
+    #[arg(long, value_name = "FILE", requires = "model")]
+    manifest: Option<PathBuf>,
+    /// Collection of photos to search; by default the first that has photos of the split "val"
+    #[arg(long, value_name = "NAME", requires = "model")]
+    gallery: Option<String>,
+    /// Fuse photos with a codebook of M subspaces, K prototypes, weight W; can be given several times
+    #[arg(long, value_name = "M,K,W", requires = "model")]
+    codebook: Vec<CodebookArgument>,
+    /// How often each codebook is trained, from another seed each time; the mean is shown
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    runs: u64,
+    /// How drawings are prepared: best, exact, JSON, or a file of JSON; by default as the manifest says
+    #[arg(long, value_name = "HOW", requires = "model")]
+    sketch_preprocessing: Option<String>,
+    /// How photos are prepared, likewise
+    #[arg(long, value_name = "HOW", requires = "model")]
+    photo_preprocessing: Option<String>,
+    /// Evaluate the features too, with means taken again as images are prepared now
+    #[arg(long, requires = "model")]
+    features: bool,
+    /// Training images of each collection for those means
+    #[arg(long, default_value_t = 400)]
+    sample: usize,
+    /// Evaluate the drawings of val-doodle also as bitmaps with other pens and on other paper
+    #[arg(long, requires = "model")]
+    robustness: bool,
+}
+
+pub fn evaluate(arguments: &super::Arguments, model: &Path, data: &DataSet) -> anyhow::Result<Written> {
+    let options = arguments.runtime.start()?;
+    let own = &arguments.files;
+    let mut network = load_network(own, model, &options)?;
+    let photos = gallery(own, data)?;
+    let (name, facts) = (photos[0].collection.name.clone(), facts(model, &network, photos[0]));
+    let read = Set::read(&mut network, &name, &photos, Variant::Strokes, own.features)?;
+    let codebooks = fuse(own, &read.embeddings)?;
+    let mut gallery = Photos { items: photos, set: read, codebooks, facts };
+    let means = if own.features { Some(Means::measure(&mut network, data, own.sample)?) } else { None };
+
+    let mut printer = Printer::new(arguments, gallery.facts());
+    let columns: Vec<String> = own.codebook.iter().map(ToString::to_string).collect();
+    Printer::head(&[vec!["no codebook".to_owned()], columns].concat());
+    for (name, items, variant) in sets(own, data) {
+        let with_features = own.features && variant == Variant::Strokes;
+        let queries = Set::read(&mut network, &name, &items, variant, with_features)?;
+        let ranked = gallery.rank(&name, items, &queries, arguments);
+        printer.set(&format!("{name}, embedding"), &ranked, &mut gallery)?;
+        if let Some(means) = means.as_ref().filter(|_| with_features) {
+            for (how, queries_as, gallery_as) in means.views(&queries.features, &gallery.set.features) {
+                let search = gallery.search(&name, &queries_as, &queries.classes, &gallery_as, arguments.seed);
+                println!("{:32}   {}", format!("{name}, {how}"), show(&search.scores()));
+            }
+        }
+    }
+    Ok(printer.written)
+}
+
+/// The photos to search.
+fn gallery<'a>(arguments: &Arguments, data: &'a DataSet) -> anyhow::Result<Vec<&'a Item>> {
+    let photos = match &arguments.gallery {
+        Some(name) => data.validation(&data.collection(name)?.name),
+        None => {
+            let mut found = data.of_domain(Domain::Photo).map(|collection| data.validation(&collection.name));
+            found.find(|photos| !photos.is_empty()).unwrap_or_default()
+        }
+    };
+    if photos.first().is_none_or(|photo| photo.collection.domain != Domain::Photo) {
+        bail!("no photos of the split \"val\" to search");
+    }
+    Ok(photos)
+}
+
+/// Sets of queries: those of every collection of drawings, and what is made of doodles to see what changes them.
+fn sets<'a>(arguments: &Arguments, data: &'a DataSet) -> Vec<(String, Vec<&'a Item>, Variant)> {
+    let collections = data.of_domain(Domain::Sketch);
+    let drawn = collections.map(|collection| (collection.title.clone(), data.validation(&collection.name), Variant::Strokes));
+    let variants = Variant::BITMAPS.into_iter().filter(|_| arguments.robustness);
+    let varied = variants.map(|variant| (variant.name().to_owned(), data.validation(QUICKDRAW), variant));
+    drawn.chain(varied).filter(|(_, items, _)| !items.is_empty()).collect()
+}
+
+fn facts(path: &Path, network: &Network, photo: &Item) -> Vec<(String, String)> {
+    let manifest = &network.manifest;
+    let facts = [
+        ("network", manifest.name.clone()),
+        ("file", path.display().to_string()),
+        ("origin", manifest.origin.clone()),
+        ("photos", photo.collection.name.clone()),
+    ];
+    facts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn load_network(arguments: &Arguments, model: &Path, options: &EncoderOptions) -> anyhow::Result<Network> {
+    let read = |path: &Path| fs::read(path).with_context(|| format!("could not read \"{}\"", path.display()));
+    let path = arguments.manifest.clone().unwrap_or_else(|| model.with_extension("json"));
+    let mut manifest = Manifest::from_json(&String::from_utf8(read(&path)?)?)
+        .with_context(|| format!("could not use \"{}\"", path.display()))?;
+    if let Some(how) = &arguments.sketch_preprocessing {
+        manifest.sketch = preset(how, SketchPreprocessing::best(), SketchPreprocessing::exact())?;
+    }
+    if let Some(how) = &arguments.photo_preprocessing {
+        manifest.photo = preset(how, PhotoPreprocessing::best(), PhotoPreprocessing::exact())?;
+    }
+    let encoder = Encoder::load(&read(model)?, &manifest, options)
+        .with_context(|| format!("could not use \"{}\"", model.display()))?;
+    Ok(Network { encoder, manifest })
+}
+
+/// A way to prepare images by its name, as JSON, or from a file of JSON.
+fn preset<T: serde::de::DeserializeOwned>(how: &str, best: T, exact: T) -> anyhow::Result<T> {
+    let json = match how {
+        "best" => return Ok(best),
+        "exact" => return Ok(exact),
+        json if json.trim_start().starts_with('{') => json.to_owned(),
+        path => fs::read_to_string(path).with_context(|| format!("could not read \"{path}\""))?,
+    };
+    serde_json::from_str(&json).context("preprocessing is malformed")
+}
+
+/// Images with what the network returned for them.
+struct Set {
+    classes: Vec<String>,
+    embeddings: Array2<f32>,
+    /// No rows if they were not asked for.
+    features: Array2<f32>,
+}
+
+impl Set {
+    fn read(
+        network: &mut Network,
+        name: &str,
+        items: &[&Item],
+        variant: Variant,
+        with_features: bool,
+    ) -> anyhow::Result<Self> {
+        let domain = items.first().map_or(Domain::Photo, |item| item.collection.domain);
+        let bar = progress::bar(items.len() as u64 * if with_features { 2 } else { 1 }, name);
+        let mut extract = |output| {
+            let images = items.iter().map(|item| changed(item, variant));
+            network.extract(images, domain, output, &bar)
+        };
+        let embeddings = extract(Output::Embedding)?;
+        let features = if with_features { extract(Output::Features)? } else { Array2::zeros((0, 0)) };
+        bar.finish_and_clear();
+        Ok(Self { classes: items.iter().map(|item| item.class.clone()).collect(), embeddings, features })
+    }
+}
+
+fn changed(item: &Item, variant: Variant) -> Result<Image, FeatureError> {
+    let mut image = Image::of(item)?;
+    if variant != Variant::Strokes {
+        image.bytes = variant.apply(&image.bytes)?;
+    }
+    Ok(image)
+}
+
+/// The photos fused with each codebook that was asked for, once for each run.
+fn fuse(arguments: &Arguments, photos: &Array2<f32>) -> anyhow::Result<Vec<(String, Vec<Array2<f32>>)>> {
+    let of = |sizes: &CodebookArgument, seed| -> anyhow::Result<Array2<f32>> {
+        let CodebookArgument { subspaces, prototypes, weight } = *sizes;
+        let options = CodebookOptions { subspaces, prototypes, weight, seed, ..CodebookOptions::default() };
+        let codebook = Codebook::train(photos.view(), 0, &options)?;
+        let mut fused = photos.clone();
+        for mut row in fused.rows_mut() {
+            row.assign(&Array1::from(codebook.fuse(&row.to_vec())?));
+        }
+        Ok(fused)
+    };
+    let runs = |sizes: &CodebookArgument| {
+        let runs = (0..arguments.runs).map(|seed| of(sizes, seed)).collect::<anyhow::Result<_>>()?;
+        Ok((format!("codebook {sizes}"), runs))
+    };
+    arguments.codebook.iter().map(runs).collect()
+}
+
+/// The gallery, as it is and fused with each codebook.
+struct Photos<'a> {
+    items: Vec<&'a Item>,
+    set: Set,
+    codebooks: Vec<(String, Vec<Array2<f32>>)>,
+    facts: Vec<(String, String)>,
+}
+
+impl Photos<'_> {
+    fn search(
+        &self,
+        name: &str,
+        queries: &Array2<f32>,
+        classes: &[String],
+        photos: &Array2<f32>,
+        seed: u64,
+    ) -> Search {
+        Search {
+            name: name.to_owned(),
+            distances: distances(queries.view(), photos.view()),
+            queries: classes.to_vec(),
+            gallery: self.set.classes.clone(),
+            seed,
+        }
+    }
+
+    fn rank<'b>(&self, name: &str, items: Vec<&'b Item>, queries: &Set, arguments: &super::Arguments) -> Ranked<'b> {
+        let search = |photos| self.search(name, &queries.embeddings, &queries.classes, photos, arguments.seed);
+        let mut searches = vec![("embedding".to_owned(), vec![search(&self.set.embeddings)])];
+        searches.extend(self.codebooks.iter().map(|(how, runs)| (how.clone(), runs.iter().map(search).collect())));
+        Ranked { items, searches, embeddings: Some(queries.embeddings.clone()) }
+    }
+}
+
+impl Gallery for Photos<'_> {
+    fn facts(&self) -> Vec<(String, String)> {
+        self.facts.clone()
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.set.classes
+    }
+
+    fn embeddings(&mut self) -> anyhow::Result<Array2<f32>> {
+        Ok(self.set.embeddings.clone())
+    }
+
+    fn photo(&mut self, position: usize) -> anyhow::Result<Vec<u8>> {
+        Ok(self.items[position].bytes()?)
+    }
+}
