@@ -17,6 +17,9 @@ use crate::train::cut::{DOMAIN, EMBEDDING, FEATURES, IMAGE, LOGITS};
 /// Images in the run that shows the shapes: more than one, to see that the graph takes more than one.
 const PROBED: usize = 2;
 
+/// Before names of the network that the head might have, too.
+const PREFIX: &str = "backbone.";
+
 /// Why a network cannot be started from.
 #[derive(Debug, thiserror::Error)]
 pub enum BackboneError {
@@ -108,7 +111,15 @@ impl Backbone {
             outputs.push(LOGITS.to_owned());
             described.push(output(LOGITS, self.classes));
         }
-        let mut graph = GraphBuilder::extending(self.tape.model(&outputs), Precision::Fp32);
+        let mut alone = GraphBuilder::new(Precision::Fp32);
+        head.add_to(&mut alone)?;
+        let mut model = self.tape.model(&outputs);
+        // Nodes keep their names, for training begins at one of them by its name; but no two may have the same.
+        let nodes = model.graph.iter_mut().flat_map(|graph| &mut graph.node);
+        nodes
+            .filter(|node| alone.has_node(node.name()))
+            .for_each(|node| node.name = Some(format!("{PREFIX}{}", node.name())));
+        let mut graph = GraphBuilder::extending(model, Precision::Fp32);
         head.add_to(&mut graph)?;
         let inputs = vec![
             value_info(IMAGE, DataType::Float, &[batch, Size::Fixed(3), size, size]),
@@ -162,7 +173,7 @@ fn rename(graph: &mut GraphProto, names: &[(String, &str)]) {
         Some((_, new)) => *name = (*new).to_owned(),
         // An input that is left out has no name.
         None if name.is_empty() => {}
-        None => name.insert_str(0, "backbone."),
+        None => name.insert_str(0, PREFIX),
     };
     let change_optional = |name: &mut Option<String>| name.iter_mut().for_each(change);
     let of_node = |node: &mut NodeProto| node.input.iter_mut().chain(&mut node.output).for_each(change);

@@ -116,6 +116,7 @@ impl Item {
 pub struct DataSet {
     collections: Vec<Arc<Collection>>,
     items: Vec<Item>,
+    empty: Vec<PathBuf>,
 }
 
 impl DataSet {
@@ -133,20 +134,22 @@ impl DataSet {
             Some(file) => Classes::parse(&read_text(&root.join(file))?, &root.join(file))?,
             None => Classes::unseen(&description.unseen),
         };
-        let (mut collections, mut items) = (Vec::new(), Vec::new());
+        let (mut collections, mut items, mut empty) = (Vec::new(), Vec::new(), Vec::new());
         for described in &description.collections {
             let collection = Arc::new(Collection {
                 name: described.name.clone(),
                 title: described.title.clone().unwrap_or_else(|| described.name.clone()),
                 domain: described.domain.into(),
             });
-            items.extend(list::images(root, described, &collection, &classes)?);
+            let (found, of_nothing) = list::images(root, described, &collection, &classes)?;
+            items.extend(found);
+            empty.extend(of_nothing);
             collections.push(collection);
         }
         if items.is_empty() {
             return Err(DataError::Empty { path: root.to_owned() });
         }
-        Ok(Self { collections, items })
+        Ok(Self { collections, items, empty })
     }
 
     /// Digest of all images that training may use: of what they show, where they come from and in which order.
@@ -173,6 +176,11 @@ impl DataSet {
     pub fn collection(&self, name: &str) -> Result<&Arc<Collection>, DataError> {
         let found = self.collections.iter().find(|collection| collection.name == name);
         found.ok_or_else(|| DataError::Collection { name: name.to_owned() })
+    }
+
+    /// Class folders with nothing in them.
+    pub fn empty(&self) -> &[PathBuf] {
+        &self.empty
     }
 
     /// Collections of one domain.

@@ -1,4 +1,4 @@
-//! Photos in a folder and the folders below it.
+//! Lists of photos: those in a folder and the folders below it, or those that a CSV file names.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,33 +6,75 @@ use std::path::{Path, PathBuf};
 /// Ends of file names that are taken for photos.
 const ENDS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
-/// Why a folder could not be listed.
+/// Why photos could not be listed.
 #[derive(Debug, thiserror::Error)]
-#[error("could not read \"{}\"", path.display())]
-pub struct FolderError {
-    pub path: PathBuf,
-    pub source: std::io::Error,
+pub enum FolderError {
+    #[error("could not read \"{}\"", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("could not use \"{}\"", path.display())]
+    Csv { path: PathBuf, source: csv::Error },
+    #[error("\"{}\" has no column \"path\"", path.display())]
+    Header { path: PathBuf },
+    #[error("line {line} of \"{}\" has no path", path.display())]
+    Row { path: PathBuf, line: u64 },
 }
 
 /// A file that is probably a photo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PhotoFile {
     pub path: PathBuf,
-    /// The path below the folder that was searched, with slashes.
+    /// The path below the folder that was searched, with slashes; or as a CSV file has it.
     pub name: String,
-    /// The folder that it lies in; empty for the folder that was searched.
+    /// The folder that it lies in, empty for the folder that was searched; or as a CSV file has it.
     pub label: String,
+}
+
+/// Lists the photos that `source` has: a folder, or a CSV file.
+///
+/// # Errors
+/// As [`list_photos`] and [`read_csv`].
+pub fn find_photos(source: &Path) -> Result<Vec<PhotoFile>, FolderError> {
+    if source.is_dir() { list_photos(source) } else { read_csv(source) }
+}
+
+/// Reads a CSV file with a header. Column `path` is a photo's file, beside the CSV file if it is relative; columns `name`
+/// and `label` are what to call it, the path itself and nothing if they are missing.
+///
+/// # Errors
+/// [`FolderError::Csv`], [`FolderError::Header`], [`FolderError::Row`] for a file that is none.
+pub fn read_csv(path: &Path) -> Result<Vec<PhotoFile>, FolderError> {
+    let failed = |source| FolderError::Csv { path: path.to_owned(), source };
+    let mut reader = csv::Reader::from_path(path).map_err(failed)?;
+    let header = reader.headers().map_err(failed)?.clone();
+    let column = |name: &str| header.iter().position(|field| field == name);
+    let file = column("path").ok_or_else(|| FolderError::Header { path: path.to_owned() })?;
+    let (name, label) = (column("name"), column("label"));
+    let folder = path.parent().unwrap_or(path);
+    let photo = |record: csv::StringRecord| {
+        let field = |column: Option<usize>| column.and_then(|column| record.get(column)).unwrap_or_default();
+        let line = record.position().map_or(0, csv::Position::line);
+        match (field(Some(file)), field(name)) {
+            ("", _) => Err(FolderError::Row { path: path.to_owned(), line }),
+            (file, "") => {
+                Ok(PhotoFile { path: folder.join(file), name: file.to_owned(), label: field(label).to_owned() })
+            }
+            (file, name) => {
+                Ok(PhotoFile { path: folder.join(file), name: name.to_owned(), label: field(label).to_owned() })
+            }
+        }
+    };
+    reader.records().map(|record| photo(record.map_err(failed)?)).collect()
 }
 
 /// Lists the photos in `root` and all folders below it, by name. Links to folders are not followed.
 ///
 /// # Errors
-/// [`FolderError`] for the first folder that cannot be read.
+/// [`FolderError::Read`] for the first folder that cannot be read.
 pub fn list_photos(root: &Path) -> Result<Vec<PhotoFile>, FolderError> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        let failed = |source| FolderError { path: folder.clone(), source };
+        let failed = |source| FolderError::Read { path: folder.clone(), source };
         for entry in fs::read_dir(&folder).map_err(failed)? {
             let entry = entry.map_err(failed)?;
             let path = entry.path();
@@ -79,6 +121,26 @@ mod tests {
             found,
             [("animals/a.webp", "animals"), ("animals/cats/tom.jpg", "cats"), ("b.PNG", ""), ("c.jpeg", "")]
         );
-        assert_eq!(list_photos(&root).unwrap_err().path, root);
+        assert!(matches!(list_photos(&root), Err(FolderError::Read { path, .. }) if path == root));
+    }
+
+    #[test]
+    fn photos_are_read_from_csv() {
+        let path = std::env::temp_dir().join(format!("sketch-trainer-list-{}.csv", std::process::id()));
+        let read = |text: &str| {
+            fs::write(&path, text).unwrap();
+            read_csv(&path)
+        };
+        let photos = read("label,path,name\ncup,\"a,b.jpg\",first\n,/c.png,\n").unwrap();
+        let missing = read("file\na.jpg\n");
+        let empty = read("path,label\na.jpg,x\n,y\n");
+        let ragged = read("path,label\na.jpg\n");
+        fs::remove_file(&path).unwrap();
+        let found: Vec<_> = photos.iter().map(|photo| (&*photo.name, &*photo.label)).collect();
+        assert_eq!(found, [("first", "cup"), ("/c.png", "")]);
+        assert!(photos[0].path.ends_with("a,b.jpg") && photos[1].path == Path::new("/c.png"));
+        assert!(matches!(missing, Err(FolderError::Header { .. })));
+        assert!(matches!(empty, Err(FolderError::Row { line: 3, .. })));
+        assert!(matches!(ragged, Err(FolderError::Csv { .. })));
     }
 }

@@ -59,6 +59,11 @@ impl GraphBuilder {
         Self { precision, versions, nodes, initializers }
     }
 
+    /// Whether a node is called `name`.
+    pub fn has_node(&self, name: &str) -> bool {
+        self.nodes.iter().any(|node| node.name() == name)
+    }
+
     /// Adds a node and returns the name of its only output.
     pub fn node(&mut self, operator: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) -> String {
         self.nodes.push(node(operator, inputs, &[output], attributes));

@@ -12,8 +12,6 @@ use ndarray::Array2;
 
 use crate::evaluation::{RECALLS, Summary};
 
-/// Side of a picture, in pixels.
-pub const SIDE: u32 = 96;
 const STYLE: &str = include_str!("report/style.css");
 /// Lines of a curve, in this order.
 const COLOURS: [&str; 6] = ["#1f6fb2", "#d1702a", "#3d8f4f", "#8a5bb0", "#b03a52", "#5f6b72"];
@@ -84,7 +82,8 @@ impl Report {
 impl Section {
     fn to_html(&self) -> String {
         let Some((_, first)) = self.summaries.first() else { return String::new() };
-        let mut html = format!("<h2>{}: {} queries, {} photos</h2>\n", escape(&first.name), first.queries, first.photos);
+        let mut html =
+            format!("<h2>{}: {} queries, {} photos</h2>\n", escape(&first.name), first.queries, first.photos);
         html += &self.figures();
         html += "<div class=\"side\">";
         html += &format!("<figure>{}<figcaption>Precision over recall</figcaption></figure>", self.curves());
@@ -146,9 +145,15 @@ impl Section {
                 .map(|(x, y)| format!("{x:.1},{y:.1}"))
                 .collect();
             let name = escape(name);
-            svg += &format!("<polyline stroke=\"{colour}\" points=\"{}\"><title>{name}</title></polyline>", points.join(" "));
+            svg += &format!(
+                "<polyline stroke=\"{colour}\" points=\"{}\"><title>{name}</title></polyline>",
+                points.join(" ")
+            );
             let y = 20.0 + 16.0 * number as f64;
-            svg += &format!("<text x=\"{:.1}\" y=\"{y:.1}\" text-anchor=\"end\" style=\"fill:{colour}\">{name}</text>", width - 12.0);
+            svg += &format!(
+                "<text x=\"{:.1}\" y=\"{y:.1}\" text-anchor=\"end\" style=\"fill:{colour}\">{name}</text>",
+                width - 12.0
+            );
         }
         svg + "</svg>"
     }
@@ -162,9 +167,13 @@ impl Section {
         for (class, _) in classes {
             html += &format!("<span>{}</span><div>", escape(class));
             for (number, (name, summary)) in self.summaries.iter().enumerate() {
-                let (value, colour) = (summary.classes.get(class).copied().unwrap_or(0.0), COLOURS[number % COLOURS.len()]);
+                let (value, colour) =
+                    (summary.classes.get(class).copied().unwrap_or(0.0), COLOURS[number % COLOURS.len()]);
                 let title = escape(name);
-                let _ = write!(html, "<i style=\"width:{value:.1}%;background:{colour}\" title=\"{title}\"></i><em>{value:.0}</em>");
+                let _ = write!(
+                    html,
+                    "<i style=\"width:{value:.1}%;background:{colour}\" title=\"{title}\"></i><em>{value:.0}</em>"
+                );
             }
             html += "</div>";
         }
@@ -177,7 +186,8 @@ impl Map {
         let classes: BTreeSet<&String> = self.queries.1.iter().collect();
         let colour = |class: &String| {
             let position = classes.iter().position(|other| *other == class);
-            position.map(|position| format!("hsl({:.0} 65% 45%)", 360.0 * position as f64 / classes.len().max(1) as f64))
+            position
+                .map(|position| format!("hsl({:.0} 65% 45%)", 360.0 * position as f64 / classes.len().max(1) as f64))
         };
         let all = self.photos.0.rows().into_iter().chain(self.queries.0.rows());
         let reach = all.flatten().fold(f64::MIN_POSITIVE, |reach, value| reach.max(value.abs()));
@@ -188,9 +198,13 @@ impl Map {
                 let (x, y) = (point[0] / reach, point.get(1).copied().unwrap_or(0.0) / reach);
                 let (x, y) = ((x + 1.0) * (width / 2.0 - 8.0) + 8.0, (y + 1.0) * (height / 2.0 - 8.0) + 8.0);
                 let colour = colour(class).unwrap_or_else(|| "#c8c8c4".to_owned());
-                let paint = if ring { format!("fill=\"none\" stroke=\"{colour}\"") } else { format!("fill=\"{colour}\"") };
+                let paint =
+                    if ring { format!("fill=\"none\" stroke=\"{colour}\"") } else { format!("fill=\"{colour}\"") };
                 let class = escape(class);
-                let _ = write!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" {paint}><title>{class}</title></circle>");
+                let _ = write!(
+                    svg,
+                    "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" {paint}><title>{class}</title></circle>"
+                );
             }
         };
         dots(&self.photos, 3.0, false);
@@ -263,7 +277,14 @@ mod tests {
         let section = Section { summaries, map: Some(map), best: vec![shown], worst: vec![] };
         let facts = vec![("network".to_owned(), "a & b".to_owned())];
         let html = Report { title: "t".to_owned(), facts, sections: vec![section] }.to_html();
-        for part in ["a &amp; b", "<b>100.0</b>", "&lt;b&gt;", "&quot;p&quot;", "data:image/jpeg;base64,/9j/", "class=\"right\""] {
+        for part in [
+            "a &amp; b",
+            "<b>100.0</b>",
+            "&lt;b&gt;",
+            "&quot;p&quot;",
+            "data:image/jpeg;base64,/9j/",
+            "class=\"right\"",
+        ] {
             assert!(html.contains(part), "{part} is missing");
         }
         assert_eq!(html.matches("<circle").count(), 3);

@@ -6,6 +6,9 @@ use sketch_model::drawing::{Drawing, DrawingError};
 use sketch_model::limits::Limits;
 use sketch_model::preprocess::{Frame, PreprocessError, SketchPreprocessing};
 
+/// Side of a picture in lists, in pixels.
+pub const SIDE: u32 = 96;
+
 /// Why a drawing cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub enum ThumbnailError {

@@ -1,11 +1,11 @@
 //! `sketch-trainer ablate`
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use sketch_model::encoder::EncoderOptions;
 use sketch_trainer::data::DataSet;
 use sketch_trainer::engine::Tape;
 use sketch_trainer::train::Config;
@@ -43,8 +43,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = arguments.runtime.start()?;
     let text = fs::read_to_string(&arguments.rows)
         .with_context(|| format!("could not read \"{}\"", arguments.rows.display()))?;
-    let ablation =
-        Ablation::parse(&text).with_context(|| format!("could not use \"{}\"", arguments.rows.display()))?;
+    let ablation = Ablation::parse(&text).with_context(|| format!("could not use \"{}\"", arguments.rows.display()))?;
     let mut configs = Vec::new();
     for seed in &ablation.seeds {
         for row in &ablation.rows {
@@ -54,6 +53,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     ensure!(!configs.is_empty(), "there is nothing to compare");
     let (model, manifest) = read_network(&arguments.start)?;
     let data = DataSet::open(&arguments.data)?;
+    let images = data.digest()?;
     fs::create_dir_all(&arguments.output)
         .with_context(|| format!("could not create \"{}\"", arguments.output.display()))?;
     stop_on_interrupt()?;
@@ -63,7 +63,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut trials = read_trials(&arguments.output.join(RESULTS))?;
     let mut collected = None;
     for (row, config) in &configs {
-        let digests = digests(&data, &model, config)?;
+        let digests = digests(&images, &model, config)?;
         let training = digests.each_ref().map(|(_, digest)| digest.as_str()).join(" ");
         if trials.iter().any(|trial| trial.training == training) {
             continue;
@@ -91,14 +91,14 @@ fn try_one(
     start: Start,
     training: &str,
     output: &Path,
-) -> anyhow::Result<std::collections::BTreeMap<String, [f64; 2]>> {
+) -> anyhow::Result<BTreeMap<String, [f64; 2]>> {
     let material = collected.material(config)?;
     let validation = material.validation.clone().context("there are no images of the split \"val\"")?;
     let plan = collected.plan(config, &material, start)?;
     let mut forward = Forward::open(&plan, start.options)?;
     let setting = Setting {
         config,
-        options: EncoderOptions { ..*start.options },
+        options: *start.options,
         folder: output.to_owned(),
         origin: training.to_owned(),
         progress: progress::bar(config.schedule.steps, "training"),

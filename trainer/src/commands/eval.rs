@@ -15,8 +15,8 @@ use ndarray::Array2;
 use sketch_trainer::data::{DataSet, Item};
 use sketch_trainer::evaluation::{Search, Summary, plane};
 use sketch_trainer::metrics::Scores;
-use sketch_trainer::report::{Found, Map, Report, SIDE, Section, Shown};
-use sketch_trainer::thumbnail;
+use sketch_trainer::report::{Found, Map, Report, Section, Shown};
+use sketch_trainer::thumbnail::{self, SIDE};
 
 use super::RuntimeArguments;
 

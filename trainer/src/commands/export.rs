@@ -147,14 +147,7 @@ fn backbone(path: &Path, arguments: &Arguments) -> anyhow::Result<(Source, Manif
     Ok((Source::Backbone(Box::new(backbone)), manifest))
 }
 
-fn describe(
-    arguments: &Arguments,
-    name: &str,
-    width: usize,
-    input: Input,
-    licence: &str,
-    origin: &str,
-) -> Manifest {
+fn describe(arguments: &Arguments, name: &str, width: usize, input: Input, licence: &str, origin: &str) -> Manifest {
     let (tool, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
     Manifest {
         format: FORMAT,
@@ -178,7 +171,8 @@ fn measure_head(
 ) -> anyhow::Result<Head> {
     // In full precision: how weights are stored later does not move the statistics.
     let plain = Head::plain(source.width(), manifest.dimension);
-    let encoder = Encoder::load(&onnx::write(&source.build(&plain, &manifest.name, Precision::Fp32)?), manifest, options)?;
+    let encoder =
+        Encoder::load(&onnx::write(&source.build(&plain, &manifest.name, Precision::Fp32)?), manifest, options)?;
     let mut network = Network { encoder, manifest: manifest.clone() };
     let mut scale = None;
     let (mut sketches, mut photos) = (Vec::new(), Vec::new());

@@ -1,27 +1,32 @@
 //! `sketch-trainer import`
 
 use std::fs;
-use std::io::Cursor;
 use std::path::PathBuf;
+use std::sync::mpsc::sync_channel;
+use std::thread;
 
 use anyhow::{Context, bail};
-use image::ImageReader;
+use indicatif::ProgressBar;
+use postgres::Client;
+use rayon::prelude::*;
 
-use sketch_trainer::folder::{PhotoFile, list_photos};
+use sketch_trainer::folder::{PhotoFile, find_photos};
 use sketch_trainer::table::{Columns, Photo, Table, connect};
+use sketch_trainer::thumbnail;
 
 use super::progress;
 
 /// Photos that are added in one go, and at most so many bytes: what an interrupted import has to do again.
 const BATCH: usize = 256;
-const BATCH_BYTES: usize = 32 << 20;
+const BATCH_BYTES: u64 = 32 << 20;
 /// The largest photo that is sent: PostgreSQL's values end at 1 GB, and no photo comes near.
 const MOST_BYTES: u64 = 256 << 20;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Folder of PNG, JPEG and WebP files, with folders below it
-    folder: PathBuf,
+    /// Folder of PNG, JPEG and WebP files, with folders below it; or a CSV file with a column "path"
+    #[arg(value_name = "FOLDER|CSV")]
+    source: PathBuf,
     /// Database to fill, as a connection URI
     #[arg(long)]
     url: String,
@@ -31,15 +36,29 @@ pub struct Arguments {
     /// Column for a photo's bytes
     #[arg(long, default_value = "image")]
     image_column: String,
-    /// Column for a photo's path below the folder
+    /// Column for a photo's path below the folder, or for column "name" of the CSV file
     #[arg(long, default_value = "name")]
     name_column: String,
-    /// Column for the name of the folder that a photo lies in
+    /// Column for the name of the folder that a photo lies in, or for column "label" of the CSV file
     #[arg(long)]
     label_column: Option<String>,
     /// Make the table if it is not there
     #[arg(long)]
     create: bool,
+    /// What to do with a file that is no image
+    #[arg(long, value_enum, default_value_t = Broken::Keep)]
+    broken: Broken,
+}
+
+/// What to do with a file that is no image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Broken {
+    /// Import it; the database says which rows it could not use.
+    Keep,
+    /// Leave it out, and name it.
+    Skip,
+    /// Stop before the batch that it is in.
+    Refuse,
 }
 
 /// What became of the files.
@@ -50,10 +69,17 @@ struct Count {
     left_out: usize,
 }
 
+/// One file, read and tried.
+enum Read {
+    Photo(Photo),
+    Broken(Photo, String),
+    TooLarge,
+}
+
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let photos = list_photos(&arguments.folder)?;
+    let photos = find_photos(&arguments.source)?;
     if photos.is_empty() {
-        bail!("no PNG, JPEG or WebP files in \"{}\"", arguments.folder.display());
+        bail!("no PNG, JPEG or WebP files in \"{}\"", arguments.source.display());
     }
     let mut client = connect(&arguments.url)?;
     let columns = Columns {
@@ -67,10 +93,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let known = table.names(&mut client)?;
     let found = photos.len();
     let missing: Vec<PhotoFile> = photos.into_iter().filter(|photo| !known.contains(&photo.name)).collect();
-    let count = add_all(&mut client, &table, &missing)?;
+    let count = add_all(&mut client, &table, &missing, arguments.broken)?;
     println!("{} photos added, {} were there already", count.added, found - missing.len());
     if count.broken > 0 {
-        println!("{} of them do not look like images", count.broken);
+        let fate = if arguments.broken == Broken::Keep { "added all the same" } else { "left out" };
+        println!("{} files are no images, {fate}", count.broken);
     }
     if count.left_out > 0 {
         println!("{} files of more than {} MB left out", count.left_out, MOST_BYTES >> 20);
@@ -78,42 +105,81 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn add_all(client: &mut postgres::Client, table: &Table, photos: &[PhotoFile]) -> anyhow::Result<Count> {
+/// Adds the photos batch by batch, each in a transaction of its own. While one is sent, the next is read and decoded.
+fn add_all(client: &mut Client, table: &Table, photos: &[PhotoFile], broken: Broken) -> anyhow::Result<Count> {
     let bar = progress::bar(photos.len() as u64, "importing photos");
     let mut count = Count::default();
-    let (mut batch, mut bytes) = (Vec::new(), 0);
-    for (i, photo) in photos.iter().enumerate() {
-        match read(photo)? {
-            Some(photo) => {
-                count.broken += usize::from(!looks_like_image(&photo.image));
-                bytes += photo.image.len();
-                batch.push(photo);
+    let (sender, receiver) = sync_channel(1);
+    thread::scope(|scope| -> anyhow::Result<()> {
+        scope.spawn(move || {
+            // Nobody listens any more once the database has refused a batch.
+            for batch in batches(photos) {
+                let read: anyhow::Result<Vec<Read>> = batch.par_iter().map(read).collect();
+                if sender.send(read).is_err() {
+                    break;
+                }
             }
-            None => count.left_out += 1,
+        });
+        for batch in receiver {
+            let batch = batch?;
+            let files = batch.len() as u64;
+            let chosen = choose(batch, broken, &mut count, &bar)?;
+            table.add(client, &chosen)?;
+            count.added += chosen.len();
+            bar.inc(files);
         }
-        if batch.len() == BATCH || bytes >= BATCH_BYTES || i + 1 == photos.len() {
-            table.add(client, &batch)?;
-            count.added += batch.len();
-            bar.set_position(i as u64 + 1);
-            (batch, bytes) = (Vec::new(), 0);
-        }
-    }
+        Ok(())
+    })?;
     bar.finish_and_clear();
     Ok(count)
 }
 
-/// Reads a file; `None` if it is too large to be a photo.
-fn read(photo: &PhotoFile) -> anyhow::Result<Option<Photo>> {
-    let failed = || format!("could not read \"{}\"", photo.path.display());
-    if fs::metadata(&photo.path).with_context(failed)?.len() > MOST_BYTES {
-        return Ok(None);
-    }
-    let image = fs::read(&photo.path).with_context(failed)?;
-    Ok(Some(Photo { name: photo.name.clone(), image, label: photo.label.clone() }))
+/// Runs of files that are read in one go: not too many, and not too large together.
+fn batches(photos: &[PhotoFile]) -> impl Iterator<Item = &[PhotoFile]> {
+    let mut rest = photos;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |photo: &&PhotoFile| {
+            bytes += fs::metadata(&photo.path).map_or(0, |data| data.len()).min(MOST_BYTES);
+            bytes <= BATCH_BYTES
+        };
+        let count = rest.iter().take(BATCH).take_while(fits).count().max(1).min(rest.len());
+        let (batch, later) = rest.split_at(count);
+        rest = later;
+        (count > 0).then_some(batch)
+    })
 }
 
-/// Whether the file's head is that of an image. The database decodes all of it and says which rows it could not use.
-fn looks_like_image(bytes: &[u8]) -> bool {
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format();
-    reader.is_ok_and(|reader| reader.into_dimensions().is_ok())
+fn choose(batch: Vec<Read>, broken: Broken, count: &mut Count, bar: &ProgressBar) -> anyhow::Result<Vec<Photo>> {
+    let mut chosen = Vec::new();
+    for read in batch {
+        match read {
+            Read::Photo(photo) => chosen.push(photo),
+            Read::TooLarge => count.left_out += 1,
+            Read::Broken(photo, reason) => {
+                count.broken += 1;
+                match broken {
+                    Broken::Keep => chosen.push(photo),
+                    Broken::Skip => bar.suspend(|| eprintln!("\"{}\" left out: {reason}", photo.name)),
+                    Broken::Refuse => bail!("\"{}\" is no image: {reason}; {} photos added", photo.name, count.added),
+                }
+            }
+        }
+    }
+    Ok(chosen)
+}
+
+/// Reads a file and decodes it, as the database will.
+fn read(photo: &PhotoFile) -> anyhow::Result<Read> {
+    let failed = || format!("could not read \"{}\"", photo.path.display());
+    if fs::metadata(&photo.path).with_context(failed)?.len() > MOST_BYTES {
+        return Ok(Read::TooLarge);
+    }
+    let image = fs::read(&photo.path).with_context(failed)?;
+    let found = thumbnail::photo(&image).err();
+    let photo = Photo { name: photo.name.clone(), image, label: photo.label.clone() };
+    Ok(match found {
+        None => Read::Photo(photo),
+        Some(error) => Read::Broken(photo, error.to_string()),
+    })
 }

@@ -1,8 +1,10 @@
 //! `sketch-trainer inspect`
 
+mod data;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use sketch_model::onnx::messages::{ModelProto, ValueInfoProto, tensor_shape_proto::dimension, type_proto};
@@ -15,18 +17,31 @@ use sketch_trainer::train::Cut;
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Network: an .onnx file
-    network: PathBuf,
+    #[arg(required_unless_present = "data")]
+    network: Option<PathBuf>,
     /// Tell what would train from this layer on
-    #[arg(long, value_name = "LAYER")]
+    #[arg(long, value_name = "LAYER", requires = "network")]
     train_from: Option<String>,
+    /// Tell what a folder of data sets holds
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Decode every image, and name those that cannot be used
+    #[arg(long, requires = "data")]
+    decode: bool,
 }
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
-    let path = &arguments.network;
+    if let Some(path) = &arguments.network {
+        inspect_network(path, arguments.train_from.as_deref())?;
+    }
+    arguments.data.as_ref().map_or(Ok(()), |folder| data::inspect(folder, arguments.decode))
+}
+
+fn inspect_network(path: &Path, train_from: Option<&str>) -> anyhow::Result<()> {
     let bytes = fs::read(path).with_context(|| format!("could not read \"{}\"", path.display()))?;
     let model = onnx::parse(&bytes).with_context(|| format!("could not use \"{}\"", path.display()))?;
     let tape = Tape::read(&model)?;
-    let first = match &arguments.train_from {
+    let first = match train_from {
         Some(layer) => Some(Cut::before(&tape, layer)?.first),
         None => None,
     };

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use sketch_model::digest::sha256;
+use sketch_model::digest::{Sha256Digest, sha256};
 use sketch_model::encoder::Encoder;
 use sketch_model::manifest::Manifest;
 use sketch_model::onnx::messages::StringStringEntryProto;
@@ -65,7 +65,7 @@ pub fn run_command(arguments: &Arguments) -> anyhow::Result<()> {
     let material = collected.material(&config)?;
     let plan = collected.plan(&config, &material, start)?;
     stop_on_interrupt()?;
-    let digests = digests(&data, &model, &config)?;
+    let digests = digests(&data.digest()?, &model, &config)?;
     let progress = progress::bar(config.schedule.steps, "training");
     let origin = format!("{} {}", digests[0].1, digests[1].1);
     let setting = Setting { config: &config, options, folder: arguments.output.clone(), origin, progress, stop: &STOP };
@@ -85,9 +85,15 @@ pub fn stop_on_interrupt() -> anyhow::Result<()> {
 }
 
 /// Digests of all that decides what comes out.
-pub fn digests(data: &DataSet, model: &ModelProto, config: &Config) -> anyhow::Result<[(&'static str, String); 3]> {
+///
+/// `data`: that of the images.
+pub fn digests(
+    data: &Sha256Digest,
+    model: &ModelProto,
+    config: &Config,
+) -> anyhow::Result<[(&'static str, String); 3]> {
     Ok([
-        ("data_sha256", hexadecimal(&data.digest()?)),
+        ("data_sha256", hexadecimal(data)),
         ("start_sha256", hexadecimal(&sha256([onnx::write(model).as_slice()]))),
         ("config_sha256", hexadecimal(&sha256([config.to_toml()?.as_bytes()]))),
     ])

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::description::{CollectionDescription, Layout};
 use super::{Classes, Collection, DataError, Item, Source, Split, read_text};
 
-/// Lists the images of the collection `described` below `root`; none if it may be missing and is.
+/// Lists the images of the collection `described` below `root`, and class folders with nothing in them; neither if it may
+/// be missing and is.
 ///
 /// # Errors
 /// [`DataError::Io`] for what cannot be read, [`DataError::List`] and [`DataError::Row`] for a list that is malformed,
@@ -17,11 +18,11 @@ pub fn images(
     described: &CollectionDescription,
     collection: &Arc<Collection>,
     classes: &Classes,
-) -> Result<Vec<Item>, DataError> {
-    let mut list = List { described, collection, classes, items: Vec::new() };
+) -> Result<(Vec<Item>, Vec<PathBuf>), DataError> {
+    let mut list = List { described, collection, classes, items: Vec::new(), empty: Vec::new() };
     let path = root.join(&described.path);
     if described.optional && !path.exists() {
-        return Ok(list.items);
+        return Ok((list.items, list.empty));
     }
     match described.layout {
         Layout::Folders => list.folders(&path)?,
@@ -29,7 +30,7 @@ pub fn images(
         Layout::List => list.rows(&path)?,
         Layout::Unlabelled => list.unlabelled(&path)?,
     }
-    Ok(list.items)
+    Ok((list.items, list.empty))
 }
 
 struct List<'a> {
@@ -37,13 +38,18 @@ struct List<'a> {
     collection: &'a Arc<Collection>,
     classes: &'a Classes,
     items: Vec<Item>,
+    empty: Vec<PathBuf>,
 }
 
 impl List<'_> {
     fn folders(&mut self, path: &Path) -> Result<(), DataError> {
         for folder in list_folder(path)?.into_iter().filter(|path| path.is_dir()) {
             let class = self.class(&folder)?;
-            list_folder(&folder)?.into_iter().for_each(|file| self.add(&class, Source::File(file)));
+            let files = list_folder(&folder)?;
+            if files.is_empty() {
+                self.empty.push(folder);
+            }
+            files.into_iter().for_each(|file| self.add(&class, Source::File(file)));
         }
         Ok(())
     }
@@ -85,7 +91,10 @@ impl List<'_> {
 
     fn unlabelled(&mut self, path: &Path) -> Result<(), DataError> {
         let class = (String::new(), Split::Train);
-        list_folder(path)?.into_iter().filter(|path| path.is_file()).for_each(|file| self.add(&class, Source::File(file)));
+        list_folder(path)?
+            .into_iter()
+            .filter(|path| path.is_file())
+            .for_each(|file| self.add(&class, Source::File(file)));
         Ok(())
     }
 

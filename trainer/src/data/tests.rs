@@ -62,7 +62,8 @@ fn classes(items: &[&Item]) -> Vec<String> {
 fn no_validation_class_is_in_training() {
     let folder = all("training");
     let data = DataSet::open(&folder.0).unwrap();
-    let trained: Vec<&Item> = data.collections().iter().flat_map(|collection| data.training(&collection.name)).collect();
+    let trained: Vec<&Item> =
+        data.collections().iter().flat_map(|collection| data.training(&collection.name)).collect();
     let labels: HashSet<String> = trained.iter().map(|item| item.label()).collect();
     for name in ["car/", "car.ndjson", "police car", "car_side", "hot dog", "hot_dog"] {
         assert!(labels.iter().all(|label| !label.contains(name)), "{name} is trained on");
@@ -108,8 +109,11 @@ path = "others"
 fn a_description_says_how_images_lie() {
     let folder = Folder::new("own", CLASSES, &["drawn/cup/a.png", "drawn/toy car/b.png", "others/c.jpg"]);
     fs::write(folder.0.join("data.toml"), DESCRIPTION).unwrap();
-    fs::write(folder.0.join("catalogue.csv"), "class,path,price\ncup,x/1.jpg,3\n\"toy car\",\"x/2,3.jpg\",4\n,x/4.jpg,\n")
-        .unwrap();
+    fs::write(
+        folder.0.join("catalogue.csv"),
+        "class,path,price\ncup,x/1.jpg,3\n\"toy car\",\"x/2,3.jpg\",4\n,x/4.jpg,\n",
+    )
+    .unwrap();
     let data = DataSet::open(&folder.0).unwrap();
     assert_eq!(data.collection("drawn by users").unwrap().title, "users");
     assert_eq!(classes(&data.training("drawn by users")), ["cup"]);

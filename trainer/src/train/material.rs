@@ -129,6 +129,7 @@ impl<'a> Collected<'a> {
         let bank = Bank::new(&self.photos, &self.photo_items, &self.classes, wanted);
         let anchors = if config.loss.anchors { built_in(bank.probabilities.ncols())? } else { HashMap::new() };
         let targets = bank.targets(&self.classes, &anchors);
+        let taught = self.taught(config, &bank, &targets);
         let sampler = Sampler::new(
             config.seed,
             &config.batch,
@@ -136,8 +137,7 @@ impl<'a> Collected<'a> {
             (&self.pseudo, &self.photo_items),
             (&self.photos, &self.photo_items),
             &self.classes,
-            &self.taught(config, &bank, &targets),
-            wanted,
+            |kind, item| wanted(item) && (kind != Kind::Sketch || self.is_taught(item, &taught)),
         );
         if let Some(kind) = sampler.missing() {
             let what = match kind {
@@ -157,6 +157,10 @@ impl<'a> Collected<'a> {
             sampler,
             validation: self.validation.clone().map(|all| Validation { branch: config.network.branch, ..all }),
         })
+    }
+
+    fn is_taught(&self, item: &Item, taught: &HashSet<usize>) -> bool {
+        self.classes.number(&item.class).is_some_and(|class| taught.contains(&class))
     }
 
     /// Classes that some loss of sketches knows a target of.
@@ -206,7 +210,7 @@ impl<'a> Wanted<'a> {
 }
 
 fn leaves_out(config: &Config, collection: &Collection) -> bool {
-    config.leave_out.iter().any(|name| *name == collection.name)
+    config.leave_out.contains(&collection.name)
 }
 
 fn views_of(items: usize, kind: Kind, count: u64) -> Vec<View> {

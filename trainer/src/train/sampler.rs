@@ -1,6 +1,6 @@
 //! Which images a step sees: a function of seed and step alone, so that a training that is resumed sees the same.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use super::bank::Classes;
 use super::config::BatchConfig;
@@ -66,8 +66,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// `drawings`, `photos`: what was seen of each domain, pseudo-sketches among the drawings' `pseudo`. Only sketches of
-    /// `taught` classes are drawn: those that some loss knows a target of; of all images the `wanted` ones.
+    /// `sketches`, `pseudo`, `photos`: what was seen of which images. Only `wanted` ones are drawn, and photos that have a
+    /// class.
     pub fn new(
         seed: u64,
         batch: &BatchConfig,
@@ -75,18 +75,16 @@ impl Sampler {
         pseudo: (&Seen, &[&Item]),
         photos: (&Seen, &[&Item]),
         classes: &Classes,
-        taught: &HashSet<usize>,
-        wanted: impl Fn(&Item) -> bool,
+        wanted: impl Fn(Kind, &Item) -> bool,
     ) -> Self {
-        let is_taught = |item: &Item, class: Option<usize>| {
-            wanted(item) && class.is_some_and(|class| taught.contains(&class))
+        let pool = |kind, (seen, items): (&Seen, &[&Item])| {
+            Pool::new(seen, items, classes, kind, |item, class| {
+                wanted(kind, item) && (kind != Kind::Photo || class.is_some())
+            })
         };
-        let sketches = Pool::new(sketches.0, sketches.1, classes, Kind::Sketch, is_taught);
-        let pseudo = Pool::new(pseudo.0, pseudo.1, classes, Kind::PseudoSketch, |item, _| wanted(item));
-        let photos = Pool::new(photos.0, photos.1, classes, Kind::Photo, |item, class| {
-            wanted(item) && class.is_some()
-        });
-        Self { seed, parts: vec![(batch.sketches, sketches), (batch.pseudo_sketches, pseudo), (batch.photos, photos)] }
+        let pools = [pool(Kind::Sketch, sketches), pool(Kind::PseudoSketch, pseudo), pool(Kind::Photo, photos)];
+        let counts = [batch.sketches, batch.pseudo_sketches, batch.photos];
+        Self { seed, parts: counts.into_iter().zip(pools).collect() }
     }
 
     /// The kind of which a batch wants images and there are none.

@@ -98,7 +98,8 @@ fn gallery<'a>(arguments: &Arguments, data: &'a DataSet) -> anyhow::Result<Vec<&
 /// Sets of queries: those of every collection of drawings, and what is made of doodles to see what changes them.
 fn sets<'a>(arguments: &Arguments, data: &'a DataSet) -> Vec<(String, Vec<&'a Item>, Variant)> {
     let collections = data.of_domain(Domain::Sketch);
-    let drawn = collections.map(|collection| (collection.title.clone(), data.validation(&collection.name), Variant::Strokes));
+    let drawn =
+        collections.map(|collection| (collection.title.clone(), data.validation(&collection.name), Variant::Strokes));
     let variants = Variant::BITMAPS.into_iter().filter(|_| arguments.robustness);
     let varied = variants.map(|variant| (variant.name().to_owned(), data.validation(QUICKDRAW), variant));
     drawn.chain(varied).filter(|(_, items, _)| !items.is_empty()).collect()
@@ -207,14 +208,7 @@ struct Photos<'a> {
 }
 
 impl Photos<'_> {
-    fn search(
-        &self,
-        name: &str,
-        queries: &Array2<f32>,
-        classes: &[String],
-        photos: &Array2<f32>,
-        seed: u64,
-    ) -> Search {
+    fn search(&self, name: &str, queries: &Array2<f32>, classes: &[String], photos: &Array2<f32>, seed: u64) -> Search {
         Search {
             name: name.to_owned(),
             distances: distances(queries.view(), photos.view()),

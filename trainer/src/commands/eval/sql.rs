@@ -42,7 +42,11 @@ pub fn evaluate(arguments: &super::Arguments, url: &str, data: &DataSet) -> anyh
     let table = Table::open(&mut transaction, name, columns)?;
     let (keys, classes): (Vec<Key>, Vec<String>) =
         table.labelled(&mut transaction, &own.embedding_column)?.into_iter().unzip();
-    ensure!(!keys.is_empty(), "no photo of table \"{name}\" has both a class and an embedding in \"{}\"", own.embedding_column);
+    ensure!(
+        !keys.is_empty(),
+        "no photo of table \"{name}\" has both a class and an embedding in \"{}\"",
+        own.embedding_column
+    );
     let column = own.embedding_column.clone();
     let facts = [("table", name), ("embeddings", &column)].map(|(name, value)| (name.to_owned(), value.to_owned()));
     let mut printer = Printer::new(arguments, facts.to_vec());
@@ -74,9 +78,17 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    fn rank<'b>(&mut self, name: &str, items: Vec<&'b Item>, arguments: &super::Arguments) -> anyhow::Result<Ranked<'b>> {
+    fn rank<'b>(
+        &mut self,
+        name: &str,
+        items: Vec<&'b Item>,
+        arguments: &super::Arguments,
+    ) -> anyhow::Result<Ranked<'b>> {
         let (count, photos) = (items.len(), self.keys.len());
-        ensure!(count * photos <= MOST_DISTANCES, "{count} drawings and {photos} photos are too many to hold in memory");
+        ensure!(
+            count * photos <= MOST_DISTANCES,
+            "{count} drawings and {photos} photos are too many to hold in memory"
+        );
         let bar = progress::bar(count as u64, name);
         let (mut values, mut embeddings) = (Vec::with_capacity(count * photos), Vec::new());
         for item in &items {
