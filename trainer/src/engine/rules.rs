@@ -6,6 +6,7 @@
 mod activation;
 mod arithmetic;
 mod convolution;
+mod depthwise;
 mod linear;
 mod normalisation;
 mod pooling;

@@ -104,6 +104,21 @@ fn depthwise() {
     form([1, 1, 6, 6], [1, 1, 3, 3]).pads([1; 4]).check("Conv");
 }
 
+/// Larger images have rules of their own: the flipped kernel or a transposed convolution, strides and dilations exchanged,
+/// taps.
+#[test]
+fn depthwise_of_larger_images() {
+    let form = |rows, columns, kernel| form([1, 2, rows, columns], [2, 1, kernel, kernel]).group(2);
+    form(11, 12, 3).pads([1; 4]).check("Conv");
+    form(11, 12, 3).dilation(2, 1).pads([2, 1, 2, 1]).check("Conv");
+    form(11, 12, 5).pads([2; 4]).check("Conv");
+    form(17, 16, 3).stride(2, 2).pads([0, 0, 1, 1]).check("Conv");
+    form(17, 17, 5).stride(2, 2).pads([2; 4]).check("Conv");
+    // The input gradient by a convolution, the weight gradient by products.
+    form(8, 8, 3).pads([1; 4]).check("Conv");
+    form(12, 12, 5).stride(2, 2).pads([2; 4]).check("Conv");
+}
+
 #[test]
 fn several_kernels_per_channel() {
     form([2, 3, 6, 6], [6, 1, 3, 3]).group(3).pads([1; 4]).check("Conv");

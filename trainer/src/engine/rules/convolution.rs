@@ -3,20 +3,20 @@
 use sketch_model::onnx::build::{attribute_int, attribute_ints};
 use sketch_model::onnx::messages::AttributeProto;
 
-use super::{Gradients, Scope};
+use super::{Gradients, Scope, depthwise};
 use crate::engine::EngineError;
 
 /// How a convolution moves over its input; vertical before horizontal.
 #[derive(Clone, Debug)]
-struct Geometry {
-    group: usize,
-    kernel: [usize; 2],
-    strides: [usize; 2],
-    dilations: [usize; 2],
+pub(super) struct Geometry {
+    pub group: usize,
+    pub kernel: [usize; 2],
+    pub strides: [usize; 2],
+    pub dilations: [usize; 2],
     /// Zeros before the first row and column.
-    before: [usize; 2],
+    pub before: [usize; 2],
     /// Zeros after the last row and column.
-    after: [usize; 2],
+    pub after: [usize; 2],
 }
 
 impl Geometry {
@@ -46,7 +46,7 @@ impl Geometry {
         Ok(Self { group, kernel: [kh, kw], strides, dilations, before, after })
     }
 
-    fn attributes(&self) -> Vec<AttributeProto> {
+    pub fn attributes(&self) -> Vec<AttributeProto> {
         let pair = |values: [usize; 2]| values.map(|value| value as i64);
         let pads = [self.before[0], self.before[1], self.after[0], self.after[1]].map(|pad| pad as i64);
         vec![
@@ -56,6 +56,11 @@ impl Geometry {
             attribute_ints("dilations", &pair(self.dilations)),
             attribute_ints("pads", &pads),
         ]
+    }
+
+    /// Whether every channel of `input` has a kernel of its own, and only one.
+    fn is_depthwise(&self, input: &[usize], weight: &[usize]) -> bool {
+        self.group == input[1] && weight[0] == self.group
     }
 
     fn is_pointwise(&self) -> bool {
@@ -72,7 +77,7 @@ pub(super) fn conv(scope: &mut Scope) -> Gradients {
         inputs[0] = Some(input_gradient(scope, &geometry, &gradient, &input, &output, &weight)?);
     }
     if scope.wants(1) {
-        inputs[1] = Some(weight_gradient(scope, &geometry, [&image, &gradient], [&input, &output], &weight));
+        inputs[1] = Some(weight_gradient(scope, &geometry, [&image, &gradient], [&input, &output], &weight)?);
     }
     if scope.wants(2) {
         inputs[2] = Some(scope.channel_sums(&gradient, &output));
@@ -93,7 +98,7 @@ pub(super) fn conv_transpose(scope: &mut Scope) -> Gradients {
         inputs[0] = Some(scope.tape.op("Conv", &[&gradient, &kernel], geometry.attributes()));
     }
     if scope.wants(1) {
-        inputs[1] = Some(weight_gradient(scope, &geometry, [&gradient, &image], [&output, &input], &weight));
+        inputs[1] = Some(weight_gradient(scope, &geometry, [&gradient, &image], [&output, &input], &weight)?);
     }
     if scope.wants(2) {
         inputs[2] = Some(scope.channel_sums(&gradient, &output));
@@ -114,15 +119,10 @@ fn input_gradient(
         let turned = scope.transposed(&kernel, &[1, 0, 2, 3]);
         return Ok(scope.op("Conv", &[gradient, &turned]));
     }
-    // A depthwise convolution with the flipped kernel takes half the time of the transposed one where ONNX Runtime has a
-    // kernel for it (3 x 3, 28 px, 144 channels: 6 ms and 11 ms), and as long elsewhere. With a stride, it would need zeros
-    // between the values: 32 ms and 9 ms (5 x 5, 28 px).
-    if geometry.strides == [1, 1]
-        && geometry.group == input[1]
-        && weight[0] == input[1]
-        && let Some(pads) = flipped_pads(geometry, input, output)
+    if geometry.is_depthwise(input, weight)
+        && let Some(found) = depthwise::input_gradient(scope, geometry, [gradient, &kernel], [input, output])?
     {
-        return Ok(depthwise_input_gradient(scope, geometry, gradient, &kernel, pads));
+        return Ok(found);
     }
     let mut attributes = geometry.attributes();
     let left_over = |axis: usize| {
@@ -135,36 +135,6 @@ fn input_gradient(
     Ok(scope.tape.op("ConvTranspose", &[gradient, &kernel], attributes))
 }
 
-/// Pads of the convolution with the flipped kernel that gives an image of the input's size; none if one is negative.
-fn flipped_pads(geometry: &Geometry, input: &[usize], output: &[usize]) -> Option<[i64; 4]> {
-    let along = |axis: usize| {
-        let reach = (geometry.dilations[axis] * (geometry.kernel[axis] - 1)) as i64;
-        let before = reach - geometry.before[axis] as i64;
-        (before, input[2 + axis] as i64 - output[2 + axis] as i64 - before + reach)
-    };
-    let ((top, bottom), (left, right)) = (along(0), along(1));
-    let pads = [top, left, bottom, right];
-    pads.iter().all(|&pad| pad >= 0).then_some(pads)
-}
-
-/// By a depthwise convolution with the flipped kernel over the gradient.
-fn depthwise_input_gradient(
-    scope: &mut Scope,
-    geometry: &Geometry,
-    gradient: &str,
-    kernel: &str,
-    pads: [i64; 4],
-) -> String {
-    let flipped = scope.sliced(kernel, &[2, 3], &[-1, -1], &[i64::MIN, i64::MIN], &[-1, -1]);
-    let attributes = vec![
-        attribute_int("group", geometry.group as i64),
-        attribute_ints("kernel_shape", &geometry.kernel.map(|size| size as i64)),
-        attribute_ints("dilations", &geometry.dilations.map(|size| size as i64)),
-        attribute_ints("pads", &pads),
-    ];
-    scope.tape.op("Conv", &[gradient, &flipped], attributes)
-}
-
 /// `∂W[o, c, i, j] = Σ G[n, o, y, x] X[n, c, y s + i d, x s + j d]`, with `X` padded.
 ///
 /// `tensors`, `shapes`: of `X`, then of `G`.
@@ -174,57 +144,25 @@ fn weight_gradient(
     tensors: [&str; 2],
     shapes: [&[usize]; 2],
     weight: &[usize],
-) -> String {
+) -> Result<String, EngineError> {
     if geometry.is_pointwise() && geometry.group == 1 {
-        return pointwise_weight_gradient(scope, tensors, shapes, weight);
+        return Ok(pointwise_weight_gradient(scope, tensors, shapes, weight));
     }
-    let depthwise = geometry.group == shapes[0][1] && weight[0] == geometry.group;
-    // 28 px, 144 channels, one convolution and taps: 11 ms and 123 ms (5 x 5, stride 2), but 27 ms and 24 ms (3 x 3).
-    if depthwise && (geometry.strides != [1, 1] || weight[2] * weight[3] > 9) {
-        return depthwise_weight_gradient(scope, geometry, tensors, shapes, weight);
+    let is_depthwise = geometry.is_depthwise(shapes[0], weight);
+    if is_depthwise && let Some(found) = depthwise::weight_gradient(scope, geometry, tensors, shapes)? {
+        return Ok(found);
     }
     let [top, left] = geometry.before.map(|pad| pad as i64);
     let [bottom, right] = geometry.after.map(|pad| pad as i64);
     let padded = scope.padded(tensors[0], &[0, 0, top, left, 0, 0, bottom, right]);
-    let taps = if depthwise {
-        depthwise_taps(scope, geometry, [&padded, tensors[1]], shapes[1])
+    let taps = if is_depthwise {
+        depthwise::taps(scope, geometry, [&padded, tensors[1]], shapes[1])
     } else {
         grouped_taps(scope, geometry, [&padded, tensors[1]], shapes, weight)
     };
     let taps: Vec<&str> = taps.iter().map(String::as_str).collect();
     let stacked = scope.tape.op("Concat", &taps, vec![attribute_int("axis", 2)]);
-    scope.reshaped(&stacked, weight)
-}
-
-/// By one convolution of every channel of every image with its gradient, strides and dilations exchanged.
-fn depthwise_weight_gradient(
-    scope: &mut Scope,
-    geometry: &Geometry,
-    tensors: [&str; 2],
-    shapes: [&[usize]; 2],
-    weight: &[usize],
-) -> String {
-    let ([image, gradient], planes) = (shapes, shapes[0][0] * shapes[0][1]);
-    let seen = scope.reshaped(tensors[0], &[1, planes, image[2], image[3]]);
-    let kernels = scope.reshaped(tensors[1], &[planes, 1, gradient[2], gradient[3]]);
-    // Rows and columns that no tap saw are cut off; where the padding reached further than taps do, it is less.
-    let after = [0, 1].map(|axis| {
-        let reached =
-            (weight[2 + axis] - 1) * geometry.dilations[axis] + (gradient[2 + axis] - 1) * geometry.strides[axis] + 1;
-        reached.saturating_sub(image[2 + axis] + geometry.before[axis])
-    });
-    let exchanged = Geometry {
-        group: planes,
-        kernel: [gradient[2], gradient[3]],
-        strides: geometry.dilations,
-        dilations: geometry.strides,
-        before: geometry.before,
-        after,
-    };
-    let taps = scope.tape.op("Conv", &[&seen, &kernels], exchanged.attributes());
-    let taps = scope.sliced(&taps, &[2, 3], &[0, 0], &[weight[2] as i64, weight[3] as i64], &[1, 1]);
-    let taps = scope.reshaped(&taps, &[image[0], weight[0], 1, weight[2], weight[3]]);
-    scope.summed(&taps, &[0], false)
+    Ok(scope.reshaped(&stacked, weight))
 }
 
 /// One product over all images and places.
@@ -239,7 +177,7 @@ fn pointwise_weight_gradient(scope: &mut Scope, tensors: [&str; 2], shapes: [&[u
 }
 
 /// What tap `(i, j)` of the kernel sees: every stride-th value along the axes that are given.
-fn tap(
+pub(super) fn tap(
     scope: &mut Scope,
     geometry: &Geometry,
     image: &str,
@@ -253,19 +191,8 @@ fn tap(
     scope.sliced(image, &axes, &start, &end, &steps)
 }
 
-fn positions(kernel: [usize; 2]) -> impl Iterator<Item = [usize; 2]> {
+pub(super) fn positions(kernel: [usize; 2]) -> impl Iterator<Item = [usize; 2]> {
     (0..kernel[0]).flat_map(move |i| (0..kernel[1]).map(move |j| [i, j]))
-}
-
-/// One tensor of shape `(c, 1, 1)` per tap.
-fn depthwise_taps(scope: &mut Scope, geometry: &Geometry, tensors: [&str; 2], output: &[usize]) -> Vec<String> {
-    let tap_gradient = |at| {
-        let seen = tap(scope, geometry, tensors[0], [2, 3], at, [output[2], output[3]]);
-        let product = scope.op("Mul", &[&seen, tensors[1]]);
-        let sum = scope.channel_sums(&product, output);
-        scope.reshaped(&sum, &[output[1], 1, 1])
-    };
-    positions(geometry.kernel).map(tap_gradient).collect()
 }
 
 /// One tensor of shape `(o, c / groups, 1)` per tap, by matrix products over channels-last copies.
