@@ -8,12 +8,14 @@ mod import;
 mod inspect;
 mod progress;
 mod query;
+mod soup;
 mod train;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use sketch_model::encoder::{Device, EncoderOptions};
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -23,6 +25,8 @@ pub enum Command {
     Train(train::Arguments),
     /// Compare trainings: mean and spread over seeds
     Ablate(ablate::Arguments),
+    /// Take the mean of the weights of several trainings
+    Soup(soup::Arguments),
     /// Tell what a network consists of
     Inspect(inspect::Arguments),
     /// Build a codebook from a folder of photos
@@ -41,6 +45,7 @@ impl Command {
             Self::Export(arguments) => export::run(&arguments),
             Self::Train(arguments) => train::run_command(&arguments),
             Self::Ablate(arguments) => ablate::run(&arguments),
+            Self::Soup(arguments) => soup::run(&arguments),
             Self::Inspect(arguments) => inspect::run(&arguments),
             Self::Codebook(arguments) => codebook::run(&arguments),
             Self::Eval(arguments) => eval::run(&arguments),
@@ -59,14 +64,16 @@ pub struct RuntimeArguments {
     /// Threads of one run of the network; 0 takes one for each core
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Where networks run: auto, cpu, cuda, cuda:N; auto takes a GPU where there is one
+    #[arg(long, default_value_t = Device::Auto)]
+    device: Device,
 }
 
 impl RuntimeArguments {
     /// Starts ONNX Runtime and returns how to load a network.
-    fn start(&self) -> anyhow::Result<sketch_model::encoder::EncoderOptions> {
+    fn start(&self) -> anyhow::Result<EncoderOptions> {
         sketch_model::runtime::init(&self.onnxruntime)?;
-        let device = sketch_model::encoder::Device::Cpu;
-        Ok(sketch_model::encoder::EncoderOptions { device, threads: self.threads })
+        Ok(EncoderOptions { device: self.device, threads: self.threads })
     }
 }
 

@@ -15,6 +15,7 @@ pub mod head;
 pub mod lite;
 pub mod metrics;
 pub mod report;
+pub mod soup;
 pub mod statistics;
 pub mod table;
 pub mod thumbnail;

@@ -21,7 +21,7 @@ use sketch_trainer::data::{DataError, DataSet, SKETCHY_SKETCHES};
 use sketch_trainer::engine::session::run as run_session;
 use sketch_trainer::engine::{Feed, Tape};
 use sketch_trainer::graph::{Precision, narrow};
-use sketch_trainer::train::assemble::assemble;
+use sketch_trainer::train::assemble::{Empty, assemble};
 use sketch_trainer::train::material::{Collected, Start};
 use sketch_trainer::train::run::{Setting, run};
 use sketch_trainer::train::validation::{Forward, Weights};
@@ -150,8 +150,8 @@ impl Training {
         (items.iter().flat_map(|item| prepare(item.bytes().unwrap())).collect(), items.len())
     }
 
-    fn assembled(&self, weights: &Weights) -> (ModelProto, Manifest) {
-        assemble(&self.model, &self.manifest, &self.config, weights).unwrap()
+    fn assembled(&self, weights: &Weights, empty: Empty) -> (ModelProto, Manifest) {
+        assemble(&self.model, &self.manifest, &self.config, weights, empty).unwrap()
     }
 }
 
@@ -172,7 +172,7 @@ fn two_hundred_steps_learn_and_what_is_exported_is_what_was_trained() {
         assert!(losses[9] < falls_to * losses[0], "{preset}: {losses:?}");
 
         let (images, count) = training.sketches();
-        let (model, manifest) = training.assembled(&weights);
+        let (model, manifest) = training.assembled(&weights, Empty::Nothing);
         let mut encoder = Encoder::load(&onnx::write(&model), &manifest, &OPTIONS).unwrap();
         let served = encoder.encode(Domain::Sketch, images, count).unwrap();
         assert_close(&served, &training.seen_in_training(&weights));
@@ -213,15 +213,19 @@ fn photos_and_sketches_of_one_batch_go_their_own_ways() {
         let values = outputs[0].1.try_extract_tensor::<f32>().unwrap().1.to_vec();
         Array2::from_shape_vec((count, values.len() / count), values).unwrap()
     };
-    let (assembled, _) = training.assembled(&weights);
-    let (sketches, photos) = (embed(&assembled, vec![0; count]), embed(&assembled, vec![1; count]));
-    let mixed = embed(&assembled, (0..count).map(|i| i as i64 % 2).collect());
-    for (i, row) in mixed.rows().into_iter().enumerate() {
-        let expected = if i % 2 == 0 { sketches.row(i) } else { photos.row(i) };
-        assert!(row.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "row {i}");
+    let mut first = None;
+    for empty in [Empty::Nothing, Empty::One] {
+        let (assembled, _) = training.assembled(&weights, empty);
+        let (sketches, photos) = (embed(&assembled, vec![0; count]), embed(&assembled, vec![1; count]));
+        let mixed = embed(&assembled, (0..count).map(|i| i as i64 % 2).collect());
+        for (i, row) in mixed.rows().into_iter().enumerate() {
+            let expected = if i % 2 == 0 { sketches.row(i) } else { photos.row(i) };
+            assert!(row.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{empty:?}, row {i}");
+        }
+        assert_close(&photos, &embed(&training.model, vec![1; count]));
+        assert!((&sketches - &photos).mapv(f32::abs).sum() > 0.1);
+        assert_close(&sketches, first.get_or_insert(sketches.clone()));
     }
-    assert_close(&photos, &embed(&training.model, vec![1; count]));
-    assert!((&sketches - &photos).mapv(f32::abs).sum() > 0.1);
 }
 
 #[test]

@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use sketch_trainer::data::DataSet;
 use sketch_trainer::engine::Tape;
+use sketch_trainer::graph::Precision;
 use sketch_trainer::train::Config;
 use sketch_trainer::train::ablation::{Ablation, Trial, table};
 use sketch_trainer::train::assemble::blended;
 use sketch_trainer::train::checkpoint;
 use sketch_trainer::train::material::{Collected, Start};
 use sketch_trainer::train::run::{Setting, run as train};
-use sketch_trainer::train::validation::Forward;
+use sketch_trainer::train::validation::{Forward, Weights};
 
-use super::train::{digests, read_network, stop_on_interrupt};
+use super::train::{Target, digests, read_network, stop_on_interrupt, write_network};
 use super::{RuntimeArguments, progress};
 
 #[derive(clap::Args)]
@@ -33,6 +34,9 @@ pub struct Arguments {
     /// Folder for the results; what is there is not trained again
     #[arg(long, value_name = "FOLDER")]
     output: PathBuf,
+    /// Keep the network of every training, in full precision: "<row>-<seed>.onnx", rows counted from 1
+    #[arg(long)]
+    keep: bool,
     #[command(flatten)]
     runtime: RuntimeArguments,
 }
@@ -46,8 +50,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let ablation = Ablation::parse(&text).with_context(|| format!("could not use \"{}\"", arguments.rows.display()))?;
     let mut configs = Vec::new();
     for seed in &ablation.seeds {
-        for row in &ablation.rows {
-            configs.push((row, ablation.config(row, *seed).with_context(|| format!("row \"{}\"", row.name))?));
+        for (i, row) in ablation.rows.iter().enumerate() {
+            configs.push((i, row, ablation.config(row, *seed).with_context(|| format!("row \"{}\"", row.name))?));
         }
     }
     ensure!(!configs.is_empty(), "there is nothing to compare");
@@ -62,7 +66,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let start = Start { model: &model, manifest: &manifest, options: &options, bar: &bar };
     let mut trials = read_trials(&arguments.output.join(RESULTS))?;
     let mut collected = None;
-    for (row, config) in &configs {
+    for (i, row, config) in &configs {
         let digests = digests(&images, &model, config)?;
         let training = digests.each_ref().map(|(_, digest)| digest.as_str()).join(" ");
         if trials.iter().any(|trial| trial.training == training) {
@@ -72,11 +76,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         let collected = match &mut collected {
             Some(collected) => collected,
             none => {
-                let all: Vec<Config> = configs.iter().map(|(_, config)| config.clone()).collect();
+                let all: Vec<Config> = configs.iter().map(|(_, _, config)| config.clone()).collect();
                 none.insert(Collected::new(&all, &data, start)?)
             }
         };
-        let map = try_one(config, collected, start, &training, &arguments.output)?;
+        let (map, weights) = try_one(config, collected, start, &training, &arguments.output)?;
+        if arguments.keep {
+            let name = format!("{}-{}", i + 1, config.seed);
+            let target = Target { folder: &arguments.output, name: &name, precision: Precision::Fp32 };
+            write_network(&target, config, start, &weights, digests)?;
+        }
         let trial = Trial { row: row.name.clone(), seed: config.seed, training, map };
         append(&arguments.output.join(RESULTS), &serde_json::to_string(&trial)?)?;
         trials.push(trial);
@@ -91,7 +100,7 @@ fn try_one(
     start: Start,
     training: &str,
     output: &Path,
-) -> anyhow::Result<BTreeMap<String, [f64; 2]>> {
+) -> anyhow::Result<(BTreeMap<String, [f64; 2]>, Weights)> {
     let material = collected.material(config)?;
     let validation = material.validation.clone().context("there are no images of the split \"val\"")?;
     let plan = collected.plan(config, &material, start)?;
@@ -106,11 +115,12 @@ fn try_one(
     };
     let weights = train(plan, &material, &setting)?;
     setting.progress.finish_and_clear();
-    let weights = blended(&Tape::read(start.model)?, &weights, config.network.blend)?;
-    let outcomes = validation.run(&mut forward, &weights)?;
+    let served = blended(&Tape::read(start.model)?, &weights, config.network.blend)?;
+    let outcomes = validation.run(&mut forward, &served)?;
     // The next one begins at its start.
     fs::remove_file(output.join(checkpoint::FILE))?;
-    Ok(outcomes.into_iter().map(|outcome| (outcome.name, [outcome.embedding.map, outcome.fused.map])).collect())
+    let map = outcomes.into_iter().map(|outcome| (outcome.name, [outcome.embedding.map, outcome.fused.map])).collect();
+    Ok((map, weights))
 }
 
 /// The trials of an earlier run; none if there is no file.

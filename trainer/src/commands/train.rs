@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, ensure};
 use clap::Args;
 use sketch_model::digest::{Sha256Digest, sha256};
-use sketch_model::encoder::Encoder;
+use sketch_model::encoder::{Domain, Encoder, EncoderOptions};
 use sketch_model::manifest::Manifest;
 use sketch_model::onnx::messages::StringStringEntryProto;
 use sketch_model::onnx::{self, ModelProto};
@@ -15,7 +15,7 @@ use sketch_model::onnx::{self, ModelProto};
 use sketch_trainer::data::DataSet;
 use sketch_trainer::graph::{Precision, narrow};
 use sketch_trainer::train::Config;
-use sketch_trainer::train::assemble::assemble;
+use sketch_trainer::train::assemble::{Empty, assemble};
 use sketch_trainer::train::material::{Collected, Start};
 use sketch_trainer::train::run::{Setting, hexadecimal, run};
 use sketch_trainer::train::validation::Weights;
@@ -71,7 +71,15 @@ pub fn run_command(arguments: &Arguments) -> anyhow::Result<()> {
     let setting = Setting { config: &config, options, folder: arguments.output.clone(), origin, progress, stop: &STOP };
     let weights = run(plan, &material, &setting)?;
     setting.progress.finish_and_clear();
-    write_network(arguments, &config, &model, &manifest, &weights, digests)
+    let target = Target { folder: &arguments.output, name: &config.name, precision: arguments.precision };
+    write_network(&target, &config, start, &weights, digests)
+}
+
+/// Where a network goes, and how its weights are stored.
+pub struct Target<'a> {
+    pub folder: &'a Path,
+    pub name: &'a str,
+    pub precision: Precision,
 }
 
 /// The step that a training is at is finished and kept.
@@ -116,30 +124,55 @@ pub fn read_network(path: &Path) -> anyhow::Result<(ModelProto, Manifest)> {
     Ok((model, manifest))
 }
 
-fn write_network(
-    arguments: &Arguments,
+/// Writes the network that came out of a training, and its manifest.
+pub fn write_network(
+    target: &Target,
     config: &Config,
-    start: &ModelProto,
-    manifest: &Manifest,
+    start: Start,
     weights: &Weights,
     digests: [(&str, String); 3],
 ) -> anyhow::Result<()> {
     let origin = format!(
         "{}; trained by {} {}, configuration \"{}\"",
-        manifest.origin,
+        start.manifest.origin,
         env!("CARGO_PKG_NAME"),
         env!("CARGO_PKG_VERSION"),
         config.name
     );
-    let manifest = Manifest { name: config.name.clone(), origin, ..manifest.clone() };
-    let (mut model, manifest) = assemble(start, &manifest, config, weights)?;
-    narrow(&mut model, arguments.precision)?;
+    let manifest = Manifest { name: target.name.to_owned(), origin, ..start.manifest.clone() };
+    let (mut model, manifest) = assembled(&manifest, config, start, weights)?;
+    narrow(&mut model, target.precision)?;
     let entry = |(key, value): (&str, String)| StringStringEntryProto { key: Some(key.to_owned()), value: Some(value) };
     model.metadata_props.extend(digests.into_iter().map(entry));
-    onnx::check_self_contained(&model)?;
-    let bytes = onnx::write(&model);
-    // What is written has been loaded once.
-    Encoder::load(&bytes, &manifest, &arguments.runtime.start()?)?;
-    write_file(&arguments.output, &format!("{}.onnx", manifest.name), &bytes)?;
-    write_file(&arguments.output, &format!("{}.json", manifest.name), (manifest.to_json() + "\n").as_bytes())
+    write_checked(target.folder, &model, &manifest, start.options)
+}
+
+/// The network, in the form in which it runs on batches of one domain.
+fn assembled(
+    manifest: &Manifest,
+    config: &Config,
+    start: Start,
+    weights: &Weights,
+) -> anyhow::Result<(ModelProto, Manifest)> {
+    let (model, described) = assemble(start.model, manifest, config, weights, Empty::Nothing)?;
+    let mut encoder = Encoder::load(&onnx::write(&model), &described, start.options)?;
+    let mut runs = |domain| encoder.encode(domain, vec![0.0; described.input_len()], 1).is_ok();
+    if runs(Domain::Sketch) && runs(Domain::Photo) {
+        return Ok((model, described));
+    }
+    Ok(assemble(start.model, manifest, config, weights, Empty::One)?)
+}
+
+/// Writes a network and its manifest; what is written has been loaded once.
+pub fn write_checked(
+    folder: &Path,
+    model: &ModelProto,
+    manifest: &Manifest,
+    options: &EncoderOptions,
+) -> anyhow::Result<()> {
+    onnx::check_self_contained(model)?;
+    let bytes = onnx::write(model);
+    Encoder::load(&bytes, manifest, options)?;
+    write_file(folder, &format!("{}.onnx", manifest.name), &bytes)?;
+    write_file(folder, &format!("{}.json", manifest.name), (manifest.to_json() + "\n").as_bytes())
 }

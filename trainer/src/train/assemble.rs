@@ -18,6 +18,15 @@ const SKETCH: &str = "sketch.";
 /// After the names of what a photo goes through then.
 const PHOTO: &str = ".photo";
 
+/// What the layers of a domain get of a batch without images of that domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Empty {
+    /// No images: fast, but not every network runs on none.
+    Nothing,
+    /// One image, whose features are not used.
+    One,
+}
+
 /// Puts trained weights into the network that training started from, for batches of any size.
 ///
 /// `weights`: by the names of the network, blended with its own as the configuration says. With [`Branch::Sketch`] every
@@ -32,6 +41,7 @@ pub fn assemble(
     manifest: &Manifest,
     config: &Config,
     weights: &Weights,
+    empty: Empty,
 ) -> Result<(ModelProto, Manifest), TrainError> {
     let mut model = model.clone();
     if let Some(graph) = model.graph.as_mut() {
@@ -46,7 +56,7 @@ pub fn assemble(
     }
     match config.network.branch {
         Branch::Shared => replace(&mut tape, &weights, "")?,
-        Branch::Sketch => branch(&mut tape, &weights, &config.network.train_from)?,
+        Branch::Sketch => branch(&mut tape, &weights, &config.network.train_from, empty)?,
     }
     let model = finish(&tape, manifest);
     let domain_input = model.graph.iter().flat_map(|graph| &graph.input).any(|input| input.name() == DOMAIN);
@@ -78,7 +88,7 @@ fn replace(tape: &mut Tape, weights: &Weights, prefix: &str) -> Result<(), Train
 }
 
 /// Doubles the tail: the network's own layers for photos, trained ones for sketches.
-fn branch(tape: &mut Tape, weights: &Weights, train_from: &str) -> Result<(), TrainError> {
+fn branch(tape: &mut Tape, weights: &Weights, train_from: &str, empty: Empty) -> Result<(), TrainError> {
     let cut = Cut::before(tape, train_from)?;
     let below = ancestors(tape.nodes(), FEATURES);
     let nodes = tape.nodes().to_vec();
@@ -100,10 +110,10 @@ fn branch(tape: &mut Tape, weights: &Weights, train_from: &str) -> Result<(), Tr
     };
     tape.retain(|_| false);
     tape.extend(trunk.iter().cloned());
-    let rows = route(tape, &cut.tensor, [&sketch_name(&cut.tensor), &photo_name(&cut.tensor)]);
+    let rows = route(tape, &cut.tensor, [&sketch_name(&cut.tensor), &photo_name(&cut.tensor)], empty);
     tape.extend(tail.iter().map(|node| renamed(node, &photo_name)));
     tape.extend(tail.iter().map(|node| renamed(node, &sketch_name)));
-    join(tape, rows, [&sketch_name(FEATURES), &photo_name(FEATURES)]);
+    join(tape, rows, [&sketch_name(FEATURES), &photo_name(FEATURES)], empty);
     tape.extend(rest.into_iter().cloned());
     replace(tape, &own, SKETCH)?;
     replace(tape, &common, "")
@@ -116,25 +126,45 @@ fn renamed(node: &NodeProto, name: &impl Fn(&str) -> String) -> NodeProto {
 }
 
 /// Deals the images of `tensor` out by their domain, sketches first. Returns which rows each part has got.
-fn route(tape: &mut Tape, tensor: &str, parts: [&str; 2]) -> [String; 2] {
+fn route(tape: &mut Tape, tensor: &str, parts: [&str; 2], empty: Empty) -> [String; 2] {
     let (zero, all) = (tape.integers(&[0]), tape.integers(&[-1]));
     let is_sketch = tape.op("Equal", &[DOMAIN, &zero], vec![]);
     let is_photo = tape.op("Not", &[&is_sketch], vec![]);
     [(is_sketch, parts[0]), (is_photo, parts[1])].map(|(mask, part)| {
         let rows = tape.op("NonZero", &[&mask], vec![]);
         let rows = tape.op("Reshape", &[&rows, &all], vec![]);
-        tape.named("Gather", &[tensor, &rows], &[part], vec![attribute_int("axis", 0)]);
+        let taken = if empty == Empty::One { first_if_none(tape, &rows) } else { rows.clone() };
+        tape.named("Gather", &[tensor, &taken], &[part], vec![attribute_int("axis", 0)]);
         rows
     })
 }
 
-/// Puts the features of both parts back in the order of the batch.
-fn join(tape: &mut Tape, rows: [String; 2], parts: [&str; 2]) {
+/// `rows`, or the first of the batch if there are none.
+fn first_if_none(tape: &mut Tape, rows: &str) -> String {
+    let [zero, one] = [0, 1].map(|number| tape.integers(&[number]));
+    let count = tape.op("Shape", &[rows], vec![]);
+    // Up to 1 if there are none; up to 0 or before the start if there are some: nothing is left then.
+    let end = tape.op("Sub", &[&one, &count], vec![]);
+    let spare = tape.op("Slice", &[&zero, &zero, &end], vec![]);
+    tape.op("Concat", &[rows, &spare], vec![attribute_int("axis", 0)])
+}
+
+/// Puts the features of both parts back in the order of the batch; what comes after `rows` of a part is left out.
+fn join(tape: &mut Tape, rows: [String; 2], parts: [&str; 2], empty: Empty) {
     let axis = || vec![attribute_int("axis", 0)];
+    let zero = tape.integers(&[0]);
+    let mut own = |part: &str, rows: &str| {
+        let count = tape.op("Shape", &[rows], vec![]);
+        tape.op("Slice", &[part, &zero, &count, &zero], vec![])
+    };
+    let parts = match empty {
+        Empty::Nothing => parts.map(str::to_owned),
+        Empty::One => [own(parts[0], &rows[0]), own(parts[1], &rows[1])],
+    };
     let order = tape.op("Concat", &[&rows[0], &rows[1]], axis());
     let last = tape.integers(&[-1]);
     let order = tape.op("Unsqueeze", &[&order, &last], vec![]);
-    let features = tape.op("Concat", &parts, axis());
+    let features = tape.op("Concat", &[&parts[0], &parts[1]], axis());
     // Every row is written once: what it is written over does not matter.
     tape.named("ScatterND", &[&features, &order, &features], &[FEATURES], vec![]);
 }

@@ -1,0 +1,50 @@
+//! `sketch-trainer soup`
+
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use sketch_model::manifest::Manifest;
+use sketch_trainer::graph::{Precision, narrow};
+use sketch_trainer::soup::mean;
+
+use super::RuntimeArguments;
+use super::train::{read_network, write_checked};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Networks in full precision of trainings from the same start, as `ablate --keep` and `train --precision fp32` write
+    /// them; their manifests beside them
+    #[arg(required = true, value_name = "FILE")]
+    networks: Vec<PathBuf>,
+    /// Name of the network that comes out
+    #[arg(long)]
+    name: String,
+    /// Folder for it and its manifest
+    #[arg(long, value_name = "FOLDER")]
+    output: PathBuf,
+    /// How weights are stored
+    #[arg(long, value_enum, default_value_t = Precision::Int8)]
+    precision: Precision,
+    #[command(flatten)]
+    runtime: RuntimeArguments,
+}
+
+pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let options = arguments.runtime.start()?;
+    let (mut models, mut manifests) = (Vec::new(), Vec::new());
+    for path in &arguments.networks {
+        let (model, manifest) = read_network(path)?;
+        models.push(model);
+        manifests.push(Manifest { name: arguments.name.clone(), ..manifest });
+    }
+    let manifest = manifests.swap_remove(0);
+    let unlike = manifests.iter().position(|other| *other != manifest);
+    ensure!(unlike.is_none(), "manifests of the networks are not the same");
+    let mut model = mean(&models).context("could not take the mean")?;
+    narrow(&mut model, arguments.precision)?;
+    let origin = match models.len() {
+        1 => manifest.origin.clone(),
+        count => format!("{}; mean of {count} trainings", manifest.origin),
+    };
+    write_checked(&arguments.output, &model, &Manifest { origin, ..manifest }, &options)
+}
