@@ -13,7 +13,7 @@ use image::RgbImage;
 use ndarray::Array2;
 
 use sketch_trainer::data::{DataSet, Item};
-use sketch_trainer::evaluation::{Search, Summary, plane};
+use sketch_trainer::evaluation::{Metric, Search, Summary, plane};
 use sketch_trainer::metrics::Scores;
 use sketch_trainer::report::{Found, Map, Report, Section, Shown};
 use sketch_trainer::thumbnail::{self, SIDE};
@@ -139,26 +139,20 @@ impl<'a> Printer<'a> {
     }
 
     fn head(columns: &[String]) {
-        let columns: String = columns.iter().map(|column| format!("{column:>14}")).collect();
+        let columns: String = columns.iter().map(|column| format!("{column:>19}")).collect();
         println!("{:32}{columns}", "mAP / P@25");
     }
 
     fn set(&mut self, name: &str, ranked: &Ranked, gallery: &mut dyn Gallery) -> anyhow::Result<()> {
         let scores: Vec<Scores> = ranked.searches.iter().map(|(_, runs)| mean_of(runs)).collect();
-        let cells: String = scores.iter().map(|scores| format!("   {}", show(scores))).collect();
+        let cells: String = scores.iter().map(|scores| format!("{:>19}", show(scores))).collect();
         println!("{name:32}{cells}");
-        let summaries: Vec<(String, Summary)> = ranked
-            .searches
-            .iter()
-            .filter_map(|(how, runs)| {
-                let mut summary = runs.first()?.summary();
-                summary.name = format!("{}, {how}", summary.name);
-                Some((how.clone(), summary))
-            })
-            .collect();
-        if let Some((_, summary)) = summaries.first().filter(|_| self.arguments.metrics) {
-            for metric in &summary.metrics {
-                println!("    {:28} {:4.1}   {:4.1} to {:4.1}", metric.name, metric.mean, metric.low, metric.high);
+        let summarised = |(how, runs): &(String, Vec<Search>)| Some((how.clone(), summary(how, runs)?));
+        let summaries: Vec<(String, Summary)> = ranked.searches.iter().filter_map(summarised).collect();
+        if let Some((_, first)) = summaries.first().filter(|_| self.arguments.metrics) {
+            for (i, metric) in first.metrics.iter().enumerate() {
+                let cells: String = summaries.iter().map(|(_, summary)| interval(&summary.metrics[i])).collect();
+                println!("    {:28}{cells}", metric.name);
             }
         }
         if let Some(report) = &mut self.written.report {
@@ -167,6 +161,25 @@ impl<'a> Printer<'a> {
         self.written.summaries.extend(summaries.into_iter().map(|(_, summary)| summary));
         Ok(())
     }
+}
+
+/// Of the first run, with the metrics of all: means of their means and of the ends of their intervals.
+fn summary(how: &str, runs: &[Search]) -> Option<Summary> {
+    let all: Vec<Summary> = runs.iter().map(Search::summary).collect();
+    let mean = |i: usize, part: fn(&Metric) -> f64| {
+        all.iter().map(|summary| part(&summary.metrics[i])).sum::<f64>() / all.len() as f64
+    };
+    let mut summary = all.first()?.clone();
+    for (i, metric) in summary.metrics.iter_mut().enumerate() {
+        let [low, high] = [mean(i, |metric| metric.low), mean(i, |metric| metric.high)];
+        *metric = Metric { mean: mean(i, |metric| metric.mean), low, high, ..*metric };
+    }
+    summary.name = format!("{}, {how}", summary.name);
+    Some(summary)
+}
+
+fn interval(metric: &Metric) -> String {
+    format!("{:7.1} {:>11}", metric.mean, format!("{:.1}-{:.1}", metric.low, metric.high))
 }
 
 fn mean_of(runs: &[Search]) -> Scores {

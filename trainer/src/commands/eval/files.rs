@@ -73,7 +73,7 @@ pub fn evaluate(arguments: &super::Arguments, model: &Path, data: &DataSet) -> a
         if let Some(means) = means.as_ref().filter(|_| with_features) {
             for (how, queries_as, gallery_as) in means.views(&queries.features, &gallery.set.features) {
                 let search = gallery.search(&name, &queries_as, &queries.classes, &gallery_as, arguments.seed);
-                println!("{:32}   {}", format!("{name}, {how}"), show(&search.scores()));
+                println!("{:32}{:>19}", format!("{name}, {how}"), show(&search.scores()));
             }
         }
     }
