@@ -1,0 +1,32 @@
+//! Threads and signals: the server's handlers must run on its own thread.
+
+/// Blocks all signals while it lives; threads that are started meanwhile inherit that.
+pub struct SignalsBlocked(libc::sigset_t);
+
+impl SignalsBlocked {
+    pub fn new() -> Self {
+        // SAFETY: both sets are initialised before they are read.
+        unsafe {
+            let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+            libc::sigfillset(&mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+            Self(before)
+        }
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // SAFETY: the mask is the one that was in force before.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
+    }
+}
+
+/// Keeps ONNX Runtime from sending telemetry: builds from 1.30 on do, from a thread of their own, unless they find this
+/// when they are loaded.
+pub fn disable_telemetry() {
+    if std::env::var_os("ORT_DISABLE_TELEMETRY").is_none() {
+        // SAFETY: a process of the server has one thread until ONNX Runtime is loaded, which comes after this.
+        unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
+    }
+}
