@@ -4,6 +4,7 @@ use crate::serve::shared::Shared;
 use crate::{embed, network, settings};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
+use sketch_model::serve::slot::State;
 use sketch_model::{distance, runtime};
 
 #[pg_extern(volatile, parallel_restricted)]
@@ -34,6 +35,8 @@ fn sketch_status() -> TableIterator<'static, (name!(name, String), name!(value, 
     }
     add("worker", worker_state().to_owned());
     if let Some(shared) = Shared::get() {
+        let taken = shared.slots().iter().filter(|slot| slot.state() != State::Free).count();
+        add("worker_queue", format!("{taken} of {} places taken", shared.slots().len()));
         shared.notice().read().lines().for_each(|line| add("worker_model", line.to_owned()));
     }
     add("distance_kernel", distance::kernel_name().to_owned());
