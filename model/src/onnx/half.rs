@@ -22,8 +22,10 @@ pub fn to_half(model: &ModelProto) -> ModelProto {
             renamed.insert(name.clone(), format!("{name}/half"));
         }
         convert(graph, &renamed);
-        let cast = |from: &str, to: &str, r#type: DataType| {
-            node("Cast", &[from], &[to], vec![attribute_int("to", r#type as i64)])
+        let cast = |from: &str, to: &str, r#type: DataType| NodeProto {
+            // Nodes are often named after their outputs: "embedding" may be taken.
+            name: Some(format!("{to}/cast")),
+            ..node("Cast", &[from], &[to], vec![attribute_int("to", r#type as i64)])
         };
         let starts: Vec<NodeProto> = inputs.iter().map(|name| cast(name, &renamed[name], DataType::Float16)).collect();
         graph.node.splice(0..0, starts);
