@@ -3,7 +3,8 @@
 #
 # usage: [CONNECTIONS="1 8 64 200"] [SECONDS_EACH=10] [ROUNDS=3] tests/bench/serve.sh
 #
-# Each connection embeds a drawing that no cache knows and ranks 2,000 photos by it; every fourth statement embeds a photo. Both
+# Other work on the machine gets in the way of few processes more than of many; statements per second of CPU time that the server
+# used do not depend on it, and, times the cores, are what an idle machine would reach. Each connection embeds a drawing that no cache knows and ranks 2,000 photos by it; every fourth statement embeds a photo. Both
 # modes run in turns on the same server. A connection of its own may use one thread or one for each core: the better is taken.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -41,31 +42,44 @@ SELECT id FROM photo, (SELECT sketch_embed(fresh(convert_to('[[[:x,200,100,20],[
 SQL
 echo 'SELECT photo_embed(fresh(bytes)) FROM image;' >"$dir/photo.sql"
 
-# Kilobytes that belong to one process alone.
-private() { awk '/^Private/ { sum += $2 } END { print sum + 0 }' "/proc/$1/smaps_rollup" 2>/dev/null || echo 0; }
+# Kilobytes that belong to one process alone; pages of shared memory that only it has touched so far are not its own.
+private() {
+    awk '$2 ~ /^[-r][-w][-x][ps]$/ { own = $2 ~ /p$/ } own && /^Private/ { sum += $2 } END { print sum + 0 }' "/proc/$1/smaps" 2>/dev/null || echo 0
+}
 backends() { sql -c "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name = 'pgbench'"; }
 sum_private() { local sum=0 pid; for pid in $(backends); do sum=$((sum + $(private "$pid"))); done; echo "$sum"; }
 
+# Seconds of CPU time that the server's processes have used.
+cpu() {
+    local pids
+    pids=$(pgrep -P "$(head -n 1 "$dir/data/postmaster.pid")" | sed 's|.*|/proc/&/stat|')
+    # shellcheck disable=SC2086
+    cat $pids 2>/dev/null | awk -v tick="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); sum += $12 + $13 } END { print sum / tick }'
+}
+
 # Only the second half of a run counts: in the first, connections load their networks.
-run() { # mode threads clients: prints "tps p50 p95 backends_kb worker_kb"
+run() { # mode threads clients: prints "statements/s p50 p95 backends_kb worker_kb statements/cpu_s"
     local worker=on seconds=$seconds
     [ "$3" -lt 64 ] || seconds=$((seconds * 3))
     [ "$1" = worker ] || worker=off
     rm -f "$dir"/log.*
-    PGOPTIONS="-c pg_sketch.worker=$worker -c pg_sketch.threads=$2" "$bindir/pgbench" -n -M prepared -c "$3" -j 2 -T "$seconds" \
+    PGOPTIONS="-c pg_sketch.worker=$worker -c pg_sketch.threads=$2" "$bindir/pgbench" -n -M simple -c "$3" -j 2 -T "$seconds" \
         -f "$dir/query.sql@3" -f "$dir/photo.sql@1" -l --log-prefix="$dir/log" >"$dir/out" 2>&1 &
     local bench=$!
-    sleep "$((seconds * 3 / 4))"
-    local memory worker_pid
+    sleep "$((seconds / 2))"
+    local memory worker_pid worker_kb from to cpu_from cpu_to
+    cpu_from=$(cpu) from=$(date +%s.%N)
+    sleep "$((seconds / 4))"
+    cpu_to=$(cpu) to=$(date +%s.%N)
     memory=$(sum_private)
     worker_pid=$(sql -c "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_sketch inference worker'")
+    worker_kb=$(private "$worker_pid")
     wait "$bench" || { cat "$dir/out" >&2; exit 1; }
-    cat "$dir"/log.* | awk -v half="$((seconds / 2))" '
-        { time[NR] = $5 + $6 / 1e6; latency[NR] = $3; if (time[NR] > last) last = time[NR] }
-        END { for (i = 1; i <= NR; i++) if (time[i] > last - half) print latency[i] / 1000 }' | sort -n |
-        awk -v half="$((seconds / 2))" -v memory="$memory" -v worker="$(private "$worker_pid")" '
-        { latency[NR] = $1 }
-        END { printf "%.1f %.1f %.1f %d %d\n", NR / half, latency[int((NR + 1) / 2)], latency[int(NR * 0.95) + (NR * 0.95 > int(NR * 0.95))], memory, worker }'
+    cat "$dir"/log.* | awk -v from="$from" -v to="$to" '{ end = $5 + $6 / 1e6; if (end > from && end <= to) print $3 / 1000 }' | sort -n |
+        awk -v wall="$(awk -v a="$from" -v b="$to" 'BEGIN { print b - a }')" -v cpu="$(awk -v a="$cpu_from" -v b="$cpu_to" 'BEGIN { print b - a }')" \
+            -v memory="$memory" -v worker="$worker_kb" '
+            { latency[NR] = $1 }
+            END { printf "%.1f %.1f %.1f %d %d %.2f\n", NR / wall, latency[int((NR + 1) / 2)], latency[int(NR * 0.95 + 0.999)], memory, worker, NR / cpu }'
 }
 
 median() { sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
@@ -73,7 +87,7 @@ column() { awk -v c="$2" '{ print $c }' "$1" | median; }
 
 # What a connection costs that embeds nothing, and what one with a network of its own costs.
 echo 'SELECT count(*) FROM photo;' >"$dir/plain.sql"
-"$bindir/pgbench" -n -M prepared -c 20 -T 3 -f "$dir/plain.sql" >/dev/null 2>&1 & bench=$!
+"$bindir/pgbench" -n -M simple -c 20 -T 3 -f "$dir/plain.sql" >/dev/null 2>&1 & bench=$!
 sleep 2; plain=$(($(sum_private) / 20)); wait "$bench"
 read -r _ _ _ one _ <<<"$(run connection 0 1)"
 buffers=$(sql -c "SELECT pg_size_bytes(current_setting('shared_buffers')) / 1024")
@@ -81,26 +95,33 @@ echo "private memory: a connection that embeds nothing $((plain / 1024)) MB, one
 
 for clients in $connections; do
     modes="worker:0 connection:1"
-    # Networks for all of 200 connections take the memory of a large machine; beyond 8, one thread each is the best there is.
+    # One thread for each core in each of many connections has never been the best.
     [ "$clients" -gt 8 ] || modes="$modes connection:0"
+    if [ "$(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)" -lt $((clients * one * 3 / 2)) ]; then
+        echo "$clients connections with a network each would take $((clients * one / 1024)) MB: too much for this machine"
+        modes=worker:0
+    fi
     rm -f "$dir"/result.*
     for _ in $(seq "$rounds"); do
         for mode in $modes; do
             run "${mode%:*}" "${mode#*:}" "$clients" >>"$dir/result.$mode"
         done
     done
-    best=connection:1
-    if [ -f "$dir/result.connection:0" ] && awk -v a="$(column "$dir/result.connection:0" 1)" -v b="$(column "$dir/result.connection:1" 1)" 'BEGIN { exit a <= b }'; then
-        best=connection:0
-    fi
+    best=
+    for file in "$dir"/result.connection:*; do
+        [ -f "$file" ] || continue
+        if [ -z "$best" ] || awk -v a="$(column "$file" 6)" -v b="$(column "$dir/result.$best" 6)" 'BEGIN { exit a <= b }'; then best=${file##*result.}; fi
+    done
     for mode in worker:0 $best; do
         file=$dir/result.$mode
-        echo "$clients connections, ${mode%:*}: $(column "$file" 1) statements/s, p50 $(column "$file" 2) ms, p95 $(column "$file" 3) ms," \
-            "private memory $(awk -v kb="$(column "$file" 4)" 'BEGIN { printf "%.0f", kb / 1024 }') MB of connections, $(awk -v kb="$(column "$file" 5)" 'BEGIN { printf "%.0f", kb / 1024 }') MB of the worker"
+        echo "$clients connections, ${mode%:*}: $(column "$file" 1) statements/s, $(column "$file" 6) for each second of CPU time," \
+            "p50 $(column "$file" 2) ms, p95 $(column "$file" 3) ms, private memory $(($(column "$file" 4 | cut -d. -f1) / 1024)) MB of connections," \
+            "$(($(column "$file" 5 | cut -d. -f1) / 1024)) MB of the worker"
     done
-    awk -v w="$(column "$dir/result.worker:0" 1)" -v c="$(column "$dir/result.$best" 1)" -v wm="$(column "$dir/result.worker:0" 4)" -v own="$(column "$dir/result.worker:0" 5)" \
-        -v cm="$(column "$dir/result.$best" 4)" -v plain="$plain" -v n="$clients" -v one="$one" -v buffers="$buffers" 'BEGIN {
-        printf "%d connections: ratio of statements/s %.2f (worker / best of connections), of private memory %.2f", n, w / c, (wm + own) / cm
-        printf "; worker mode %.2f of one session plus shared buffers, %.2f of it without what connections cost that embed nothing\n",
-            (wm + own) / (one + buffers), (wm + own - n * plain) / (one + buffers) }'
+    worker=$dir/result.worker:0
+    [ -z "$best" ] || awk -v w="$(column "$worker" 6)" -v c="$(column "$dir/result.$best" 6)" -v wt="$(column "$worker" 1)" -v ct="$(column "$dir/result.$best" 1)" -v n="$clients" \
+        'BEGIN { printf "%d connections: ratio of statements per CPU second %.2f, per second %.2f (worker / best of connections)\n", n, w / c, wt / ct }'
+    awk -v m="$(column "$worker" 4)" -v own="$(column "$worker" 5)" -v plain="$plain" -v n="$clients" -v one="$one" -v buffers="$buffers" 'BEGIN {
+        printf "%d connections: private memory with the worker is %.2f of one session with its own network plus shared buffers; %.2f without what as many connections take that embed nothing\n",
+            n, (m + own) / (one + buffers), (m + own - n * plain) / (one + buffers) }'
 done
