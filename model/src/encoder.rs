@@ -106,7 +106,8 @@ pub struct Encoder {
 impl Encoder {
     /// Loads the graph `onnx` as `manifest` describes it.
     ///
-    /// [`runtime::init`] comes first. ONNX Runtime starts its threads here, and they inherit the caller's signal mask.
+    /// [`runtime::init`](crate::runtime::init) comes first. ONNX Runtime starts its threads here, and they inherit the
+    /// caller's signal mask.
     ///
     /// # Errors
     /// [`EncoderError::Onnx`] for a graph that is corrupt, reaches for external data or custom operators;

@@ -17,6 +17,8 @@ type EmbeddedRow = (pg_sys::ItemPointerData, Option<Embedding<'static>>, Option<
 /// A photo that cannot be embedded comes back without an embedding: the trigger, which knows what to do with it and how
 /// to name its row, is left to deal with it. Rows that are gone, or without a photo, do not come back.
 #[pg_extern(stable, strict, parallel_restricted)]
+// pgrx reads the names of the columns from the type.
+#[allow(clippy::type_complexity)]
 fn embed_rows(
     photos: pg_sys::Oid,
     tids: Array<'_, pg_sys::ItemPointerData>,

@@ -2,9 +2,9 @@
 //! cancels.
 
 use crate::error::{Result, SqlError};
+use crate::process::{self, SignalsBlocked};
 use crate::serve::{Bell, WaitEvent, stat_table, wait_for_bell};
 use crate::settings;
-use crate::signals::{self, SignalsBlocked};
 use half::f16;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
@@ -66,14 +66,17 @@ impl Local {
             options,
             tuning: settings::tuning(manifest),
         };
-        signals::disable_telemetry();
+        process::disable_telemetry();
         let runner = {
             let _signals = SignalsBlocked::new();
             Rc::new(RefCell::new(Runner::start(source, bell.ringer())?))
         };
         register(&runner);
         match wait(&runner, &bell)? {
-            Event::Loaded(outcome, _) => Ok(Self { id, loaded: outcome?, runner, bell }),
+            Event::Loaded(outcome, _) => {
+                process::release_free_memory();
+                Ok(Self { id, loaded: outcome?, runner, bell })
+            }
             Event::Done { .. } => unreachable!("a runner loads first"),
         }
     }

@@ -12,6 +12,7 @@ pub fn now() -> u64 {
 }
 
 #[pg_extern(volatile, parallel_safe)]
+// pgrx reads the names of the columns from the type.
 #[allow(clippy::type_complexity)]
 fn stat_counters() -> TableIterator<
     'static,

@@ -5,7 +5,7 @@ mod service;
 use super::shared::Shared;
 use super::wait::{Bell, WaitEvent, wait_for_bell};
 use crate::error::SqlError;
-use crate::signals;
+use crate::process;
 use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
 use pgrx::pg_guard;
 use pgrx::pg_sys;
@@ -38,7 +38,7 @@ pub extern "C-unwind" fn pg_sketch_worker_main(_arg: pg_sys::Datum) {
         pg_sys::on_proc_exit(Some(exit_at_once), pg_sys::Datum::null());
         pg_sys::before_shmem_exit(Some(resign), pg_sys::Datum::null());
     }
-    signals::disable_telemetry();
+    process::disable_telemetry();
     pgrx::log!("pg_sketch inference worker started");
     serve(shared);
     // The postmaster does not start again what ends with 0.

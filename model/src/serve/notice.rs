@@ -42,7 +42,7 @@ impl Notice {
             let length = (self.length.load(Relaxed) as usize).min(LENGTH);
             let bytes: Vec<u8> = self.bytes[..length].iter().map(|byte| byte.load(Relaxed)).collect();
             fence(Acquire);
-            if before % 2 == 0 && self.version.load(Relaxed) == before {
+            if before.is_multiple_of(2) && self.version.load(Relaxed) == before {
                 return String::from_utf8_lossy(&bytes).into_owned();
             }
             std::hint::spin_loop();

@@ -2,11 +2,11 @@
 
 use super::{Image, answer, ask, decide, malformed};
 use crate::error::SqlError;
+use crate::process::{self, SignalsBlocked};
 use crate::serve::shared::Shared;
 use crate::serve::stat::now;
 use crate::serve::stat_table;
 use crate::settings;
-use crate::signals::SignalsBlocked;
 use pgrx::PgSqlErrorCode;
 use sketch_model::digest;
 use sketch_model::encoder::{EncoderError, EncoderOptions};
@@ -119,6 +119,7 @@ impl Network {
     fn loaded(&mut self, outcome: Result<Loaded, EncoderError>, took: Duration) {
         let nothing = State::Wanted { asked: None, bytes: Vec::new() };
         let State::Loading { runner, manifest } = std::mem::replace(&mut self.state, nothing) else { return };
+        process::release_free_memory();
         match outcome {
             Ok(loaded) => {
                 self.state = State::Ready { runner, manifest, loaded, running: Vec::new() };

@@ -1,4 +1,6 @@
-//! Threads and signals: the server's handlers must run on its own thread.
+//! The process beside the server's code in it: signals, environment, memory.
+//!
+//! The server's signal handlers must run on its own thread.
 
 /// Blocks all signals while it lives; threads that are started meanwhile inherit that.
 pub struct SignalsBlocked(libc::sigset_t);
@@ -28,5 +30,14 @@ pub fn disable_telemetry() {
     if std::env::var_os("ORT_DISABLE_TELEMETRY").is_none() {
         // SAFETY: a process of the server has one thread until ONNX Runtime is loaded, which comes after this.
         unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
+    }
+}
+
+/// Gives memory that is free back to the system: loading a network takes several times its size for a moment.
+pub fn release_free_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: may be called at any time, by any thread.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
