@@ -82,7 +82,7 @@ run() { # mode threads clients: prints "statements/s p50 p95 backends_kb worker_
             END { printf "%.1f %.1f %.1f %d %d %.2f\n", NR / wall, latency[int((NR + 1) / 2)], latency[int(NR * 0.95 + 0.999)], memory, worker, NR / cpu }'
 }
 
-median() { sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+median() { sort -n | awk -v OFMT=%.2f '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 column() { awk -v c="$2" '{ print $c }' "$1" | median; }
 
 # What a connection costs that embeds nothing, and what one with a network of its own costs.
