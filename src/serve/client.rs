@@ -183,10 +183,8 @@ impl Remote {
                 held = Held::claim(self.shared);
             }
             wait::stop_waiting_for_slot();
-            // Two signals may have come while we slept; the second was for the next who waits.
-            if self.shared.has_free_slot() {
-                self.shared.slot_freed();
-            }
+            // A signal may have come for us alone while another slot was free for the next.
+            self.shared.slot_freed();
         }
         Ok(held)
     }

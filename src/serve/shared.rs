@@ -4,7 +4,7 @@ use crate::settings;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
 use sketch_model::serve::notice::Notice;
-use sketch_model::serve::slot::{Slot, State};
+use sketch_model::serve::slot::Slot;
 use sketch_model::serve::stat::StatTable;
 use std::cell::UnsafeCell;
 use std::mem::size_of;
@@ -136,18 +136,14 @@ impl Shared {
 
     /// Claims a free slot for this process; returns its index.
     pub fn claim(self) -> Option<usize> {
-        if !self.has_free_slot() {
+        let free = |slot: &Slot| slot.state() == sketch_model::serve::slot::State::Free;
+        if !self.slots().iter().any(free) {
             return None;
         }
         let ticket = self.0.tickets.fetch_add(1, Relaxed);
         // SAFETY: a plain pointer, set when the process started.
         let me = unsafe { pg_sys::MyLatch } as u64;
         self.slots().iter().position(|slot| slot.claim(ticket, me))
-    }
-
-    /// Whether a slot is free at this moment.
-    pub fn has_free_slot(self) -> bool {
-        self.slots().iter().any(|slot| slot.state() == State::Free)
     }
 
     /// Wakes the client of a slot.
