@@ -8,9 +8,11 @@ VERSION := 0.1.0
 ONNXRUNTIME_VERSION := 1.28.0
 
 BUILD := .build
-ONNXRUNTIME := $(CURDIR)/$(BUILD)/onnxruntime/libonnxruntime.so
+# GPU=1 takes the build for NVIDIA's GPUs; CUDA and cuDNN are the system's.
+ONNXRUNTIME_PACKAGE := $(if $(GPU),onnxruntime-gpu,onnxruntime)
+ONNXRUNTIME := $(CURDIR)/$(BUILD)/$(ONNXRUNTIME_PACKAGE)/libonnxruntime.so
 TRAINER := target/release/sketch-trainer
-SQL := sql/embedding.sql sql/catalog.sql sql/embed.sql sql/gallery.sql
+SQL := sql/embedding.sql sql/catalog.sql sql/embed.sql sql/gallery.sql sql/serve.sql
 DEMO_DIR ?= /var/tmp/pg_sketch-demo-$(firstword $(shell echo "$(CURDIR)" | cksum))
 DATA ?= ../shared/data
 
@@ -37,23 +39,26 @@ $(BUILD)/packages:
 
 # Releases from 1.30 on carry telemetry that is on by default.
 $(ONNXRUNTIME): | $(BUILD)/packages
-	@echo "fetching ONNX Runtime $(ONNXRUNTIME_VERSION)"
+	@echo "fetching $(ONNXRUNTIME_PACKAGE) $(ONNXRUNTIME_VERSION)"
 	@mkdir -p $(@D)
 	@python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 \
-	    --platform manylinux_2_28_$$(uname -m) --dest $(@D) onnxruntime==$(ONNXRUNTIME_VERSION)
-	@python3 -m zipfile -e $(@D)/onnxruntime-*.whl $(@D)/wheel
+	    --platform manylinux_2_28_$$(uname -m) --dest $(@D) $(ONNXRUNTIME_PACKAGE)==$(ONNXRUNTIME_VERSION)
+	@python3 -m zipfile -e $(@D)/onnxruntime*.whl $(@D)/wheel
 	@mv $(@D)/wheel/onnxruntime/capi/libonnxruntime.so.* $@ && mv $(@D)/wheel/onnxruntime/LICENSE $(@D)/
-	@rm -r $(@D)/wheel $(@D)/onnxruntime-*.whl
+	@for provider in $(@D)/wheel/onnxruntime/capi/libonnxruntime_providers_*.so; do [ ! -e $$provider ] || mv $$provider $(@D)/; done
+	@rm -r $(@D)/wheel $(@D)/onnxruntime*.whl
 
 build: setup ## compile the extension and the trainer
 	$(CARGO) build --release --no-default-features --features pg$(PG) --workspace
 
 # The SQL is written by hand, so that three plain copies do what cargo-pgrx would.
-install: build ## copy the extension, its network and ONNX Runtime into PostgreSQL
+install: build ## copy the extension, its network and ONNX Runtime into PostgreSQL; GPU=1 takes ONNX Runtime for NVIDIA's GPUs
 	@set -e; lib=$(DESTDIR)$$($(PG_CONFIG) --pkglibdir) share=$(DESTDIR)$$($(PG_CONFIG) --sharedir); \
 	install -d $$lib/pg_sketch $$share/extension $$share/pg_sketch; \
 	install -m 755 target/release/libpg_sketch.so $$lib/pg_sketch.so.new && mv $$lib/pg_sketch.so.new $$lib/pg_sketch.so; \
-	cmp -s $(ONNXRUNTIME) $$lib/pg_sketch/libonnxruntime.so || install -m 755 $(ONNXRUNTIME) $$lib/pg_sketch/; \
+	for file in $(dir $(ONNXRUNTIME))libonnxruntime*.so; do \
+	    cmp -s $$file $$lib/pg_sketch/$${file##*/} || install -m 755 $$file $$lib/pg_sketch/; \
+	done; \
 	install -m 644 pg_sketch.control $$share/extension/; \
 	cat $(SQL) > $$share/extension/pg_sketch--$(VERSION).sql; \
 	install -m 644 model/weights/lite0-sketch.onnx model/weights/lite0-sketch.json $$share/pg_sketch/; \
@@ -93,6 +98,13 @@ demo-stop: ## remove the demo: server, database, photos
 $(BUILD)/python: | $(BUILD)/packages
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target $@ \
 	    onnxruntime==$(ONNXRUNTIME_VERSION) numpy==2.4.6 pillow==13.0.0
+
+bench-serve: install ## the inference worker beside connections that run the network: throughput, latency, memory
+	@tests/bench/serve.sh
+
+.PHONY: bench-serve test-stress
+test-stress: install ## 10,000 requests through the worker under cancels, terminates and a kill
+	REQUESTS=10000 tests/system/serve.sh
 
 bench-embed: install $(BUILD)/python ## photos per second beside ONNX Runtime in Python
 	@PYTHONPATH=$(BUILD)/python PHOTOS=$${PHOTOS:-$(DATA)/sketchy-mini/photo} tests/bench/embed.sh

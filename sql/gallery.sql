@@ -90,6 +90,12 @@ END
 $$;
 COMMENT ON FUNCTION sketch_fuse_photos(regclass) IS 'fuse the photos of a table with its newest codebook, which is built if there is none';
 
+CREATE FUNCTION sketch_embed_rows(photos regclass, tids tid[])
+    RETURNS TABLE (tid tid, embedding embedding, fused embedding)
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED ROWS 100 COST 100000 AS 'MODULE_PATHNAME', 'embed_rows_wrapper';
+COMMENT ON FUNCTION sketch_embed_rows(regclass, tid[])
+    IS 'embeddings of the photos of some rows, several at a time; NULL for a photo that cannot be embedded';
+
 CREATE PROCEDURE sketch_embed_photos(photos regclass, batch integer DEFAULT 100)
     LANGUAGE plpgsql AS $$
 DECLARE
@@ -98,6 +104,7 @@ DECLARE
     total bigint;
     done bigint := 0;
     tids tid[];
+    broken tid[];
     started timestamptz := pg_catalog.clock_timestamp();
     reported timestamptz := started;
 BEGIN
@@ -112,8 +119,17 @@ BEGIN
         'SELECT pg_catalog.array_agg(tid) FROM (SELECT ctid AS tid, (pg_catalog.row_number() OVER () - 1) / $1 AS part '
         'FROM %s WHERE %s) AS missing GROUP BY part ORDER BY part', photos, missing) USING batch
     LOOP
-        EXECUTE pg_catalog.format('UPDATE %s SET %I = %I WHERE ctid = ANY ($1)',
-                                  photos, gallery.image_column, gallery.image_column) USING tids;
+        EXECUTE pg_catalog.format(
+            'WITH e AS MATERIALIZED (SELECT * FROM @extschema@.sketch_embed_rows($1, $2)), '
+            'written AS (UPDATE %1$s AS p SET %2$I = e.embedding, %3$I = e.fused FROM e '
+            'WHERE p.ctid = e.tid AND e.embedding IS NOT NULL) '
+            'SELECT pg_catalog.array_agg(tid) FROM e WHERE embedding IS NULL',
+            photos, gallery.embedding_column, gallery.fused_column) INTO broken USING photos, tids;
+        -- The trigger says what is wrong with a photo, and does with it what pg_sketch.broken_photo wants.
+        IF broken IS NOT NULL THEN
+            EXECUTE pg_catalog.format('UPDATE %s SET %I = %I WHERE ctid = ANY ($1)',
+                                      photos, gallery.image_column, gallery.image_column) USING broken;
+        END IF;
         COMMIT;
         done := done + pg_catalog.cardinality(tids);
         IF pg_catalog.clock_timestamp() - reported > '2 seconds' OR done >= total THEN

@@ -7,6 +7,7 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use sketch_model::codebook::Codebook;
+use sketch_model::digest::Sha256Digest;
 use sketch_model::manifest::Manifest;
 
 /// The first row of a query as three columns, NULLs if there is no row.
@@ -78,8 +79,45 @@ pub fn read_model(id: u32) -> Result<(Vec<u8>, Manifest)> {
     )?;
     match (onnx, manifest) {
         (Some(onnx), Some(manifest)) => Ok((onnx, Manifest::from_json(&manifest)?)),
-        _ => Err(SqlError::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("model with id {id} does not exist"))),
+        _ => Err(no_model(id)),
     }
+}
+
+/// Digest and manifest of a model, without its graph.
+///
+/// # Errors
+/// As [`read_model`].
+pub fn read_manifest(id: u32) -> Result<(Sha256Digest, Manifest)> {
+    let (digest, manifest, _) = first_row::<Vec<u8>, String, bool>(
+        "SELECT sha256, manifest::pg_catalog.text, true FROM sketch.model WHERE model_id OPERATOR(pg_catalog.=) $1",
+        &[i64::from(id).into()],
+    )?;
+    match (digest.and_then(|digest| digest.try_into().ok()), manifest) {
+        (Some(digest), Some(manifest)) => Ok((digest, Manifest::from_json(&manifest)?)),
+        _ => Err(no_model(id)),
+    }
+}
+
+/// A part of the graph of a model, `length` bytes from `offset` on or what there is of them, and the length of all.
+///
+/// The graph is stored uncompressed, so that no more than the part is read.
+///
+/// # Errors
+/// If there is no such row.
+pub fn read_graph_part(id: u32, offset: u64, length: usize) -> Result<(Vec<u8>, u64)> {
+    let (part, total, _) = first_row::<Vec<u8>, i32, bool>(
+        "SELECT pg_catalog.substring(onnx, $2, $3), pg_catalog.octet_length(onnx), true FROM sketch.model \
+         WHERE model_id OPERATOR(pg_catalog.=) $1",
+        &[i64::from(id).into(), (offset as i32).saturating_add(1).into(), (length as i32).into()],
+    )?;
+    match (part, total) {
+        (Some(part), Some(total)) => Ok((part, total as u64)),
+        _ => Err(no_model(id)),
+    }
+}
+
+fn no_model(id: u32) -> SqlError {
+    SqlError::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("model with id {id} does not exist"))
 }
 
 /// Id of the newest codebook of that name for a model; `None` if there is none.

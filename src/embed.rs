@@ -119,7 +119,7 @@ fn remembered_or_embed(network: &Network, domain: Domain, image: &[u8]) -> Resul
         network::count_reused();
         return Ok(embedding);
     }
-    let embedding = network.embed(domain, network.prepare(domain, image)?)?;
+    let embedding = network.embed(domain, network.render(domain, image)?)?;
     remember(Remembered { model: network.id, domain, image: image.into(), embedding: embedding.clone() });
     Ok(embedding)
 }

@@ -10,6 +10,7 @@ use sketch_model::encoder::EncoderError;
 use sketch_model::manifest::{ManifestError, PrepareError};
 use sketch_model::preprocess::PreprocessError;
 use sketch_model::runtime::RuntimeError;
+use sketch_model::serve::runner::RunnerError;
 use sketch_model::strokes::StrokesError;
 use sketch_model::svg::SvgError;
 use std::error::Error;
@@ -42,10 +43,39 @@ impl SqlError {
         self
     }
 
+    /// The primary message.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The same error with another primary message; what it said before becomes its DETAIL.
     pub fn within(self, message: impl Into<String>) -> Self {
         let detail = [Some(sentence(&self.message)), self.detail].into_iter().flatten().collect::<Vec<_>>().join(" ");
         Self { message: message.into(), detail: Some(detail), ..self }
+    }
+
+    /// The error as bytes, for another process: SQLSTATE, message, DETAIL and HINT.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = (self.code as i32).to_le_bytes().to_vec();
+        let part = |text: &Option<String>| text.clone().unwrap_or_default();
+        for text in [self.message.clone(), part(&self.detail), part(&self.hint)] {
+            bytes.extend(text.replace('\0', " ").into_bytes());
+            bytes.push(0);
+        }
+        bytes
+    }
+
+    /// The error of these bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Self {
+        let (code, texts) = bytes.split_at_checked(4).unwrap_or_default();
+        let code = code.try_into().map_or(0, i32::from_le_bytes);
+        let mut texts = texts.split(|byte| *byte == 0).map(|text| String::from_utf8_lossy(text).into_owned());
+        Self {
+            code: PgSqlErrorCode::from(code as isize),
+            message: texts.next().unwrap_or_default(),
+            detail: texts.next().filter(|text| !text.is_empty()),
+            hint: texts.next().filter(|text| !text.is_empty()),
+        }
     }
 
     /// Reports it as a WARNING, and goes on.
@@ -178,9 +208,19 @@ impl From<EncoderError> for SqlError {
                 Self::of(ERRCODE_INVALID_PARAMETER_VALUE, &error).detail(format!("The network has {found} there."))
             }
             EncoderError::Onnx(_) | EncoderError::Load(_) => Self::of(ERRCODE_INVALID_PARAMETER_VALUE, &error),
-            EncoderError::Run(_) | EncoderError::Batch { .. } | EncoderError::NotFinite => {
+            EncoderError::Run(_) | EncoderError::Batch { .. } | EncoderError::NotFinite | EncoderError::Stopped => {
                 Self::of(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, &error)
             }
+        }
+    }
+}
+
+impl From<RunnerError> for SqlError {
+    fn from(error: RunnerError) -> Self {
+        use PgSqlErrorCode::*;
+        match error {
+            RunnerError::Start(_) => Self::of(ERRCODE_INSUFFICIENT_RESOURCES, &error),
+            RunnerError::Ended => Self::of(ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, &error),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The trigger that `sketch_enable` puts on a table of photos, and what it knows of the table.
 
+mod bulk;
 mod row;
 
 use crate::embedding::{Embedding, Origin};
@@ -79,7 +80,7 @@ fn embed_photo<'a>(
         return Ok(Some(given));
     }
     let network = network::network(model)?;
-    match network.prepare(Domain::Photo, bytes) {
+    match network.render(Domain::Photo, bytes) {
         Ok(input) => Ok(Some(Embedding::new(&network.embed(Domain::Photo, input)?, origin)?)),
         Err(error) => broken(row, gallery, error.into()).map(|()| None),
     }

@@ -8,7 +8,9 @@
 //! | --- | --- |
 //! | [`embedding`] | the type `embedding`: its layout, text and binary forms, casts, distance |
 //! | [`embed`] | `sketch_embed`, `photo_embed`: bytes to embeddings, once per statement |
-//! | [`network`] | the networks that this backend has loaded, ONNX Runtime, counters |
+//! | [`network`] | the networks that this backend has in use, ONNX Runtime, counters |
+//! | [`process`] | signals, environment and memory of the process |
+//! | [`serve`] | the inference worker for all connections, shared memory, `sketch_stat` |
 //! | [`catalog`] | `sketch.model`, `sketch.codebook`: which one is in use, what it holds |
 //! | [`load`] | `sketch_load_model`, `sketch_load_codebook` |
 //! | [`codebook`] | `sketch_fuse`, `sketch_build_codebook` |
@@ -30,6 +32,8 @@ mod error;
 mod gallery;
 mod load;
 mod network;
+mod process;
+mod serve;
 mod settings;
 mod status;
 
@@ -41,4 +45,5 @@ pgrx::pg_module_magic!();
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
+    serve::init();
 }

@@ -1,12 +1,15 @@
-//! The networks that this backend has loaded, and what they did.
+//! The networks that this backend has in use, and what they did: its own, or those of the inference worker.
+
+mod local;
 
 use crate::catalog;
-use crate::error::Result;
+use crate::error::{Result, SqlError};
+use crate::serve::client::Remote;
 use crate::settings;
 use half::f16;
-use sketch_model::encoder::{Domain, Encoder, EncoderOptions};
+use local::Local;
+use sketch_model::encoder::{Domain, EncoderOptions};
 use sketch_model::manifest::{Manifest, PrepareError};
-use sketch_model::{distance, runtime};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -35,6 +38,11 @@ pub fn counters() -> Counters {
     COUNTERS.get()
 }
 
+/// Sets the counters of this backend to 0.
+pub fn reset_counters() {
+    COUNTERS.set(Counters::default());
+}
+
 /// Counts an embedding that was at hand.
 pub fn count_reused() {
     count(|counters| counters.reused += 1);
@@ -46,62 +54,114 @@ fn count(change: impl FnOnce(&mut Counters)) {
     COUNTERS.set(counters);
 }
 
-/// One model of `sketch.model`, loaded.
+/// One model of `sketch.model`, in use.
 pub struct Network {
     pub id: u32,
     pub options: EncoderOptions,
     pub manifest: Manifest,
-    encoder: RefCell<Encoder>,
+    engine: Engine,
+}
+
+/// What runs the network.
+enum Engine {
+    Local(Box<RefCell<Local>>),
+    Worker(Remote),
 }
 
 impl Network {
-    /// Turns a user's bytes into an input of the network.
+    /// Draws what the network sees of a user's bytes: the pixels of one input.
     ///
     /// # Errors
     /// If the image cannot be decoded or shows nothing: whatever is wrong with the bytes, and nothing else.
-    pub fn prepare(&self, domain: Domain, bytes: &[u8]) -> Result<Vec<f32>, PrepareError> {
+    pub fn render(&self, domain: Domain, bytes: &[u8]) -> Result<Vec<u8>, PrepareError> {
         pgrx::check_for_interrupts!();
         let limits = settings::limits();
-        match domain {
-            Domain::Sketch => self.manifest.prepare_sketch(bytes, &limits),
-            Domain::Photo => self.manifest.prepare_photo(bytes, &limits),
-        }
+        let picture = match domain {
+            Domain::Sketch => self.manifest.render_sketch(bytes, &limits),
+            Domain::Photo => self.manifest.render_photo(bytes, &limits),
+        };
+        picture.map(|picture| picture.into_raw())
     }
 
-    /// Embeds one prepared image. Returns shape `(d,)` in half precision.
+    /// Embeds one image. Returns shape `(d,)` in half precision.
     ///
     /// # Errors
     /// If the network fails.
-    pub fn embed(&self, domain: Domain, input: Vec<f32>) -> Result<Vec<f16>> {
-        pgrx::check_for_interrupts!();
-        let embedding = self.encoder.borrow_mut().encode(domain, input, 1)?;
-        count(|counters| match domain {
-            Domain::Sketch => counters.sketches += 1,
-            Domain::Photo => counters.photos += 1,
-        });
-        Ok(distance::to_f16(embedding.as_slice().expect("row-major")))
+    pub fn embed(&self, domain: Domain, pixels: Vec<u8>) -> Result<Vec<f16>> {
+        let mut pixels = Some(pixels);
+        let mut embedding = Vec::new();
+        self.embed_all(domain, &mut || Ok(pixels.take()), &mut |found| {
+            embedding = found;
+            Ok(())
+        })?;
+        Ok(embedding)
     }
 
-    /// Where the network runs and, for a fallback, why.
-    pub fn device(&self) -> (String, Option<String>) {
-        let encoder = self.encoder.borrow();
-        (encoder.device().to_string(), encoder.fallback().map(str::to_owned))
+    /// Embeds images, several at a time: `next` gives the pixels of each, or `None` at the end; `done` takes their
+    /// embeddings, shape `(d,)` in half precision, in the same order.
+    ///
+    /// # Errors
+    /// Those of `next`; if the network fails.
+    pub fn embed_all(
+        &self,
+        domain: Domain,
+        next: &mut dyn FnMut() -> Result<Option<Vec<u8>>>,
+        done: &mut dyn FnMut(Vec<f16>) -> Result<()>,
+    ) -> Result<()> {
+        pgrx::check_for_interrupts!();
+        let mut counted = |embedding| {
+            count(|counters| match domain {
+                Domain::Sketch => counters.sketches += 1,
+                Domain::Photo => counters.photos += 1,
+            });
+            done(embedding)
+        };
+        match &self.engine {
+            Engine::Local(local) => local.borrow_mut().embed_all(domain, next, &mut counted),
+            Engine::Worker(remote) => remote.embed_all(domain, next, &mut counted),
+        }
+    }
+
+    /// Where this backend runs the network and, for a fallback, why; `None` if the worker runs it.
+    pub fn device(&self) -> Option<(String, Option<String>)> {
+        match &self.engine {
+            Engine::Local(local) => {
+                let loaded = local.borrow().loaded();
+                Some((loaded.device.to_string(), loaded.fallback))
+            }
+            Engine::Worker(_) => None,
+        }
+    }
+
+    fn is_of(&self, id: u32, options: &EncoderOptions) -> bool {
+        let by_worker = matches!(self.engine, Engine::Worker(_));
+        // Threads are the worker's affair; what the worker does not take, this backend runs whatever the setting.
+        self.id == id
+            && if by_worker {
+                settings::worker() && self.options.device == options.device
+            } else {
+                self.options == *options && !(settings::worker() && self.fits_worker())
+            }
+    }
+
+    fn fits_worker(&self) -> bool {
+        Remote::takes(&self.manifest)
     }
 }
 
-/// The loaded networks, the last one used last.
+/// The networks in use, the last one used last.
 pub fn loaded() -> Vec<Rc<Network>> {
     NETWORKS.with_borrow(Clone::clone)
 }
 
-/// The network of this id on the device of the settings; loaded at first use.
+/// The network of this id on the device of the settings; loaded at first use, here or by the worker.
 ///
 /// # Errors
-/// If there is no such model, ONNX Runtime or the device is missing, or the graph does not load.
+/// If there is no such model; in this backend, if ONNX Runtime or the device is missing, or the graph does not load.
 pub fn network(id: u32) -> Result<Rc<Network>> {
     let options = settings::encoder_options()?;
     let found = NETWORKS.with_borrow_mut(|networks| {
-        let position = networks.iter().position(|network| network.id == id && network.options == options)?;
+        let position = networks.iter().position(|network| network.is_of(id, &options))?;
         let network = networks.remove(position);
         networks.push(network.clone());
         Some(network)
@@ -109,10 +169,9 @@ pub fn network(id: u32) -> Result<Rc<Network>> {
     if let Some(network) = found {
         return Ok(network);
     }
-    let (onnx, manifest) = catalog::read_model(id)?;
-    let encoder = load(&onnx, &manifest, &options)?;
-    let network = Rc::new(Network { id, options, manifest, encoder: RefCell::new(encoder) });
+    let network = Rc::new(open(id, options)?);
     NETWORKS.with_borrow_mut(|networks| {
+        // What the worker has is not in this backend's memory, but a backend that changes its settings ends with both.
         if networks.len() == KEPT {
             networks.remove(0);
         }
@@ -121,38 +180,21 @@ pub fn network(id: u32) -> Result<Rc<Network>> {
     Ok(network)
 }
 
-/// Loads a graph, after the ONNX Runtime library if that is not there yet.
+fn open(id: u32, options: EncoderOptions) -> Result<Network> {
+    if let Some((remote, manifest)) = Remote::find(id, options.device)? {
+        return Ok(Network { id, options, manifest, engine: Engine::Worker(remote) });
+    }
+    let (onnx, manifest) = catalog::read_model(id)?;
+    let local = Local::load(id, onnx, &manifest, options)?;
+    Ok(Network { id, options, manifest, engine: Engine::Local(Box::new(RefCell::new(local))) })
+}
+
+/// Loads a network and embeds one grey image, to see whether it works.
 ///
 /// # Errors
-/// If the library or the device is missing, or the graph does not load.
-pub fn load(onnx: &[u8], manifest: &Manifest, options: &EncoderOptions) -> Result<Encoder> {
-    let _signals = SignalsBlocked::new();
-    if runtime::loaded().is_none() {
-        // SAFETY: a backend has one thread until ONNX Runtime starts its own.
-        unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
-        runtime::init(&settings::onnxruntime())?;
-    }
-    Ok(Encoder::load(onnx, manifest, options)?)
-}
-
-/// Blocks all signals while it lives: threads inherit the mask, and the server's handlers must run on its own thread.
-struct SignalsBlocked(libc::sigset_t);
-
-impl SignalsBlocked {
-    fn new() -> Self {
-        // SAFETY: both sets are initialised before they are read.
-        unsafe {
-            let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
-            libc::sigfillset(&mut all);
-            libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
-            Self(before)
-        }
-    }
-}
-
-impl Drop for SignalsBlocked {
-    fn drop(&mut self) {
-        // SAFETY: the mask is the one that was in force before.
-        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
-    }
+/// If the library or the device is missing, or the graph does not load or run.
+pub fn try_out(id: u32, onnx: &[u8], manifest: &Manifest) -> Result<()> {
+    let mut local = Local::load(id, onnx.to_vec(), manifest, settings::encoder_options()?)?;
+    let mut image = Some(vec![127; manifest.input_len()]);
+    local.embed_all(Domain::Photo, &mut || Ok(image.take()), &mut |_| Ok::<(), SqlError>(()))
 }

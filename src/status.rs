@@ -1,8 +1,10 @@
 //! `sketch_status()`: what this connection has, runs and has done.
 
+use crate::serve::shared::Shared;
 use crate::{embed, network, settings};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
+use sketch_model::serve::slot::State;
 use sketch_model::{distance, runtime};
 
 #[pg_extern(volatile, parallel_restricted)]
@@ -22,15 +24,34 @@ fn sketch_status() -> TableIterator<'static, (name!(name, String), name!(value, 
         }
     }
     for network in network::loaded() {
-        let (device, fallback) = network.device();
-        let reason = fallback.map(|reason| format!(" (auto: {reason})")).unwrap_or_default();
-        add("model", format!("{} \"{}\" on {device}{reason}", network.id, network.manifest.name));
+        let model = format!("{} \"{}\"", network.id, network.manifest.name);
+        match network.device() {
+            Some((device, fallback)) => {
+                let reason = fallback.map(|reason| format!(" (auto: {reason})")).unwrap_or_default();
+                add("model", format!("{model} on {device}{reason}"));
+            }
+            None => add("model", format!("{model} by the worker")),
+        }
     }
-    add("worker", "none; each connection runs the network itself".to_owned());
+    add("worker", worker_state().to_owned());
+    if let Some(shared) = Shared::get() {
+        let taken = shared.slots().iter().filter(|slot| slot.state() != State::Free).count();
+        add("worker_queue", format!("{taken} of {} places taken", shared.slots().len()));
+        shared.notice().read().lines().for_each(|line| add("worker_model", line.to_owned()));
+    }
     add("distance_kernel", distance::kernel_name().to_owned());
     add("sketches_embedded", counters.sketches.to_string());
     add("photos_embedded", counters.photos.to_string());
     add("embeddings_reused", counters.reused.to_string());
     add("embeddings_cached", embed::remembered().to_string());
     TableIterator::new(rows)
+}
+
+fn worker_state() -> &'static str {
+    match Shared::get() {
+        None => "none; each connection runs the network itself",
+        Some(_) if !settings::worker() => "not used: pg_sketch.worker is off",
+        Some(shared) if shared.has_worker() => "running; it runs the network for all connections",
+        Some(_) => "starting",
+    }
 }

@@ -15,9 +15,11 @@ regress=$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress
 dir=$(mktemp -d "${TMPDIR:-/var/tmp}/pg_sketch-test.XXXXXX")
 chmod 755 "$dir"
 trap 'tests/cluster.sh remove "$dir"' EXIT
-SETTINGS="timezone = 'UTC'" tests/cluster.sh start "$dir" >/dev/null
+# Further lines of postgresql.conf may come from the environment.
+SETTINGS="timezone = 'UTC'
+${SETTINGS:-}" tests/cluster.sh start "$dir" >/dev/null
 
-output=$PWD/.build/regress
+output=${OUTPUT:-$PWD/.build/regress}
 rm -rf "$output" && mkdir -p "$output"
 export FIXTURES=$PWD/model/tests/fixtures RESULTS=$output PGHOST=$dir PGUSER=postgres PG_ABS_SRCDIR=$PWD/tests/pg_regress
 passed=0 failed=0

@@ -1,65 +1,27 @@
 //! The network: one ONNX graph run by ONNX Runtime.
 
+use crate::binding::Bindings;
 use crate::manifest::Manifest;
-use crate::onnx::{self, OnnxError};
-use crate::runtime::{self, RuntimeError};
+use crate::onnx::{self, OnnxError, half};
+use crate::provider;
+use crate::runtime::RuntimeError;
 use ndarray::Array2;
-use ort::ep::{CUDA, ExecutionProvider};
-use ort::session::Session;
-use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
+use ort::session::{NoSelectedOutputs, RunOptions, Session};
 use ort::value::{Outlet, Tensor, TensorElementType, ValueType};
-use std::fmt;
-use std::str::FromStr;
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use thiserror::Error;
+
+pub use crate::device::{Device, UnknownDevice};
+pub use crate::provider::Tuning;
 
 /// Which kind of image the network sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Domain {
     Sketch = 0,
     Photo = 1,
-}
-
-/// Where the network runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Device {
-    /// A GPU where there is one, else the CPU.
-    #[default]
-    Auto,
-    Cpu,
-    /// The CUDA device of this number.
-    Cuda(u16),
-}
-
-/// A device name that is none of `auto`, `cpu`, `cuda`, `cuda:N`.
-#[derive(Debug, Error)]
-#[error("device \"{0}\" is unknown")]
-pub struct UnknownDevice(String);
-
-impl FromStr for Device {
-    type Err = UnknownDevice;
-
-    fn from_str(name: &str) -> Result<Self, UnknownDevice> {
-        match name {
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
-            _ => name
-                .strip_prefix("cuda:")
-                .and_then(|number| number.parse().ok())
-                .map(Self::Cuda)
-                .ok_or_else(|| UnknownDevice(name.to_owned())),
-        }
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(number) => write!(f, "cuda:{number}"),
-        }
-    }
 }
 
 /// How to run a network.
@@ -89,6 +51,43 @@ pub enum EncoderError {
     Batch { images: usize, found: usize, expected: usize },
     #[error("network returned a value that is not finite")]
     NotFinite,
+    #[error("run of the network was stopped")]
+    Stopped,
+}
+
+/// Stops a run from another thread, between two nodes of the graph.
+#[derive(Clone)]
+pub struct Stop(Arc<StopInner>);
+
+struct StopInner {
+    options: RunOptions<NoSelectedOutputs>,
+    stopped: AtomicBool,
+}
+
+impl Stop {
+    /// # Errors
+    /// [`EncoderError::Run`] if ONNX Runtime is out of memory.
+    pub fn new() -> Result<Self, EncoderError> {
+        let options = RunOptions::new().map_err(EncoderError::Run)?;
+        Ok(Self(Arc::new(StopInner { options, stopped: AtomicBool::new(false) })))
+    }
+
+    /// Stops the run that was given this, and those that will be, until [`Stop::rearm`].
+    pub fn stop(&self) {
+        self.0.stopped.store(true, Release);
+        // Setting a flag does not fail; if it did, the run would end by itself.
+        let _ = self.0.options.terminate();
+    }
+
+    /// Lets runs go through again.
+    pub fn rearm(&self) {
+        self.0.stopped.store(false, Release);
+        let _ = self.0.options.unterminate();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.0.stopped.load(Acquire)
+    }
 }
 
 /// A loaded network.
@@ -99,30 +98,75 @@ pub struct Encoder {
     dimension: usize,
     size: usize,
     domain_input: bool,
+    max_batch: usize,
+    /// Buffers beside the device; none for the CPU, which computes where the images are.
+    bindings: Option<Bindings>,
 }
 
 impl Encoder {
     /// Loads the graph `onnx` as `manifest` describes it.
     ///
-    /// [`runtime::init`] comes first. ONNX Runtime starts its threads here, and they inherit the caller's signal mask.
+    /// [`runtime::init`](crate::runtime::init) comes first. ONNX Runtime starts its threads here, and they inherit the
+    /// caller's signal mask.
     ///
     /// # Errors
     /// [`EncoderError::Onnx`] for a graph that is corrupt, reaches for external data or custom operators;
     /// [`EncoderError::Signature`] if its inputs and outputs are not the manifest's;
     /// [`EncoderError::Device`] if a device named outright is not there.
     pub fn load(onnx: &[u8], manifest: &Manifest, options: &EncoderOptions) -> Result<Self, EncoderError> {
-        onnx::check_self_contained(&onnx::parse(onnx)?)?;
-        let (session, device, fallback) = open_session(onnx, options)?;
-        let encoder = Self {
+        Self::load_tuned(onnx, manifest, options, &Tuning::default())
+    }
+
+    /// The same for a device that is limited, or prepared for batches. A GPU is warmed up with the sizes of batch that
+    /// it will meet.
+    ///
+    /// # Errors
+    /// As [`Encoder::load`]; [`EncoderError::Run`] if the warm-up fails.
+    pub fn load_tuned(
+        onnx: &[u8],
+        manifest: &Manifest,
+        options: &EncoderOptions,
+        tuning: &Tuning,
+    ) -> Result<Self, EncoderError> {
+        let model = onnx::parse(onnx)?;
+        onnx::check_self_contained(&model)?;
+        // Providers with a compiler of their own are told to compute in half precision; these take the graph as it is.
+        let graph = |device| match device {
+            Device::Cuda(_) | Device::Rocm(_) if tuning.half => Cow::Owned(onnx::write(&half::to_half(&model))),
+            _ => Cow::Borrowed(onnx),
+        };
+        let (session, device, fallback) = provider::open(graph, options, tuning)?;
+        let mut encoder = Self {
+            bindings: Bindings::for_device(&session, device)?,
             session,
             device,
             fallback,
             dimension: manifest.dimension,
             size: manifest.input.size as usize,
             domain_input: manifest.domain_input,
+            max_batch: tuning.max_batch,
         };
         encoder.check_signature()?;
+        if device != Device::Cpu {
+            encoder.warm_up()?;
+        }
         Ok(encoder)
+    }
+
+    /// Runs every size of batch once, for each domain.
+    fn warm_up(&mut self) -> Result<(), EncoderError> {
+        let stop = Stop::new()?;
+        for images in self.device.batch_sizes(self.max_batch) {
+            for domain in [Domain::Photo, Domain::Sketch] {
+                self.run_stoppable("embedding", domain, vec![0.5; images * self.image_len()], images, &stop)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Number of values of one image.
+    fn image_len(&self) -> usize {
+        3 * self.size * self.size
     }
 
     /// The device that the network runs on; never [`Device::Auto`].
@@ -143,12 +187,30 @@ impl Encoder {
     /// [`EncoderError::Batch`] for a batch of another size, [`EncoderError::Run`] if the run fails,
     /// [`EncoderError::NotFinite`] if the network returns NaN or infinity.
     pub fn encode(&mut self, domain: Domain, batch: Vec<f32>, images: usize) -> Result<Array2<f32>, EncoderError> {
-        let expected = images * 3 * self.size * self.size;
+        let rows = self.encode_stoppable(domain, batch, images, &Stop::new()?)?;
+        if rows.iter().all(|x| x.is_finite()) { Ok(rows) } else { Err(EncoderError::NotFinite) }
+    }
+
+    /// The same, until `stop` is stopped, and with values that may not be finite.
+    ///
+    /// # Errors
+    /// [`EncoderError::Batch`] for a batch of another size, [`EncoderError::Run`] if the run fails,
+    /// [`EncoderError::Stopped`] if it was stopped.
+    pub fn encode_stoppable(
+        &mut self,
+        domain: Domain,
+        mut batch: Vec<f32>,
+        images: usize,
+        stop: &Stop,
+    ) -> Result<Array2<f32>, EncoderError> {
+        let expected = images * self.image_len();
         if images == 0 || batch.len() != expected {
             return Err(EncoderError::Batch { images, found: batch.len(), expected });
         }
-        let rows = self.run("embedding", domain, batch, images)?;
-        if rows.iter().all(|x| x.is_finite()) { Ok(rows) } else { Err(EncoderError::NotFinite) }
+        let padded = self.device.padded(images, self.max_batch);
+        batch.resize(padded * self.image_len(), 0.0);
+        let rows = self.run_stoppable("embedding", domain, batch, padded, stop)?;
+        Ok(if padded == images { rows } else { rows.slice_move(ndarray::s![..images, ..]) })
     }
 
     /// Runs the graph and returns its output `name`, shape `(images, width)`.
@@ -162,17 +224,32 @@ impl Encoder {
         batch: Vec<f32>,
         images: usize,
     ) -> Result<Array2<f32>, EncoderError> {
-        let image = Tensor::from_array(([images, 3, self.size, self.size], batch)).map_err(EncoderError::Run)?;
+        self.run_stoppable(name, domain, batch, images, &Stop::new()?)
+    }
+
+    fn run_stoppable(
+        &mut self,
+        name: &str,
+        domain: Domain,
+        batch: Vec<f32>,
+        images: usize,
+        stop: &Stop,
+    ) -> Result<Array2<f32>, EncoderError> {
+        let domains = self.domain_input.then(|| vec![domain as i64; images]);
+        let shape = [images, 3, self.size, self.size];
+        let failed = |error| if stop.is_stopped() { EncoderError::Stopped } else { EncoderError::Run(error) };
+        if let Some(bindings) = &mut self.bindings {
+            return bindings.run(&mut self.session, name, shape, &batch, domains, &stop.0.options).map_err(failed);
+        }
+        let image = Tensor::from_array((shape, batch)).map_err(EncoderError::Run)?;
         let mut inputs = ort::inputs!["image" => image];
-        if self.domain_input {
-            let domains = vec![domain as i64; images];
+        if let Some(domains) = domains {
             let domain = Tensor::from_array(([images], domains)).map_err(EncoderError::Run)?;
             inputs.push(("domain".into(), domain.into()));
         }
-        let outputs = self.session.run(inputs).map_err(EncoderError::Run)?;
-        let missing = || EncoderError::Run(ort::Error::new(format!("no output \"{name}\" of shape (n, d)")));
-        let (_, values) = outputs.get(name).ok_or_else(missing)?.try_extract_tensor().map_err(EncoderError::Run)?;
-        Array2::from_shape_vec((images, values.len() / images), values.to_vec()).map_err(|_| missing())
+        let outputs = self.session.run_with_options(inputs, &stop.0.options).map_err(failed)?;
+        let output = outputs.get(name).ok_or_else(|| EncoderError::Run(no_output(name)))?;
+        rows_of(name, output, images).map_err(EncoderError::Run)
     }
 
     fn check_signature(&self) -> Result<(), EncoderError> {
@@ -184,6 +261,16 @@ impl Encoder {
         }
         check_tensor("output", outputs, "embedding", TensorElementType::Float32, &[-1, dimension])
     }
+}
+
+/// The rows of an output, shape `(images, width)`.
+pub(crate) fn rows_of(name: &str, output: &ort::value::DynValue, images: usize) -> ort::Result<Array2<f32>> {
+    let (_, values) = output.try_extract_tensor::<f32>()?;
+    Array2::from_shape_vec((images, values.len() / images), values.to_vec()).map_err(|_| no_output(name))
+}
+
+pub(crate) fn no_output(name: &str) -> ort::Error {
+    ort::Error::new(format!("no output \"{name}\" of shape (n, d)"))
 }
 
 fn check_tensor(
@@ -210,52 +297,12 @@ fn check_tensor(
 
 /// Opens a session on the device asked for. Returns it with the device in use and, for a fallback, its reason.
 ///
-/// [`runtime::init`] comes first. The graph is taken as it is: [`Encoder::load`] checks what it needs.
+/// [`runtime::init`](crate::runtime::init) comes first. The graph is taken as it is: [`Encoder::load`] checks what it
+/// needs.
 ///
 /// # Errors
 /// [`EncoderError::Load`] if ONNX Runtime refuses the graph, [`EncoderError::Device`] if a device named outright is not
 /// there.
 pub fn open_session(onnx: &[u8], options: &EncoderOptions) -> Result<(Session, Device, Option<String>), EncoderError> {
-    let on_cpu = || commit(builder(options)?, onnx).map_err(EncoderError::Load);
-    match options.device {
-        Device::Cpu => Ok((on_cpu()?, Device::Cpu, None)),
-        Device::Cuda(number) => {
-            let session = open_cuda(onnx, options, number)?;
-            Ok((session, options.device, None))
-        }
-        Device::Auto => match open_cuda(onnx, options, 0) {
-            Ok(session) => Ok((session, Device::Cuda(0), None)),
-            Err(EncoderError::Device { reason, .. }) => Ok((on_cpu()?, Device::Cpu, Some(reason))),
-            Err(other) => Err(other),
-        },
-    }
-}
-
-fn open_cuda(onnx: &[u8], options: &EncoderOptions, number: u16) -> Result<Session, EncoderError> {
-    let unavailable = |reason: String| EncoderError::Device { device: Device::Cuda(number), reason };
-    let provider = CUDA::default().with_device_id(number.into());
-    if !CUDA::is_available().unwrap_or(false) {
-        return Err(unavailable("This build of ONNX Runtime has no CUDA support.".to_owned()));
-    }
-    // Without error_on_failure a provider that does not start is replaced by the CPU in silence.
-    let builder = builder(options)?
-        .with_execution_providers([provider.build().error_on_failure()])
-        .map_err(|error| unavailable(error.to_string()))?;
-    commit(builder, onnx).map_err(|error| unavailable(error.to_string()))
-}
-
-fn builder(options: &EncoderOptions) -> Result<SessionBuilder, EncoderError> {
-    let environment = runtime::environment()?;
-    let configure = || -> ort::Result<SessionBuilder> {
-        Ok(Session::builder(environment)?
-            .with_optimization_level(GraphOptimizationLevel::All)?
-            .with_intra_threads(options.threads)?
-            // Threads that spin between runs would take whole cores from the database.
-            .with_intra_op_spinning(false)?)
-    };
-    configure().map_err(EncoderError::Load)
-}
-
-fn commit(mut builder: SessionBuilder, onnx: &[u8]) -> ort::Result<Session> {
-    builder.commit_from_memory(onnx)
+    provider::open(|_| onnx.into(), options, &Tuning::default())
 }

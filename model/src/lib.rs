@@ -8,10 +8,12 @@
 
 #![deny(unsafe_code)]
 
+mod binding;
 pub mod codebook;
 mod container;
 mod coverage;
 pub mod decode;
+pub mod device;
 pub mod digest;
 pub mod distance;
 pub mod drawing;
@@ -22,9 +24,11 @@ pub mod manifest;
 pub mod onnx;
 mod paper;
 pub mod preprocess;
+mod provider;
 mod raster;
 pub mod resize;
 pub mod runtime;
+pub mod serve;
 mod sheet;
 pub mod strokes;
 pub mod svg;

@@ -31,6 +31,11 @@ pub struct Manifest {
     pub photo: PhotoPreprocessing,
     pub licence: String,
     pub origin: String,
+    /// Whether a GPU may compute in half precision: faster, and embeddings differ in their last digits.
+    ///
+    /// Absent when false, so that the digests of models that are older than the field stay what they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub half_precision: bool,
 }
 
 /// The `image` input: float32 of shape `(n, 3, size, size)`, RGB, `(x / 255 - mean) / std`.
@@ -111,8 +116,7 @@ impl Manifest {
     /// # Errors
     /// [`PrepareError`] if the bytes are no drawing, exceed `limits`, or show nothing.
     pub fn prepare_sketch(&self, bytes: &[u8], limits: &Limits) -> Result<Vec<f32>, PrepareError> {
-        let drawing = Drawing::decode(bytes, limits)?;
-        Ok(self.normalise(&self.sketch.apply(&drawing, self.input.size)?))
+        Ok(self.normalise(&self.render_sketch(bytes, limits)?))
     }
 
     /// Turns a photo (PNG, JPEG, WebP) into one network input.
@@ -122,19 +126,41 @@ impl Manifest {
     /// # Errors
     /// [`PrepareError`] if the bytes are no photo or exceed `limits`.
     pub fn prepare_photo(&self, bytes: &[u8], limits: &Limits) -> Result<Vec<f32>, PrepareError> {
+        Ok(self.normalise(&self.render_photo(bytes, limits)?))
+    }
+
+    /// Draws what the network sees of a drawing: `size` x `size` pixels, which [`normalise`](Self::normalise) turns into
+    /// its input.
+    ///
+    /// # Errors
+    /// As [`prepare_sketch`](Self::prepare_sketch).
+    pub fn render_sketch(&self, bytes: &[u8], limits: &Limits) -> Result<RgbImage, PrepareError> {
+        let drawing = Drawing::decode(bytes, limits)?;
+        Ok(self.sketch.apply(&drawing, self.input.size)?)
+    }
+
+    /// Draws what the network sees of a photo: `size` x `size` pixels.
+    ///
+    /// # Errors
+    /// As [`prepare_photo`](Self::prepare_photo).
+    pub fn render_photo(&self, bytes: &[u8], limits: &Limits) -> Result<RgbImage, PrepareError> {
         let photo = decode_image(bytes, limits)?;
-        Ok(self.normalise(&self.photo.apply(&photo, self.input.size)))
+        Ok(self.photo.apply(&photo, self.input.size))
     }
 
     /// Turns a picture of the input's size into one network input: `input_len()` values, channels first.
     pub fn normalise(&self, image: &RgbImage) -> Vec<f32> {
-        let Input { mean, std, .. } = self.input;
-        let channel = |c: usize| {
-            let (scale, shift) = (1.0 / (255.0 * std[c]), mean[c] / std[c]);
-            image.as_raw()[c..].iter().step_by(3).map(move |&x| f32::from(x) * scale - shift)
-        };
         let mut tensor = Vec::with_capacity(self.input_len());
-        (0..3).for_each(|c| tensor.extend(channel(c)));
+        self.normalise_into(image.as_raw(), &mut tensor);
         tensor
+    }
+
+    /// Appends the network's input of a picture to `tensor`; `rgb`: its pixels, `input_len()` bytes, row by row.
+    pub fn normalise_into(&self, rgb: &[u8], tensor: &mut Vec<f32>) {
+        let Input { mean, std, .. } = self.input;
+        for c in 0..3 {
+            let (scale, shift) = (1.0 / (255.0 * std[c]), mean[c] / std[c]);
+            tensor.extend(rgb[c..].iter().step_by(3).map(move |&x| f32::from(x) * scale - shift));
+        }
     }
 }

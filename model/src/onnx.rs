@@ -6,6 +6,7 @@
 
 pub mod build;
 mod check;
+pub mod half;
 pub mod messages;
 #[cfg(test)]
 mod tests;

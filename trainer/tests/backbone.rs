@@ -60,6 +60,7 @@ fn manifest(dimension: usize) -> Manifest {
         dimension,
         input: Input { size: SIDE as u32, mean: [0.5; 3], std: [0.5; 3] },
         domain_input: true,
+        half_precision: false,
         sketch: SketchPreprocessing::best(),
         photo: PhotoPreprocessing::best(),
         licence: String::new(),

@@ -14,6 +14,7 @@ fn manifest() -> Manifest {
         dimension: 8,
         input: Input { size: SIZE, mean: [0.5; 3], std: [0.5; 3] },
         domain_input: true,
+        half_precision: false,
         sketch: SketchPreprocessing::best(),
         photo: PhotoPreprocessing::best(),
         licence: String::new(),

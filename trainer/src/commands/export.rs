@@ -155,6 +155,7 @@ fn describe(arguments: &Arguments, name: &str, width: usize, input: Input, licen
         dimension: arguments.dimension.unwrap_or(width.min(512)),
         input,
         domain_input: true,
+        half_precision: false,
         sketch: SketchPreprocessing::best(),
         photo: PhotoPreprocessing::best(),
         licence: licence.to_owned(),

@@ -143,6 +143,7 @@ pub fn network() -> (ModelProto, Manifest) {
         dimension: 16,
         input: Input { size: 32, mean: [0.5; 3], std: [0.5; 3] },
         domain_input: true,
+        half_precision: false,
         sketch: SketchPreprocessing::best(),
         photo: PhotoPreprocessing::best(),
         licence: "Apache-2.0".to_owned(),

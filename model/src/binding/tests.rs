@@ -1,0 +1,32 @@
+use super::*;
+use crate::encoder::{EncoderOptions, open_session};
+use crate::runtime;
+
+/// Buffers are reused from run to run and from size to size, and return what a plain run does.
+#[test]
+fn bound_buffers_return_what_a_plain_run_does() {
+    let Some(library) = std::env::var_os("ONNXRUNTIME_LIB").filter(|path| std::path::Path::new(path).exists()) else {
+        return;
+    };
+    runtime::init(library.as_ref()).unwrap();
+    let onnx = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/weights/lite0-sketch.onnx")).unwrap();
+    let options = EncoderOptions { device: Device::Cpu, threads: 1 };
+    let (mut session, _, _) = open_session(&onnx, &options).unwrap();
+    let mut bindings = Bindings::plain().unwrap();
+    let run = RunOptions::new().unwrap();
+    for images in [1, 3, 1] {
+        for fill in [0.1f32, 0.4] {
+            let shape = [images, 3, 224, 224];
+            let batch: Vec<f32> = (0..images * 3 * 224 * 224).map(|i| fill * ((i % 97) as f32 / 97.0 - 0.5)).collect();
+            let domains = vec![1i64; images];
+            let found = bindings.run(&mut session, "embedding", shape, &batch, Some(domains.clone()), &run).unwrap();
+            let inputs = ort::inputs![
+                "image" => Tensor::from_array((shape, batch)).unwrap(),
+                "domain" => Tensor::from_array(([images], domains)).unwrap(),
+            ];
+            let outputs = session.run(inputs).unwrap();
+            assert_eq!(found, rows_of("embedding", &outputs["embedding"], images).unwrap());
+        }
+    }
+    assert_eq!(bindings.bound.len(), 2);
+}

@@ -1,0 +1,217 @@
+//! Devices, runners and half precision, with the network that ships. Needs ONNX Runtime: ONNXRUNTIME_LIB names its
+//! library, as `make test` sets it; without it the tests say so and pass.
+
+use sketch_model::device::{Device, OpenVinoTarget};
+use sketch_model::encoder::{Domain, Encoder, EncoderError, EncoderOptions, Stop, Tuning};
+use sketch_model::manifest::Manifest;
+use sketch_model::onnx::{self, half};
+use sketch_model::runtime;
+use sketch_model::serve::runner::{Event, Job, Runner, RunnerError, Source, Wake};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+fn library() -> Option<PathBuf> {
+    let path = std::env::var_os("ONNXRUNTIME_LIB").map(PathBuf::from).filter(|path| path.exists());
+    match &path {
+        Some(path) => runtime::init(path).unwrap(),
+        None => eprintln!("ONNXRUNTIME_LIB names no library: not tested"),
+    }
+    path
+}
+
+fn shipped() -> (Vec<u8>, Manifest) {
+    let read = |ending| std::fs::read(format!("{}/weights/lite0-sketch.{ending}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    (read("onnx"), Manifest::from_json(&String::from_utf8(read("json")).unwrap()).unwrap())
+}
+
+fn options(device: Device) -> EncoderOptions {
+    EncoderOptions { device, threads: 1 }
+}
+
+/// Pixels of a picture that differs from those of other numbers.
+fn picture(manifest: &Manifest, number: usize) -> Vec<u8> {
+    (0..manifest.input_len()).map(|i| ((i / 3) * (number + 3) % 251) as u8).collect()
+}
+
+fn tensor(manifest: &Manifest, pictures: &[Vec<u8>]) -> Vec<f32> {
+    let mut tensor = Vec::new();
+    pictures.iter().for_each(|pixels| manifest.normalise_into(pixels, &mut tensor));
+    tensor
+}
+
+#[test]
+fn devices_are_named_and_numbered() {
+    let names = ["auto", "cpu", "cuda:0", "cuda:7", "tensorrt:1", "rocm:2", "coreml", "openvino", "openvino:npu"];
+    for name in names {
+        let device: Device = name.parse().unwrap();
+        assert_eq!(device.to_string(), name);
+        assert_eq!(Device::from_code(device.code()), Some(device));
+    }
+    assert_eq!("cuda".parse::<Device>().unwrap(), Device::Cuda(0));
+    assert_eq!("openvino:gpu".parse::<Device>().unwrap(), Device::OpenVino(OpenVinoTarget::Gpu));
+    for name in ["", "gpu", "cpu:1", "cuda:", "cuda:-1", "cuda:65536", "openvino:tpu", "auto:0", "CUDA"] {
+        assert_eq!(name.parse::<Device>().unwrap_err().to_string(), format!("device \"{name}\" is unknown"));
+    }
+    assert_eq!(Device::from_code(7 << 16), None);
+    assert_eq!(Device::from_code(5 << 16 | 1), None);
+}
+
+#[test]
+fn batches_are_padded_to_sizes_that_a_gpu_was_warmed_up_with() {
+    for max_batch in [1, 6, 8, 100] {
+        let sizes = Device::Cuda(0).batch_sizes(max_batch);
+        assert!(sizes.len() <= 8 && sizes.is_sorted());
+        for images in 1..=max_batch {
+            let padded = Device::Cuda(0).padded(images, max_batch);
+            assert!(padded >= images && padded <= max_batch && sizes.contains(&padded));
+            assert_eq!(Device::Cpu.padded(images, max_batch), images);
+        }
+    }
+}
+
+/// An explicit device that is not there is an error that says why; `auto` goes on without.
+#[test]
+fn a_device_that_is_not_there_is_an_error_and_auto_falls_back() {
+    if library().is_none() {
+        return;
+    }
+    let (onnx, manifest) = shipped();
+    let absent = [
+        (Device::TensorRt(0), "tensorrt:0", "TensorRT"),
+        (Device::Rocm(1), "rocm:1", "ROCm"),
+        (Device::CoreMl, "coreml", "CoreML"),
+        (Device::OpenVino(OpenVinoTarget::Cpu), "openvino:cpu", "OpenVINO"),
+    ];
+    for (device, name, provider) in absent {
+        match Encoder::load(&onnx, &manifest, &options(device)) {
+            Err(error @ EncoderError::Device { .. }) => {
+                assert_eq!(error.to_string(), format!("device \"{name}\" is not available"));
+                let EncoderError::Device { reason, .. } = error else { unreachable!() };
+                assert!(reason.contains(provider), "{reason}");
+            }
+            Ok(encoder) => assert_eq!(encoder.device(), device, "it is there, and was taken"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let encoder = Encoder::load(&onnx, &manifest, &options(Device::Auto)).unwrap();
+    assert_ne!(encoder.device(), Device::Auto);
+    assert_eq!(encoder.device() == Device::Cpu, encoder.fallback().is_some());
+    let tuning = Tuning { memory_limit: 1 << 30, max_batch: 4, half: true };
+    let encoder = Encoder::load_tuned(&onnx, &manifest, &options(Device::Cpu), &tuning).unwrap();
+    assert_eq!((encoder.device(), encoder.fallback()), (Device::Cpu, None));
+}
+
+/// The graph that GPUs take: inputs and outputs of the same types, and embeddings within the precision of its numbers.
+#[test]
+fn a_graph_in_half_precision_embeds_alike() {
+    if library().is_none() {
+        return;
+    }
+    let (onnx, manifest) = shipped();
+    let halved = onnx::write(&half::to_half(&onnx::parse(&onnx).unwrap()));
+    let mut single = Encoder::load(&onnx, &manifest, &options(Device::Cpu)).unwrap();
+    let mut half = Encoder::load(&halved, &manifest, &options(Device::Cpu)).unwrap();
+    let pictures: Vec<_> = (0..3).map(|number| picture(&manifest, number)).collect();
+    for domain in [Domain::Sketch, Domain::Photo] {
+        let expected = single.encode(domain, tensor(&manifest, &pictures), 3).unwrap();
+        let found = half.encode(domain, tensor(&manifest, &pictures), 3).unwrap();
+        for (e, f) in expected.outer_iter().zip(found.outer_iter()) {
+            let distance = (&e - &f).mapv(|x| x * x).sum().sqrt();
+            assert!(distance > 0.0 && distance < 0.02, "{distance}");
+        }
+    }
+}
+
+/// A batch is its images one by one, and images of one batch do not touch each other.
+#[test]
+fn a_batch_embeds_as_its_images_do_alone() {
+    if library().is_none() {
+        return;
+    }
+    let (onnx, manifest) = shipped();
+    let mut encoder = Encoder::load(&onnx, &manifest, &options(Device::Cpu)).unwrap();
+    let pictures: Vec<_> = (0..4).map(|number| picture(&manifest, number)).collect();
+    let stop = Stop::new().unwrap();
+    let together = encoder.encode_stoppable(Domain::Photo, tensor(&manifest, &pictures), 4, &stop).unwrap();
+    for (row, pixels) in together.outer_iter().zip(&pictures) {
+        let alone = encoder.encode(Domain::Photo, tensor(&manifest, std::slice::from_ref(pixels)), 1).unwrap();
+        for (a, b) in row.iter().zip(alone.iter()) {
+            assert!((a - b).abs() <= b.abs().max(f32::powi(2.0, -14)) * f32::powi(2.0, -11), "{a} {b}");
+        }
+    }
+    stop.stop();
+    let stopped = encoder.encode_stoppable(Domain::Photo, tensor(&manifest, &pictures), 4, &stop);
+    assert!(matches!(stopped, Err(EncoderError::Stopped)));
+    stop.rearm();
+    assert!(encoder.encode_stoppable(Domain::Photo, tensor(&manifest, &pictures), 4, &stop).is_ok());
+}
+
+fn next(runner: &mut Runner) -> Result<Event, RunnerError> {
+    loop {
+        if let Some(event) = runner.poll()? {
+            return Ok(event);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn source(runtime: PathBuf, onnx: Vec<u8>, manifest: Manifest) -> Source {
+    Source { runtime, onnx, manifest, options: options(Device::Cpu), tuning: Tuning::default() }
+}
+
+#[test]
+fn a_runner_embeds_stops_and_goes_on() {
+    let Some(runtime) = library() else { return };
+    let (onnx, manifest) = shipped();
+    let rings = Arc::new(AtomicUsize::new(0));
+    let counted = rings.clone();
+    let wake: Wake = Arc::new(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    let mut runner = Runner::start(source(runtime, onnx, manifest.clone()), wake).unwrap();
+    assert!(runner.is_busy());
+    let Event::Loaded(Ok(loaded), _) = next(&mut runner).unwrap() else { panic!("not loaded") };
+    assert_eq!(loaded.device, Device::Cpu);
+    let job = |images: usize| Job {
+        domain: Domain::Sketch,
+        images: (0..images).map(|number| picture(&manifest, number)).collect(),
+    };
+    runner.run(job(2)).unwrap();
+    let Event::Done { embeddings, .. } = next(&mut runner).unwrap() else { panic!("not done") };
+    assert!(embeddings.iter().all(|embedding| embedding.as_ref().unwrap().len() == manifest.dimension));
+
+    // A long batch ends soon after it is stopped, and the next is not affected.
+    runner.run(job(64)).unwrap();
+    std::thread::sleep(Duration::from_millis(30));
+    let stopped = Instant::now();
+    runner.stop();
+    let Event::Done { embeddings, .. } = next(&mut runner).unwrap() else { panic!("not done") };
+    assert!(embeddings.iter().all(|embedding| matches!(embedding, Err(EncoderError::Stopped))));
+    assert!(stopped.elapsed() < Duration::from_secs(1), "{:?}", stopped.elapsed());
+    runner.run(job(1)).unwrap();
+    let Event::Done { embeddings, .. } = next(&mut runner).unwrap() else { panic!("not done") };
+    assert!(embeddings[0].is_ok());
+
+    // An image of another size spoils nothing but itself.
+    let mut mixed = job(2);
+    mixed.images[0].truncate(300);
+    runner.run(mixed).unwrap();
+    let Event::Done { embeddings, .. } = next(&mut runner).unwrap() else { panic!("not done") };
+    assert!(matches!(embeddings[0], Err(EncoderError::Batch { .. })) && embeddings[1].is_ok());
+
+    assert!(runner.end(Duration::from_secs(5)));
+    assert!(rings.load(Ordering::Relaxed) >= 5);
+    assert!(matches!(runner.run(job(1)), Err(RunnerError::Ended)));
+}
+
+#[test]
+fn a_runner_says_why_a_network_does_not_load() {
+    let Some(runtime) = library() else { return };
+    let (_, manifest) = shipped();
+    let mut runner = Runner::start(source(runtime, vec![1, 2, 3], manifest), Arc::new(|| ())).unwrap();
+    let Event::Loaded(Err(error), _) = next(&mut runner).unwrap() else { panic!("loaded") };
+    assert!(matches!(error, EncoderError::Onnx(_)), "{error}");
+    assert!(matches!(next(&mut runner), Err(RunnerError::Ended)));
+}

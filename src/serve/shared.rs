@@ -1,0 +1,216 @@
+//! What connections and the worker share: slots with their bytes, counters, and how to wake each other.
+
+use crate::settings;
+use pgrx::pg_guard;
+use pgrx::pg_sys;
+use sketch_model::serve::notice::Notice;
+use sketch_model::serve::slot::Slot;
+use sketch_model::serve::stat::StatTable;
+use std::cell::UnsafeCell;
+use std::mem::size_of;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicPtr, AtomicU64};
+
+/// The head of the shared memory. Slots follow, then their bytes.
+#[repr(C, align(64))]
+struct Control {
+    slots: usize,
+    slot_bytes: usize,
+    tickets: AtomicU64,
+    /// Latch of the worker; null while there is none.
+    worker: AtomicPtr<pg_sys::Latch>,
+    /// Where those wait who found no free slot.
+    free: UnsafeCell<pg_sys::ConditionVariable>,
+    stat: StatTable,
+    notice: Notice,
+}
+
+/// Written in the postmaster, and inherited by all its children.
+static CONTROL: AtomicPtr<Control> = AtomicPtr::new(ptr::null_mut());
+static mut PREVIOUS_REQUEST_HOOK: pg_sys::shmem_request_hook_type = None;
+static mut PREVIOUS_STARTUP_HOOK: pg_sys::shmem_startup_hook_type = None;
+
+/// Installs the hooks that reserve and initialise the shared memory. Only while the postmaster loads its libraries.
+pub fn request() {
+    // SAFETY: the postmaster has one thread, and calls each hook once its library is loaded.
+    unsafe {
+        PREVIOUS_REQUEST_HOOK = pg_sys::shmem_request_hook;
+        pg_sys::shmem_request_hook = Some(request_hook);
+        PREVIOUS_STARTUP_HOOK = pg_sys::shmem_startup_hook;
+        pg_sys::shmem_startup_hook = Some(startup_hook);
+    }
+}
+
+fn size(slots: usize, slot_bytes: usize) -> usize {
+    size_of::<Control>() + slots * (size_of::<Slot>() + slot_bytes)
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn request_hook() {
+    // SAFETY: the server calls this hook when it is ready for requests.
+    unsafe {
+        if let Some(previous) = PREVIOUS_REQUEST_HOOK {
+            previous();
+        }
+        let (slots, slot_bytes) = settings::queue();
+        pg_sys::RequestAddinShmemSpace(size(slots, slot_bytes));
+    }
+}
+
+/// Runs in the postmaster, at the start and again after a crash of one of its children, when all shared memory is new.
+#[pg_guard]
+unsafe extern "C-unwind" fn startup_hook() {
+    // SAFETY: no other process is there yet, so that no lock is needed; memory is as long as asked for and aligned to
+    // cache lines, and is written before it is read.
+    unsafe {
+        if let Some(previous) = PREVIOUS_STARTUP_HOOK {
+            previous();
+        }
+        let (slots, slot_bytes) = settings::queue();
+        let mut found = false;
+        let memory = pg_sys::ShmemInitStruct(c"pg_sketch".as_ptr(), size(slots, slot_bytes), &mut found);
+        let control = memory.cast::<Control>();
+        if !found {
+            // Zeroes are what the counters and the notice begin with, and too large to be made on the stack.
+            ptr::write_bytes(control, 0, 1);
+            (*control).slots = slots;
+            (*control).slot_bytes = slot_bytes;
+            (*control).tickets = AtomicU64::new(1);
+            (*control).stat.reset(super::stat::now());
+            pg_sys::ConditionVariableInit((*control).free.get());
+            let first = control.add(1).cast::<Slot>();
+            (0..slots).for_each(|index| first.add(index).write(Slot::default()));
+        }
+        CONTROL.store(control, Release);
+    }
+}
+
+/// The shared memory, as this process sees it.
+#[derive(Clone, Copy)]
+pub struct Shared(&'static Control);
+
+impl Shared {
+    /// The shared memory; `None` if there is none, for the library was not preloaded, or without a worker.
+    pub fn get() -> Option<Self> {
+        // SAFETY: once it is set, the memory is initialised and stays for as long as the process.
+        unsafe { CONTROL.load(Acquire).as_ref() }.map(Self)
+    }
+
+    pub fn slots(self) -> &'static [Slot] {
+        // SAFETY: so many slots follow the head, initialised by the postmaster.
+        unsafe { std::slice::from_raw_parts(ptr::from_ref(self.0).add(1).cast::<Slot>(), self.0.slots) }
+    }
+
+    /// Bytes of each slot.
+    pub fn slot_bytes(self) -> usize {
+        self.0.slot_bytes
+    }
+
+    /// The bytes of a slot.
+    fn bytes(self, index: usize) -> *mut u8 {
+        assert!(index < self.0.slots);
+        let first = self.slots().as_ptr_range().end.cast::<u8>().cast_mut();
+        // SAFETY: the bytes of all slots follow the last slot.
+        unsafe { first.add(index * self.0.slot_bytes) }
+    }
+
+    /// Writes the first bytes of a slot; what does not fit is left out. Returns how many were written.
+    ///
+    /// The caller has the slot: it has claimed, resumed or taken it.
+    pub fn write(self, index: usize, bytes: &[u8]) -> usize {
+        let length = bytes.len().min(self.0.slot_bytes);
+        // SAFETY: the length is in range; the slot's state gives its bytes to one process at a time.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.bytes(index), length) };
+        length
+    }
+
+    /// Reads the first bytes of a slot, or as many as it has.
+    ///
+    /// The caller has the slot: it has taken it, or the worker has answered.
+    pub fn read(self, index: usize, length: usize) -> Vec<u8> {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts(self.bytes(index), length.min(self.0.slot_bytes)) }.to_vec()
+    }
+
+    /// Claims a free slot for this process; returns its index.
+    pub fn claim(self) -> Option<usize> {
+        let free = |slot: &Slot| slot.state() == sketch_model::serve::slot::State::Free;
+        if !self.slots().iter().any(free) {
+            return None;
+        }
+        let ticket = self.0.tickets.fetch_add(1, Relaxed);
+        // SAFETY: a plain pointer, set when the process started.
+        let me = unsafe { pg_sys::MyLatch } as u64;
+        self.slots().iter().position(|slot| slot.claim(ticket, me))
+    }
+
+    /// Wakes the client of a slot.
+    pub fn wake_client(self, index: usize) {
+        let latch = self.slots()[index].client() as *mut pg_sys::Latch;
+        // SAFETY: the latch lies in shared memory for as long as the server runs; if its owner is gone, or another
+        // process has it by now, nobody is harmed by a look at what there is to do.
+        unsafe { pg_sys::SetLatch(latch) };
+    }
+
+    /// Wakes the worker; returns whether there is one.
+    pub fn wake_worker(self) -> bool {
+        let latch = self.0.worker.load(Acquire);
+        if !latch.is_null() {
+            // SAFETY: as above.
+            unsafe { pg_sys::SetLatch(latch) };
+        }
+        !latch.is_null()
+    }
+
+    /// Whether the worker runs.
+    pub fn has_worker(self) -> bool {
+        !self.0.worker.load(Acquire).is_null()
+    }
+
+    /// Makes this process the worker; returns whether there was none.
+    pub fn become_worker(self) -> bool {
+        // SAFETY: a plain pointer, set when the process started.
+        let me = unsafe { pg_sys::MyLatch };
+        self.0.worker.compare_exchange(ptr::null_mut(), me, AcqRel, Acquire).is_ok()
+    }
+
+    /// The worker ends.
+    pub fn resign(self) {
+        self.0.worker.store(ptr::null_mut(), Release);
+    }
+
+    /// Where those wait who found no free slot.
+    pub fn free_slots(self) -> *mut pg_sys::ConditionVariable {
+        self.0.free.get()
+    }
+
+    /// Tells one who waits for a slot that there is one.
+    pub fn slot_freed(self) {
+        // SAFETY: initialised by the postmaster.
+        unsafe { pg_sys::ConditionVariableSignal(self.free_slots()) };
+    }
+
+    /// What the worker says of itself: a line for each network.
+    pub fn notice(self) -> &'static Notice {
+        &self.0.notice
+    }
+
+    fn stat(self) -> &'static StatTable {
+        &self.0.stat
+    }
+}
+
+/// The counters of all processes, or, without shared memory, of this one.
+pub fn stat_table() -> &'static StatTable {
+    static OWN: OnceLock<Box<StatTable>> = OnceLock::new();
+    match Shared::get() {
+        Some(shared) => shared.stat(),
+        None => OWN.get_or_init(|| {
+            let table = Box::<StatTable>::default();
+            table.reset(super::stat::now());
+            table
+        }),
+    }
+}

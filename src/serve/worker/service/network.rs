@@ -1,0 +1,333 @@
+//! One network of the worker: on its way from a connection, loading, or at work.
+
+use super::{Image, answer, ask, decide, malformed};
+use crate::error::SqlError;
+use crate::process::{self, SignalsBlocked};
+use crate::serve::shared::Shared;
+use crate::serve::stat::now;
+use crate::serve::stat_table;
+use crate::settings;
+use pgrx::PgSqlErrorCode;
+use sketch_model::digest;
+use sketch_model::encoder::{EncoderError, EncoderOptions};
+use sketch_model::manifest::Manifest;
+use sketch_model::serve::batch::Decision;
+use sketch_model::serve::runner::{Event, Job, Loaded, Runner, RunnerError, Source, Wake};
+use sketch_model::serve::slot::{AGAIN, Request, State as SlotState, Target};
+use sketch_model::serve::stat::{Entry, Key, Place};
+use std::time::{Duration, Instant};
+
+/// A model on a device.
+pub struct Network {
+    pub target: Target,
+    pub state: State,
+    name: String,
+}
+
+pub enum State {
+    /// The bytes of the model are on their way.
+    Wanted {
+        /// Slot and ticket of who was asked for them.
+        asked: Option<(usize, u64)>,
+        bytes: Vec<u8>,
+    },
+    Loading {
+        runner: Runner,
+        manifest: Box<Manifest>,
+    },
+    Ready {
+        runner: Runner,
+        manifest: Box<Manifest>,
+        loaded: Loaded,
+        /// Slots of the images that run now.
+        running: Vec<usize>,
+    },
+    /// It could not be loaded, or was lost: whoever wants it is told so, until it is time to try again.
+    Failed {
+        error: SqlError,
+        since: Instant,
+    },
+}
+
+/// How long a network that could not be loaded is not tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+fn failed(error: SqlError) -> State {
+    State::Failed { error, since: Instant::now() }
+}
+
+impl Network {
+    pub fn new(target: Target) -> Self {
+        Self { target, state: State::Wanted { asked: None, bytes: Vec::new() }, name: String::new() }
+    }
+
+    fn tag(&self) -> u32 {
+        digest::tag(&self.target.model)
+    }
+
+    /// The network in the log.
+    pub fn describe(&self) -> String {
+        match &self.state {
+            State::Ready { loaded, .. } => format!("model \"{}\" ({}) on {}", self.name, self.tag(), loaded.device),
+            _ => format!("model {} for {}", self.tag(), self.target.device),
+        }
+    }
+
+    /// The network in `sketch_status()`.
+    pub fn notice(&self) -> Option<String> {
+        let State::Ready { loaded, .. } = &self.state else { return None };
+        let reason = loaded.fallback.as_ref().map(|reason| format!(" (auto: {reason})")).unwrap_or_default();
+        let line = format!("{} \"{}\" on {}{reason}", self.tag(), self.name, loaded.device);
+        Some(line.replace('\n', " "))
+    }
+
+    /// Whether it can be released: it does nothing at the moment.
+    pub fn is_idle(&self, shared: Shared) -> bool {
+        match &self.state {
+            State::Wanted { asked, .. } => !asked.is_some_and(|(index, ticket)| is_answering(shared, index, ticket)),
+            State::Loading { .. } => false,
+            State::Ready { runner, .. } => !runner.is_busy(),
+            State::Failed { .. } => true,
+        }
+    }
+
+    /// Whether it is time to try again what failed.
+    pub fn is_over(&self) -> bool {
+        matches!(&self.state, State::Failed { since, .. } if since.elapsed() >= RETRY)
+    }
+
+    /// Hears what its runner has to say; returns whether it is loaded since, or broken.
+    pub fn hear(&mut self, shared: Shared) -> bool {
+        let (State::Loading { runner, .. } | State::Ready { runner, .. }) = &mut self.state else { return false };
+        match runner.poll() {
+            Ok(None) => false,
+            Ok(Some(Event::Loaded(outcome, took))) => {
+                self.loaded(outcome, took);
+                true
+            }
+            Ok(Some(Event::Done { embeddings, took })) => {
+                self.done(shared, embeddings, took);
+                false
+            }
+            Err(error) => {
+                self.fail(shared, error.into());
+                true
+            }
+        }
+    }
+
+    fn loaded(&mut self, outcome: Result<Loaded, EncoderError>, took: Duration) {
+        let nothing = State::Wanted { asked: None, bytes: Vec::new() };
+        let State::Loading { runner, manifest } = std::mem::replace(&mut self.state, nothing) else { return };
+        process::release_free_memory();
+        match outcome {
+            Ok(loaded) => {
+                self.state = State::Ready { runner, manifest, loaded, running: Vec::new() };
+                pgrx::log!("pg_sketch loaded {} in {} ms", self.describe(), took.as_millis());
+            }
+            Err(error) => {
+                let error = SqlError::from(error);
+                pgrx::log!("pg_sketch could not load {}: {}", self.describe(), error.message());
+                self.state = failed(error);
+            }
+        }
+    }
+
+    fn fail(&mut self, shared: Shared, error: SqlError) {
+        if let State::Ready { running, .. } = &self.state {
+            running.iter().for_each(|index| answer(shared, *index, Err(&error.to_bytes())));
+        }
+        pgrx::log!("pg_sketch lost {}: {}", self.describe(), error.message());
+        self.state = failed(error);
+    }
+
+    /// Hands out what a run returned.
+    fn done(&mut self, shared: Shared, embeddings: Vec<Result<Vec<half::f16>, EncoderError>>, took: Duration) {
+        let tag = self.tag();
+        let State::Ready { loaded, running, .. } = &mut self.state else { return };
+        let entry = stat_table().entry(Key { model: tag, device: loaded.device, place: Place::Worker });
+        Entry::add(&entry.batches, 1);
+        Entry::add(&entry.run, took.as_micros() as u64);
+        for (index, embedding) in std::mem::take(running).into_iter().zip(embeddings) {
+            let slot = &shared.slots()[index];
+            match embedding {
+                Ok(embedding) => {
+                    let counter = if slot.is_left() { &entry.left } else { &entry.images };
+                    Entry::add(counter, 1);
+                    answer(shared, index, Ok(&embedding));
+                }
+                Err(error) => {
+                    let counter = if slot.is_left() { &entry.left } else { &entry.errors };
+                    Entry::add(counter, 1);
+                    answer(shared, index, Err(&SqlError::from(error).to_bytes()));
+                }
+            }
+        }
+    }
+
+    /// Does for the images that wait what can be done now; returns when to look again.
+    pub fn feed(&mut self, shared: Shared, mut waiting: Vec<Image>) -> Option<Duration> {
+        match &mut self.state {
+            State::Wanted { asked, bytes } => {
+                if !asked.is_some_and(|(index, ticket)| is_answering(shared, index, ticket)) {
+                    *asked = None;
+                    bytes.clear();
+                    waiting.sort_by_key(|image| image.ticket);
+                    for image in waiting {
+                        if take_image(shared, &image, &self.target) && ask(shared, image.slot, 0) {
+                            *asked = Some((image.slot, image.ticket));
+                            break;
+                        }
+                    }
+                }
+                None
+            }
+            State::Failed { error, .. } => {
+                let error = error.to_bytes();
+                for image in waiting {
+                    if take_image(shared, &image, &self.target) {
+                        answer(shared, image.slot, Err(&error));
+                    }
+                }
+                None
+            }
+            State::Ready { runner, .. } if !runner.is_busy() => match decide(&mut waiting) {
+                Decision::Run { group, slots } => {
+                    self.run(shared, group, &waiting, &slots);
+                    None
+                }
+                Decision::Wait(rest) => Some(rest),
+                Decision::Idle => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn run(&mut self, shared: Shared, domain: sketch_model::encoder::Domain, waiting: &[Image], slots: &[usize]) {
+        let tag = self.tag();
+        let State::Ready { runner, manifest, loaded, running } = &mut self.state else { return };
+        let entry = stat_table().entry(Key { model: tag, device: loaded.device, place: Place::Worker });
+        let started = now();
+        let mut images = Vec::with_capacity(slots.len());
+        for image in waiting.iter().filter(|image| slots.contains(&image.slot)) {
+            if !take_image(shared, image, &self.target) {
+                continue;
+            }
+            let Some(Request::Image { length, is_first, .. }) = shared.slots()[image.slot].request() else { continue };
+            if length != manifest.input_len() {
+                answer(shared, image.slot, Err(&malformed().to_bytes()));
+                continue;
+            }
+            Entry::add(&entry.requests, u64::from(is_first));
+            Entry::add(&entry.wait, started.saturating_sub(image.queued_at));
+            images.push(shared.read(image.slot, length));
+            running.push(image.slot);
+        }
+        if images.is_empty() {
+            return;
+        }
+        if let Err(error) = runner.run(Job { domain, images }) {
+            self.fail(shared, error.into());
+        }
+    }
+
+    /// Stops a run that nobody waits for any more.
+    pub fn look_after(&self, shared: Shared) {
+        if let State::Ready { runner, running, .. } = &self.state
+            && !running.is_empty()
+            && running.iter().all(|index| shared.slots()[*index].is_left())
+        {
+            runner.stop();
+        }
+    }
+
+    /// Takes a part of the model from a slot that was taken, and asks for the next, or starts to load.
+    pub fn take_part(
+        &mut self,
+        shared: Shared,
+        sender: (usize, u64),
+        part: &[u8],
+        total: u64,
+        manifest: usize,
+        wake: &Wake,
+    ) {
+        let index = sender.0;
+        let State::Wanted { asked, bytes } = &mut self.state else {
+            ask(shared, index, AGAIN);
+            return;
+        };
+        if *asked != Some(sender) {
+            ask(shared, index, AGAIN);
+            return;
+        }
+        bytes.extend_from_slice(part);
+        if (bytes.len() as u64) < total && !part.is_empty() {
+            if !ask(shared, index, bytes.len() as u64) {
+                *asked = None;
+            }
+            return;
+        }
+        let bytes = std::mem::take(bytes);
+        self.state = match self.load(&bytes, manifest, wake) {
+            Ok((runner, manifest)) => {
+                self.name = manifest.name.clone();
+                State::Loading { runner, manifest: Box::new(manifest) }
+            }
+            Err(error) => failed(error),
+        };
+        // Its image is in the queue again, in its old place, and hears what becomes of the model.
+        ask(shared, index, AGAIN);
+    }
+
+    fn load(&self, bytes: &[u8], manifest_length: usize, wake: &Wake) -> Result<(Runner, Manifest), SqlError> {
+        let (manifest, onnx) = bytes.split_at_checked(manifest_length).unwrap_or_default();
+        let manifest = Manifest::from_json(&String::from_utf8_lossy(manifest))?;
+        if manifest.digest(onnx) != self.target.model {
+            return Err(SqlError::new(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "model is damaged")
+                .detail(format!("Graph and manifest of model_id {} are not those of its digest.", self.tag())));
+        }
+        let options = EncoderOptions { device: self.target.device, threads: settings::threads() };
+        let source = Source {
+            runtime: settings::onnxruntime(),
+            onnx: onnx.to_vec(),
+            manifest: manifest.clone(),
+            options,
+            tuning: settings::tuning(&manifest),
+        };
+        let _signals = SignalsBlocked::new();
+        let runner: Result<Runner, RunnerError> = Runner::start(source, wake.clone());
+        Ok((runner?, manifest))
+    }
+
+    pub fn end(&mut self, patience: Duration) {
+        if let State::Loading { runner, .. } | State::Ready { runner, .. } = &mut self.state {
+            runner.end(patience);
+        }
+    }
+}
+
+/// Takes the slot of an image that waits, unless its client has left since.
+fn take_image(shared: Shared, image: &Image, target: &Target) -> bool {
+    let slot = &shared.slots()[image.slot];
+    if !slot.take() {
+        return false;
+    }
+    let is_same = slot.ticket() == image.ticket
+        && matches!(slot.request(), Some(Request::Image { target: found, domain, .. }) if found == *target && domain == image.group);
+    if !is_same {
+        // Another's image by now: it goes back into the queue by way of its client.
+        ask(shared, image.slot, AGAIN);
+    }
+    is_same
+}
+
+/// Whether who was asked for the model is still about to answer.
+fn is_answering(shared: Shared, index: usize, ticket: u64) -> bool {
+    let slot = &shared.slots()[index];
+    slot.ticket() == ticket
+        && match slot.state() {
+            SlotState::Asked | SlotState::Claimed | SlotState::Taken => true,
+            SlotState::Ready => matches!(slot.request(), Some(Request::Part { .. })),
+            _ => false,
+        }
+}

@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+# The inference worker beside connections that each run the network: images per second, latency, and private memory.
+#
+# usage: [CONNECTIONS="1 8 64 200"] [SECONDS_EACH=10] [ROUNDS=3] tests/bench/serve.sh
+#
+# Other work on the machine gets in the way of few processes more than of many; statements per second of CPU time that the server
+# used do not depend on it, and, times the cores, are what an idle machine would reach. Each connection embeds a drawing that no cache knows and ranks 2,000 photos by it; every fourth statement embeds a photo. Both
+# modes run in turns on the same server. A connection of its own may use one thread or one for each core: the better is taken.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+repository=$(realpath "$here/../..")
+bindir=$("${PG_CONFIG:-pg_config}" --bindir)
+connections=${CONNECTIONS:-1 8 64 200} seconds=${SECONDS_EACH:-10} rounds=${ROUNDS:-3}
+
+dir=$(mktemp -d /var/tmp/pg_sketch-bench.XXXXXX)
+trap '"$repository/tests/cluster.sh" remove "$dir"' EXIT
+chmod 755 "$dir"
+SETTINGS="shared_preload_libraries = 'pg_sketch'
+max_connections = 250
+${SETTINGS:-}" "$repository/tests/cluster.sh" start "$dir" >/dev/null
+export PGHOST=$dir PGUSER=postgres PGDATABASE=postgres
+sql() { "$bindir/psql" --no-psqlrc --quiet --tuples-only --no-align -v ON_ERROR_STOP=1 "$@"; }
+
+sql <<SQL
+CREATE EXTENSION pg_sketch;
+SELECT sketch_load_model() \g /dev/null
+CREATE TABLE photo (id int PRIMARY KEY, fused embedding);
+INSERT INTO photo SELECT n, (format('[%s]@%s', (SELECT string_agg((sin(n * i) / 16)::text, ',') FROM generate_series(1, 512) AS i),
+    lpad(to_hex(sketch_current_model()), 8, '0')))::embedding FROM generate_series(1, 2000) AS n;
+CREATE TABLE image (bytes bytea);
+\set jpeg \`base64 -w0 "$repository/model/tests/fixtures/photo.png"\`
+INSERT INTO image VALUES (decode(:'jpeg', 'base64'));
+-- White space and bytes past the end of a file: the same image, but not to a cache.
+CREATE FUNCTION fresh(image bytea) RETURNS bytea LANGUAGE sql VOLATILE AS
+    \$\$ SELECT image || convert_to(translate((random() * 1e9)::int::bit(31)::text || (random() * 1e9)::int::bit(31)::text, '01', E' \n'), 'UTF8') \$\$;
+VACUUM ANALYZE photo, image; -- without its statistics, a table of one row is compiled for (jit)
+SQL
+cat >"$dir/query.sql" <<'SQL'
+\set x random(1, 255)
+\set y random(1, 255)
+SELECT id FROM photo, (SELECT sketch_embed(fresh(convert_to('[[[:x,200,100,20],[30,:y,210,90]]]', 'UTF8'))) AS s OFFSET 0) AS q ORDER BY fused <-> s LIMIT 10;
+SQL
+echo 'SELECT photo_embed(fresh(bytes)) FROM image;' >"$dir/photo.sql"
+
+# Kilobytes that belong to one process alone; pages of shared memory that only it has touched so far are not its own.
+private() {
+    awk '$2 ~ /^[-r][-w][-x][ps]$/ { own = $2 ~ /p$/ } own && /^Private/ { sum += $2 } END { print sum + 0 }' "/proc/$1/smaps" 2>/dev/null || echo 0
+}
+backends() { sql -c "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name = 'pgbench'"; }
+sum_private() { local sum=0 pid; for pid in $(backends); do sum=$((sum + $(private "$pid"))); done; echo "$sum"; }
+
+# Seconds of CPU time that the server's processes have used.
+cpu() {
+    local pids
+    pids=$(pgrep -P "$(head -n 1 "$dir/data/postmaster.pid")" | sed 's|.*|/proc/&/stat|')
+    # shellcheck disable=SC2086
+    cat $pids 2>/dev/null | awk -v tick="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); sum += $12 + $13 } END { print sum / tick }'
+}
+
+# Only the second half of a run counts: in the first, connections load their networks.
+run() { # mode threads clients: prints "statements/s p50 p95 backends_kb worker_kb statements/cpu_s"
+    local worker=on seconds=$seconds
+    [ "$3" -lt 64 ] || seconds=$((seconds * 3))
+    [ "$1" = worker ] || worker=off
+    rm -f "$dir"/log.*
+    PGOPTIONS="-c pg_sketch.worker=$worker -c pg_sketch.threads=$2" "$bindir/pgbench" -n -M simple -c "$3" -j 2 -T "$seconds" \
+        -f "$dir/query.sql@3" -f "$dir/photo.sql@1" -l --log-prefix="$dir/log" >"$dir/out" 2>&1 &
+    local bench=$!
+    sleep "$((seconds / 2))"
+    local memory worker_pid worker_kb from to cpu_from cpu_to
+    cpu_from=$(cpu) from=$(date +%s.%N)
+    sleep "$((seconds / 4))"
+    cpu_to=$(cpu) to=$(date +%s.%N)
+    memory=$(sum_private)
+    worker_pid=$(sql -c "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_sketch inference worker'")
+    worker_kb=$(private "$worker_pid")
+    wait "$bench" || { cat "$dir/out" >&2; exit 1; }
+    cat "$dir"/log.* | awk -v from="$from" -v to="$to" '{ end = $5 + $6 / 1e6; if (end > from && end <= to) print $3 / 1000 }' | sort -n |
+        awk -v wall="$(awk -v a="$from" -v b="$to" 'BEGIN { print b - a }')" -v cpu="$(awk -v a="$cpu_from" -v b="$cpu_to" 'BEGIN { print b - a }')" \
+            -v memory="$memory" -v worker="$worker_kb" '
+            { latency[NR] = $1 }
+            END { printf "%.1f %.1f %.1f %d %d %.2f\n", NR / wall, latency[int((NR + 1) / 2)], latency[int(NR * 0.95 + 0.999)], memory, worker, NR / cpu }'
+}
+
+median() { sort -n | awk -v OFMT=%.2f '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+column() { awk -v c="$2" '{ print $c }' "$1" | median; }
+
+# What a connection costs that embeds nothing, and what one with a network of its own costs.
+cat >"$dir/plain.sql" <<'SQL'
+\set x random(1, 2000)
+SELECT id FROM photo, (SELECT fused AS s, fresh(convert_to('[[[:x,200,100,20],[30,200,210,90]]]', 'UTF8')) FROM photo WHERE id = :x OFFSET 0) AS q ORDER BY fused <-> s LIMIT 10;
+SELECT octet_length(fresh(bytes)) FROM image;
+SQL
+"$bindir/pgbench" -n -M simple -c 20 -T 6 -f "$dir/plain.sql" >/dev/null 2>&1 & bench=$!
+sleep 4; plain=$(($(sum_private) / 20)); wait "$bench"
+read -r _ _ _ one _ <<<"$(run connection 0 1)"
+buffers=$(sql -c "SELECT pg_size_bytes(current_setting('shared_buffers')) / 1024")
+echo "private memory: a connection that embeds nothing $((plain / 1024)) MB, one with its own network $((one / 1024)) MB; shared buffers $((buffers / 1024)) MB"
+
+for clients in $connections; do
+    modes="worker:0 connection:1"
+    # One thread for each core in each of many connections has never been the best.
+    [ "$clients" -gt 8 ] || modes="$modes connection:0"
+    if [ "$(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)" -lt $((clients * one * 3 / 2)) ]; then
+        echo "$clients connections with a network each would take $((clients * one / 1024)) MB: too much for this machine"
+        modes=worker:0
+    fi
+    rm -f "$dir"/result.*
+    for _ in $(seq "$rounds"); do
+        for mode in $modes; do
+            run "${mode%:*}" "${mode#*:}" "$clients" >>"$dir/result.$mode"
+        done
+    done
+    best=
+    for file in "$dir"/result.connection:*; do
+        [ -f "$file" ] || continue
+        if [ -z "$best" ] || awk -v a="$(column "$file" 6)" -v b="$(column "$dir/result.$best" 6)" 'BEGIN { exit a <= b }'; then best=${file##*result.}; fi
+    done
+    for mode in worker:0 $best; do
+        file=$dir/result.$mode
+        echo "$clients connections, ${mode%:*}: $(column "$file" 1) statements/s, $(column "$file" 6) for each second of CPU time," \
+            "p50 $(column "$file" 2) ms, p95 $(column "$file" 3) ms, private memory $(($(column "$file" 4 | cut -d. -f1) / 1024)) MB of connections," \
+            "$(($(column "$file" 5 | cut -d. -f1) / 1024)) MB of the worker"
+    done
+    worker=$dir/result.worker:0
+    [ -z "$best" ] || awk -v w="$(column "$worker" 6)" -v c="$(column "$dir/result.$best" 6)" -v wt="$(column "$worker" 1)" -v ct="$(column "$dir/result.$best" 1)" -v n="$clients" \
+        'BEGIN { printf "%d connections: ratio of statements per CPU second %.2f, per second %.2f (worker / best of connections)\n", n, w / c, wt / ct }'
+    awk -v m="$(column "$worker" 4)" -v own="$(column "$worker" 5)" -v plain="$plain" -v n="$clients" -v one="$one" -v buffers="$buffers" 'BEGIN {
+        printf "%d connections: private memory with the worker is %.2f of one session with its own network plus shared buffers; %.2f without what as many connections take that embed nothing\n",
+            n, (m + own) / (one + buffers), (m + own - n * plain) / (one + buffers) }'
+done
