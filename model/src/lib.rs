@@ -18,6 +18,7 @@ pub mod digest;
 pub mod distance;
 pub mod drawing;
 pub mod encoder;
+pub mod index;
 mod ink;
 pub mod limits;
 pub mod manifest;

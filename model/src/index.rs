@@ -1,0 +1,115 @@
+//! An exact, ordered index of embeddings: the right rows in the right order, with no recall to choose.
+//!
+//! Rows lie in lists around the centroids of a k-means, each coded against the centroid of its list, in stages from coarse to
+//! fine. Every stage gives a lower bound of a row's distance that is sure, so that a search leaves out only what cannot
+//! be among the answers. The extension's executor settles the last digits against the table's own embeddings.
+//!
+//! | look in | for |
+//! | --- | --- |
+//! | [`Frame`] (`frame`, `train`) | what rows are coded against: rotation, centroids, scales; how they are fitted |
+//! | [`Coder`] (`code`) | from an embedding to a coded row, and the law of the bounds |
+//! | [`Search`] (`search`, `query`) | rounds of rows in order of their bounds |
+//! | [`Writer`], [`insert`], [`remove`], [`check`] | writing all rows at once, one, none, and verification |
+//! | [`Pages`] (`pages`, `layout`, `segment`) | where everything lies |
+//! | `kernel`, `rounding` | inner loops; rounding that keeps a bound sure |
+//!
+//! Sources: inverted lists after Sivic, Zisserman, "Video Google", 2003; codes of residuals after Jégou, Douze, Schmid,
+//! "Product quantization for nearest neighbor search", 2011; lower bounds from codes after Weber, Schek, Blott, "A
+//! quantitative analysis and performance study for similarity-search methods in high-dimensional spaces", 1998 (VA-file).
+
+mod build;
+mod check;
+mod code;
+mod frame;
+mod insert;
+mod kernel;
+mod layout;
+mod pages;
+mod query;
+mod rounding;
+mod search;
+mod segment;
+mod train;
+mod vacuum;
+
+pub use build::Writer;
+pub use check::{Checked, StoredRow, check};
+pub use code::{Coded, Coder};
+pub use frame::Frame;
+pub use insert::{found, insert};
+pub use pages::{MemoryPages, PAGE_SIZE, Pages};
+pub use search::{Hit, Search, SearchOptions, Visits};
+pub use vacuum::{Removed, remove};
+
+use std::ops::ControlFlow;
+use thiserror::Error;
+
+/// The most lists of an index.
+pub const MAX_LISTS: usize = 65_536;
+
+/// Why an index could not be made or read.
+#[derive(Debug, Error)]
+pub enum IndexError {
+    /// A page holds what no index writes.
+    #[error("index is damaged")]
+    Damaged { page: u32, what: &'static str },
+    /// The pages are of another version of the extension.
+    #[error("index has format {found}, expected {expected}")]
+    Version { found: u16, expected: u16 },
+    /// An embedding is not as long as those of the index.
+    #[error("embedding has {actual} dimensions, index expects {expected}")]
+    Dimension { expected: usize, actual: usize },
+    /// The caller's check asked to stop.
+    #[error("building of the index was interrupted")]
+    Interrupted,
+}
+
+/// What a long computation calls now and then: `Break` stops it.
+pub type Check<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
+
+/// Where the table has the row of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RowId {
+    pub block: u32,
+    pub offset: u16,
+}
+
+/// What made an embedding: tags of model and codebook, 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Origin {
+    pub model: u32,
+    pub codebook: u32,
+}
+
+impl Origin {
+    /// Whether embeddings of these two origins compare: tags are the same, or one is not known.
+    pub fn fits(self, other: Self) -> bool {
+        let fits = |a, b| a == b || a == 0 || b == 0;
+        fits(self.model, other.model) && fits(self.codebook, other.codebook)
+    }
+}
+
+/// How to build an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuildOptions {
+    /// Number of lists; 0 chooses it by the number of rows.
+    pub lists: usize,
+    /// Bits of a code for each channel: 4, or 8.
+    pub bits: u8,
+    pub seed: u64,
+}
+
+impl BuildOptions {
+    /// The number of lists for so many rows.
+    ///
+    /// Twice the root of the rows was the best of what docs/index.md compares.
+    pub fn lists_for(&self, rows: f64) -> usize {
+        let chosen = if self.lists > 0 { self.lists } else { (2.0 * rows.max(1.0).sqrt()) as usize };
+        chosen.clamp(1, MAX_LISTS)
+    }
+
+    /// How many rows a sample should have.
+    pub fn sample_for(&self, rows: f64) -> usize {
+        (self.lists_for(rows) * train::SAMPLE_PER_LIST).max(10_000)
+    }
+}

@@ -1,0 +1,73 @@
+//! Pages, as an index sees them: Postgres's buffers in the extension, vectors in tests.
+
+use super::IndexError;
+
+/// Bytes of a page that are the index's own: 8 KiB less Postgres's page header.
+pub const PAGE_SIZE: usize = 8192 - 24;
+
+/// The pages of one index.
+///
+/// One writer at a time adds rows ([`insert`](super::insert)); any number of readers, and one that removes rows
+/// ([`vacuum`](super::vacuum)), may work beside it. Page 0 is the first.
+pub trait Pages {
+    type Error: From<IndexError>;
+
+    /// How many pages there are.
+    fn count(&self) -> Result<u32, Self::Error>;
+
+    /// Looks at a page; nobody changes it meanwhile.
+    fn read<T>(&self, page: u32, look: impl FnOnce(&[u8]) -> T) -> Result<T, Self::Error>;
+
+    /// Changes up to four different pages; after a crash either all changes are there or none.
+    fn change<T, const N: usize>(
+        &mut self,
+        pages: [u32; N],
+        edit: impl FnOnce([&mut [u8]; N]) -> T,
+    ) -> Result<T, Self::Error>;
+
+    /// Adds a page, filled with zeros but for what `fill` writes, and returns its number. A crash may leave it behind
+    /// with nothing that leads to it.
+    fn add(&mut self, fill: impl FnOnce(&mut [u8])) -> Result<u32, Self::Error>;
+}
+
+/// Pages in memory.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryPages(Vec<Vec<u8>>);
+
+impl MemoryPages {
+    fn page(&self, page: u32) -> Result<&Vec<u8>, IndexError> {
+        self.0.get(page as usize).ok_or(IndexError::Damaged { page, what: "page is beyond the end" })
+    }
+}
+
+impl Pages for MemoryPages {
+    type Error = IndexError;
+
+    fn count(&self) -> Result<u32, IndexError> {
+        Ok(self.0.len() as u32)
+    }
+
+    fn read<T>(&self, page: u32, look: impl FnOnce(&[u8]) -> T) -> Result<T, IndexError> {
+        Ok(look(self.page(page)?))
+    }
+
+    fn change<T, const N: usize>(
+        &mut self,
+        pages: [u32; N],
+        edit: impl FnOnce([&mut [u8]; N]) -> T,
+    ) -> Result<T, IndexError> {
+        for page in pages {
+            self.page(page)?;
+        }
+        let chosen = self.0.get_disjoint_mut(pages.map(|page| page as usize));
+        let chosen = chosen.map_err(|_| IndexError::Damaged { page: pages[0], what: "page leads to itself" })?;
+        Ok(edit(chosen.map(Vec::as_mut_slice)))
+    }
+
+    fn add(&mut self, fill: impl FnOnce(&mut [u8])) -> Result<u32, IndexError> {
+        let mut page = vec![0; PAGE_SIZE];
+        fill(&mut page);
+        self.0.push(page);
+        Ok(self.0.len() as u32 - 1)
+    }
+}
