@@ -10,7 +10,7 @@ ONNXRUNTIME_VERSION := 1.28.0
 BUILD := .build
 ONNXRUNTIME := $(CURDIR)/$(BUILD)/onnxruntime/libonnxruntime.so
 TRAINER := target/release/sketch-trainer
-SQL := sql/embedding.sql sql/catalog.sql sql/embed.sql sql/gallery.sql
+SQL := sql/embedding.sql sql/index.sql sql/catalog.sql sql/embed.sql sql/gallery.sql
 DEMO_DIR ?= /var/tmp/pg_sketch-demo-$(firstword $(shell echo "$(CURDIR)" | cksum))
 DATA ?= ../shared/data
 

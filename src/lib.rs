@@ -13,6 +13,7 @@
 //! | [`load`] | `sketch_load_model`, `sketch_load_codebook` |
 //! | [`codebook`] | `sketch_fuse`, `sketch_build_codebook` |
 //! | [`gallery`] | the trigger that `sketch_enable` puts on a table of photos |
+//! | [`mod@index`] | the access method `ivfexact` |
 //! | [`settings`] | every `pg_sketch.…` |
 //! | [`status`] | `sketch_status()` |
 //! | [`call`] | arguments and state of a call, below what pgrx offers |
@@ -28,6 +29,7 @@ mod embed;
 mod embedding;
 mod error;
 mod gallery;
+mod index;
 mod load;
 mod network;
 mod settings;
@@ -41,4 +43,5 @@ pgrx::pg_module_magic!();
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
+    index::options::define();
 }
