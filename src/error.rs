@@ -216,7 +216,6 @@ impl From<IndexError> for SqlError {
                 .hint("REINDEX it: another version of pg_sketch made it."),
             IndexError::Dimension { .. } => Self::of(ERRCODE_DATA_EXCEPTION, &error),
             IndexError::Interrupted => Self::new(ERRCODE_QUERY_CANCELED, "canceling statement due to user request"),
-            IndexError::Full => Self::of(ERRCODE_PROGRAM_LIMIT_EXCEEDED, &error),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Removal of dead rows.
 
 use super::pages::IndexPages;
-use super::{raise, tid};
+use super::{cache, raise, tid};
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::prelude::*;
-use sketch_model::index::{self, Pages};
+use sketch_model::index::{self, Pages, Removed};
 
 /// Removes the entries of all rows that `callback` says are dead.
 #[pg_guard]
@@ -19,11 +19,17 @@ pub unsafe extern "C-unwind" fn bulk_delete(
     unsafe {
         let stats = or_new(stats);
         let mut pages = IndexPages::vacuum((*info).index, (*info).strategy);
-        let removed = raise(index::remove(&mut pages, |row| {
-            let mut tid = tid(row);
-            // It is the server's own, and may raise an error: CREATE INDEX CONCURRENTLY collects rows with it.
-            pg_guard_ffi_boundary(|| dead(&mut tid, callback_state))
-        }));
+        let frame = raise(cache::frame((*info).index, &pages));
+        // Without a frame there was no row when we looked, hence none that is dead.
+        let removed = if frame.dimension() == 0 {
+            Removed::default()
+        } else {
+            raise(index::remove(&mut pages, &frame, |row| {
+                let mut tid = tid(row);
+                // It is the server's own, and may raise an error: CREATE INDEX CONCURRENTLY collects rows with it.
+                pg_guard_ffi_boundary(|| dead(&mut tid, callback_state))
+            }))
+        };
         (*stats).num_pages = raise(pages.count());
         (*stats).tuples_removed += removed.removed as f64;
         (*stats).num_index_tuples = removed.left as f64;
