@@ -1,0 +1,145 @@
+//! The inner loops by the intrinsics of x86-64.
+
+#![allow(unsafe_code)]
+
+use super::{BLOCK, BLOCK_BYTES, GROUP, LANES, f16, total};
+use std::arch::x86_64::*;
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load(bytes: &[u8; 32]) -> __m256i {
+    // SAFETY: `bytes` is 32 bytes long, and the load needs no alignment.
+    unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_floats(values: &[f32; 8]) -> __m256 {
+    // SAFETY: `values` is 32 bytes long, and the load needs no alignment.
+    unsafe { _mm256_loadu_ps(values.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_up(sums: [__m256; LANES / 8]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    for (lanes, sum) in lanes.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
+        // SAFETY: `lanes` holds 8 floats, and the store needs no alignment.
+        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), sum) }
+    }
+    total(&mut lanes)
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [_mm256_setzero_ps(); LANES / 8];
+    for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
+        for ((sum, a), b) in sums.iter_mut().zip(a.as_chunks().0).zip(b.as_chunks().0) {
+            *sum = _mm256_fmadd_ps(load_floats(a), load_floats(b), *sum);
+        }
+    }
+    sum_up(sums)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn l2_squared(a: &[f32], b: &[f16]) -> f32 {
+    let mut sums = [_mm256_setzero_ps(); LANES / 8];
+    for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
+        for ((sum, a), b) in sums.iter_mut().zip(a.as_chunks().0).zip(b.as_chunks::<8>().0) {
+            // SAFETY: `b` is 16 bytes long, and the load needs no alignment.
+            let b = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(b.as_ptr().cast()) });
+            let difference = _mm256_sub_ps(load_floats(a), b);
+            *sum = _mm256_fmadd_ps(difference, difference, *sum);
+        }
+    }
+    sum_up(sums)
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn near_dots_avx2(query: &[i8; BLOCK], codes: &[u8; GROUP * BLOCK_BYTES]) -> [i32; GROUP] {
+    let low_half = _mm256_set1_epi8(15);
+    let ones = _mm256_set1_epi16(1);
+    let mut sums = _mm256_setzero_si256();
+    for (query, codes) in query.as_chunks::<8>().0.iter().zip(codes.as_chunks::<32>().0) {
+        let [first, second] = query.as_chunks::<4>().0 else { unreachable!("8 are twice 4") };
+        let first = _mm256_set1_epi32(i32::from_ne_bytes(first.map(i8::cast_unsigned)));
+        let second = _mm256_set1_epi32(i32::from_ne_bytes(second.map(i8::cast_unsigned)));
+        let codes = load(codes);
+        let low = _mm256_and_si256(codes, low_half);
+        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low_half);
+        // Four products of at most 15 · 127 each stay within 16 bits.
+        let pairs = _mm256_add_epi16(_mm256_maddubs_epi16(low, first), _mm256_maddubs_epi16(high, second));
+        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, ones));
+    }
+    let mut out = [0; GROUP];
+    // SAFETY: `out` is 32 bytes long, and the store needs no alignment.
+    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sums) };
+    out
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn near_dots_avx512(query: &[i8; BLOCK], codes: &[u8; GROUP * BLOCK_BYTES]) -> [i32; GROUP] {
+    let low_half = _mm512_set1_epi8(15);
+    let mut sums = _mm512_setzero_si512();
+    for (query, codes) in query.as_chunks::<16>().0.iter().zip(codes.as_chunks::<64>().0) {
+        let [a, b, c, d] = query.as_chunks::<4>().0 else { unreachable!("16 are four times 4") };
+        let [a, b, c, d] = [a, b, c, d].map(|four| i32::from_ne_bytes(four.map(i8::cast_unsigned)));
+        // The lower half of the register holds one 8 channels of all rows, the upper half the next.
+        let first = _mm512_inserti64x4::<1>(_mm512_set1_epi32(a), _mm256_set1_epi32(c));
+        let second = _mm512_inserti64x4::<1>(_mm512_set1_epi32(b), _mm256_set1_epi32(d));
+        // SAFETY: `codes` is 64 bytes long, and the load needs no alignment.
+        let codes = unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) };
+        let low = _mm512_and_si512(codes, low_half);
+        let high = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low_half);
+        sums = _mm512_dpbusd_epi32(sums, low, first);
+        sums = _mm512_dpbusd_epi32(sums, high, second);
+    }
+    let sums = _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums));
+    let mut out = [0; GROUP];
+    // SAFETY: `out` is 32 bytes long, and the store needs no alignment.
+    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sums) };
+    out
+}
+
+#[target_feature(enable = "avx2")]
+pub(super) fn code_dot_avx2(query: &[i16], codes: &[u8]) -> i32 {
+    let low_half = _mm256_set1_epi8(15);
+    let mut sums = _mm256_setzero_si256();
+    for (query, codes) in query.as_chunks::<BLOCK>().0.iter().zip(codes.as_chunks::<BLOCK_BYTES>().0) {
+        let codes = load(codes);
+        let low = _mm256_and_si256(codes, low_half);
+        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low_half);
+        let wide = [
+            _mm256_cvtepu8_epi16(_mm256_castsi256_si128(low)),
+            _mm256_cvtepu8_epi16(_mm256_extracti128_si256::<1>(low)),
+            _mm256_cvtepu8_epi16(_mm256_castsi256_si128(high)),
+            _mm256_cvtepu8_epi16(_mm256_extracti128_si256::<1>(high)),
+        ];
+        for (codes, query) in wide.into_iter().zip(query.as_chunks::<16>().0) {
+            // SAFETY: `query` is 32 bytes long, and the load needs no alignment.
+            let query = unsafe { _mm256_loadu_si256(query.as_ptr().cast()) };
+            sums = _mm256_add_epi32(sums, _mm256_madd_epi16(codes, query));
+        }
+    }
+    let sums = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+    let sums = _mm_add_epi32(sums, _mm_shuffle_epi32::<0b01_00_11_10>(sums));
+    _mm_cvtsi128_si32(_mm_add_epi32(sums, _mm_shuffle_epi32::<0b00_00_00_01>(sums)))
+}
+
+#[target_feature(enable = "avx2,avx512f,avx512bw")]
+pub(super) fn code_dot_avx512(query: &[i16], codes: &[u8]) -> i32 {
+    let low_half = _mm256_set1_epi8(15);
+    let mut sums = _mm512_setzero_si512();
+    for (query, codes) in query.as_chunks::<BLOCK>().0.iter().zip(codes.as_chunks::<BLOCK_BYTES>().0) {
+        let codes = load(codes);
+        let low = _mm256_and_si256(codes, low_half);
+        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(codes), low_half);
+        let wide = [_mm512_cvtepu8_epi16(low), _mm512_cvtepu8_epi16(high)];
+        for (codes, query) in wide.into_iter().zip(query.as_chunks::<32>().0) {
+            // SAFETY: `query` is 64 bytes long, and the load needs no alignment.
+            let query = unsafe { _mm512_loadu_si512(query.as_ptr().cast()) };
+            sums = _mm512_add_epi32(sums, _mm512_madd_epi16(codes, query));
+        }
+    }
+    _mm512_reduce_add_epi32(sums)
+}

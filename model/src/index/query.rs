@@ -1,0 +1,198 @@
+//! A query as the stages of a search compare it with codes.
+
+use super::frame::Frame;
+use super::kernel::{BLOCK, BLOCK_BYTES, GROUP, Kernel};
+use super::layout::{Layout, ROW_BOUND, get_bf16, get_f32};
+use half::bf16;
+use std::ops::Range;
+
+/// Codes count from the middle of their sixteen steps.
+const MIDDLE: f32 = 7.5;
+/// Steps of a code on either side of it, and of a lower half.
+const STEPS: f32 = 8.0;
+const FINE_STEPS: f32 = 128.0;
+/// What a query's whole numbers may be off by in all, over half a step for each: some more for what their sums are rounded by.
+const SURE: f32 = 1.05;
+
+/// A query, rotated, times the scale of each channel, as whole numbers.
+#[derive(Debug)]
+pub struct Query {
+    /// Shape `(padded,)`.
+    pub rotated: Vec<f32>,
+    pub norm: f32,
+    near: Whole<[i8; BLOCK]>,
+    /// The near channels in the order in which the bytes of a row hold them.
+    near_row: [i16; BLOCK],
+    all: Whole<Vec<i16>>,
+    sums: Sums,
+}
+
+/// Whole numbers that `step` makes approximate values of; a value is off by at most half of it.
+#[derive(Debug)]
+struct Whole<T> {
+    numbers: T,
+    step: f32,
+}
+
+/// Sums of `Query::all` over the channels of each stage, of `Query::near` for `near_coarse`.
+#[derive(Debug, Default)]
+struct Sums {
+    near_coarse: f32,
+    near: f32,
+    middle: f32,
+    far: f32,
+}
+
+/// Distances of a query from the centroid of a list.
+#[derive(Clone, Copy, Debug)]
+pub struct FromCentroid {
+    pub squared: f32,
+    /// Over all channels, the near ones, all but those, the near and middle ones, the far ones.
+    all: f32,
+    near: f32,
+    not_near: f32,
+    not_far: f32,
+    far: f32,
+}
+
+/// What is known of a row after a stage.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// Lower bound of the squared distance.
+    pub bound: f32,
+    /// Inner product of the query with what is decoded so far.
+    pub product: f32,
+    pub scale: f32,
+}
+
+impl Query {
+    /// `values`: shape `(padded,)`, the embedding filled up with zeros.
+    pub fn new(frame: &Frame, kernel: &Kernel, values: &[f32]) -> Self {
+        let padded = frame.layout.padded;
+        let mut rotated = vec![0.0; padded];
+        frame.rotation.apply(values, &mut rotated);
+        let scaled: Vec<f32> = rotated.iter().zip(&frame.scales).map(|(value, scale)| value * scale).collect();
+
+        let (near_step, near) = whole(&scaled[..BLOCK], 127.0);
+        // The sum of products with codes up to 15 must fit in 31 bits.
+        let most = 32_767.0f32.min(i32::MAX as f32 / 16.0 / padded as f32);
+        let (step, all) = whole(&scaled, most);
+        let near = Whole { numbers: std::array::from_fn(|i| near[i] as i8), step: near_step };
+        let numbers: Vec<i16> = all.iter().map(|number| *number as i16).collect();
+        let sum = |channels: Range<usize>| all[channels].iter().sum::<f32>();
+        let far = BLOCK + frame.layout.middle;
+        let sums = Sums {
+            near_coarse: near.numbers.iter().map(|number| f32::from(*number)).sum(),
+            near: sum(0..BLOCK),
+            middle: sum(BLOCK..far),
+            far: sum(far..padded),
+        };
+        let near_row = std::array::from_fn(|i| {
+            let (high, byte) = (i / BLOCK_BYTES, i % BLOCK_BYTES);
+            numbers[8 * (byte / 4) + 4 * high + byte % 4]
+        });
+        let norm = kernel.dot(values, values).sqrt();
+        Self { rotated, norm, near, near_row, all: Whole { numbers, step }, sums }
+    }
+
+    pub fn from_centroid(&self, frame: &Frame, kernel: &Kernel, list: usize) -> FromCentroid {
+        let head = frame.centroids.head(list);
+        let (near_query, rest) = self.rotated.split_at(BLOCK);
+        let (middle_query, far_query) = rest.split_at(head.len() - BLOCK);
+        let near = kernel.l2_squared(near_query, &head[..BLOCK]);
+        let middle = kernel.l2_squared(middle_query, &head[BLOCK..]);
+        let far = kernel.l2_squared(far_query, frame.centroids.tail(list));
+        let squared = near + middle + far;
+        FromCentroid {
+            squared,
+            all: squared.sqrt(),
+            near: near.sqrt(),
+            not_near: (middle + far).sqrt(),
+            not_far: (near + middle).sqrt(),
+            far: far.sqrt(),
+        }
+    }
+
+    /// Near stage of a group of rows: their bounds.
+    #[inline]
+    pub fn near(&self, kernel: &Kernel, at: &FromCentroid, page: &[u8], layout: &Layout, group: usize) -> [f32; GROUP] {
+        let codes = &page[layout.near_codes_at(group)..];
+        let dots = kernel.near_dots(&self.near.numbers, codes.first_chunk().expect("a group's codes"));
+        let slot = group * GROUP;
+        let base: [f32; GROUP] = floats(&page[layout.near_base_at(slot)..]);
+        let error: [f32; GROUP] = coarse_floats(&page[layout.near_error_at(slot)..]);
+        let rest: [f32; GROUP] = coarse_floats(&page[layout.near_rest_at(slot)..]);
+        let scale: [f32; GROUP] = coarse_floats(&page[layout.scale_at(slot)..]);
+        let step = self.near.step / STEPS;
+        // As many channels, each off by at most half a step, times a code of at most 1.
+        let off = SURE * self.near.step * BLOCK as f32;
+        std::array::from_fn(|i| {
+            let product = step * (dots[i] as f32 - MIDDLE * self.sums.near_coarse);
+            let lost = at.near * error[i] + at.not_near * rest[i];
+            at.squared + base[i] - scale[i] * (2.0 * product + off) - 2.0 * lost
+        })
+    }
+
+    /// Middle stage of a row, with its near codes once more, now by the finer query.
+    pub fn middle(&self, kernel: &Kernel, at: &FromCentroid, page: &[u8], layout: &Layout, slot: usize) -> Known {
+        let mut near = [0; BLOCK_BYTES];
+        for (eighth, four) in near.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            four.copy_from_slice(&page[layout.near_code_at(slot, eighth)..][..4]);
+        }
+        let middle = &page[layout.middle_code_at(slot)..][..layout.middle / 2];
+        let scale = get_bf16(page, layout.scale_at(slot));
+        let dot = kernel.code_dot(&self.near_row, &near)
+            + kernel.code_dot(&self.all.numbers[BLOCK..BLOCK + layout.middle], middle);
+        let product = self.product(scale, STEPS, dot, self.sums.near + self.sums.middle);
+        let (error, rest) = (get_bf16(page, layout.middle_error_at(slot)), get_bf16(page, layout.middle_rest_at(slot)));
+        let lost = at.not_far * error + at.far * rest;
+        self.known(at, get_f32(page, layout.middle_base_at(slot)), scale, product, lost)
+    }
+
+    /// Far stage of a row: `bytes` are its bounds and codes.
+    pub fn far(&self, kernel: &Kernel, at: &FromCentroid, bytes: &[u8], before: Known) -> Known {
+        let codes = &bytes[ROW_BOUND..];
+        let dot = kernel.code_dot(&self.all.numbers[self.all.numbers.len() - 2 * codes.len()..], codes);
+        let product = before.product + self.product(before.scale, STEPS, dot, self.sums.far);
+        self.known(at, get_f32(bytes, 0), before.scale, product, at.all * get_bf16(bytes, 4))
+    }
+
+    /// Fine stage of a row: `bytes` are its bounds and the lower halves of its codes.
+    pub fn fine(&self, kernel: &Kernel, at: &FromCentroid, bytes: &[u8], before: Known) -> Known {
+        let dot = kernel.code_dot(&self.all.numbers, &bytes[ROW_BOUND..]);
+        let sum = self.sums.near + self.sums.middle + self.sums.far;
+        let product = before.product + self.product(before.scale, FINE_STEPS, dot, sum);
+        self.known(at, get_f32(bytes, 0), before.scale, product, at.all * get_bf16(bytes, 4))
+    }
+
+    fn product(&self, scale: f32, steps: f32, dot: i32, sum: f32) -> f32 {
+        scale * (self.all.step / steps) * (dot as f32 - MIDDLE * sum)
+    }
+
+    fn known(&self, at: &FromCentroid, base: f32, scale: f32, product: f32, lost: f32) -> Known {
+        let off = SURE * self.all.step * self.all.numbers.len() as f32;
+        Known { bound: at.squared + base - 2.0 * (product + lost) - scale * off, product, scale }
+    }
+}
+
+/// Whole numbers of at most `most`, and the step between them.
+fn whole(values: &[f32], most: f32) -> (f32, Vec<f32>) {
+    let reach = values.iter().fold(0.0f32, |reach, value| reach.max(value.abs()));
+    let most = most.floor();
+    let step = reach / most;
+    let per = if step > 0.0 { 1.0 / step } else { 0.0 };
+    (step, values.iter().map(|value| (value * per).round().clamp(-most, most)).collect())
+}
+
+#[inline]
+fn floats<const N: usize>(bytes: &[u8]) -> [f32; N] {
+    let bytes = bytes.as_chunks::<4>().0;
+    std::array::from_fn(|i| f32::from_le_bytes(bytes[i]))
+}
+
+#[inline]
+fn coarse_floats<const N: usize>(bytes: &[u8]) -> [f32; N] {
+    let bytes = bytes.as_chunks::<2>().0;
+    std::array::from_fn(|i| bf16::from_le_bytes(bytes[i]).to_f32())
+}
+

@@ -1,0 +1,65 @@
+//! Removal of rows.
+
+use super::frame::Frame;
+use super::layout::{FREE, Kind, SegmentHeader, get_f32, kind, read_row_id};
+use super::segment::free_slot;
+use super::{IndexError, Pages, RowId};
+
+/// What [`remove`] has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    pub removed: u64,
+    pub left: u64,
+}
+
+/// Frees the slots of all rows that `dead` says are gone. Looks at every page once, in their order, those that are
+/// added meanwhile too; other pages than segments are left alone.
+///
+/// # Errors
+/// If a page cannot be read or written.
+pub fn remove<P: Pages>(
+    pages: &mut P,
+    frame: &Frame,
+    mut dead: impl FnMut(RowId) -> bool,
+) -> Result<Removed, P::Error> {
+    let layout = &frame.layout;
+    let mut total = Removed::default();
+    let mut page = 1;
+    while page < pages.count()? {
+        let mut gone = Vec::new();
+        let left = pages.read(page, |content| {
+            if !matches!(kind(content), Some((Kind::Segment, _))) {
+                return Ok(0);
+            }
+            let header = SegmentHeader::read(content, page, layout)?;
+            for slot in 0..usize::from(header.used) {
+                if get_f32(content, layout.near_base_at(slot)) != FREE {
+                    let row = read_row_id(content, layout.row_id_at(slot));
+                    if dead(row) {
+                        gone.push((slot, row));
+                    }
+                }
+            }
+            Ok::<_, IndexError>(u64::from(header.used - header.free) - gone.len() as u64)
+        })??;
+        total.left += left;
+        total.removed += gone.len() as u64;
+        if !gone.is_empty() {
+            let list = pages.change([page], |[content]| {
+                let mut header = SegmentHeader::read(content, page, layout)?;
+                for (slot, row) in &gone {
+                    // Nobody else takes rows out; a slot holds what it held.
+                    debug_assert_eq!(read_row_id(content, layout.row_id_at(*slot)), *row);
+                    free_slot(content, layout, *slot);
+                    header.free += 1;
+                }
+                header.write(content);
+                Ok::<_, IndexError>(header.list)
+            })??;
+            let (entries, at) = frame.entry_place(list);
+            pages.change([entries], |[content]| super::layout::put(content, at + 4, page.to_le_bytes()))?;
+        }
+        page += 1;
+    }
+    Ok(total)
+}

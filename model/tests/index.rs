@@ -1,0 +1,325 @@
+//! The index gives every row once, in the order of bounds that no distance undercuts, whatever was inserted and removed.
+
+use half::f16;
+use ndarray::Array2;
+use ndarray_rand::rand::{Rng, SeedableRng};
+use proptest::prelude::*;
+use rand_xoshiro::Xoshiro256Plus;
+use sketch_model::distance;
+use sketch_model::index::{
+    BuildOptions, Coder, Frame, IndexError, MemoryPages, Origin, PAGE_SIZE, Pages, RowId, Search, SearchOptions, Writer, check,
+    found, insert, remove,
+};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+const OPTIONS: BuildOptions = BuildOptions { lists: 0, bits: 8, seed: 7 };
+const EXACT: SearchOptions = SearchOptions { max_lists: 0, memory: 1 << 20 };
+const ORIGIN: Origin = Origin { model: 1, codebook: 2 };
+
+type Rows = BTreeMap<RowId, Vec<f16>>;
+
+fn id(number: usize) -> RowId {
+    RowId { block: number as u32 / 7, offset: (number % 7 + 1) as u16 }
+}
+
+/// What rows look like.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Uniform,
+    Clustered,
+    /// A few rows, many times each.
+    Duplicates,
+    /// All at the same distance from zero along one axis each.
+    Axes,
+    /// Lengths from tiny to the greatest that the type holds.
+    Lengths,
+}
+
+const KINDS: [Kind; 5] = [Kind::Uniform, Kind::Clustered, Kind::Duplicates, Kind::Axes, Kind::Lengths];
+
+fn embedding(kind: Kind, d: usize, rng: &mut Xoshiro256Plus) -> Vec<f16> {
+    fn noise(d: usize, reach: f32, rng: &mut Xoshiro256Plus) -> Vec<f32> {
+        (0..d).map(|_| rng.gen_range(-reach..reach)).collect()
+    }
+    let values: Vec<f32> = match kind {
+        Kind::Uniform => noise(d, 1.0, rng),
+        Kind::Clustered => {
+            let own = noise(d, 0.1, rng);
+            let mut centre = Xoshiro256Plus::seed_from_u64(rng.gen_range(0..6));
+            own.iter().map(|own| own + centre.gen_range(-1.0f32..1.0)).collect()
+        }
+        Kind::Duplicates => {
+            let mut one = Xoshiro256Plus::seed_from_u64(rng.gen_range(0..3));
+            (0..d).map(|_| one.gen_range(-1.0f32..1.0)).collect()
+        }
+        Kind::Axes => {
+            let axis = rng.gen_range(0..d);
+            (0..d).map(|i| if i == axis { 1.0 } else { 0.0 }).collect()
+        }
+        Kind::Lengths => {
+            let length = 10f32.powi(rng.gen_range(-6..5)).min(60_000.0);
+            noise(d, length, rng)
+        }
+    };
+    values.into_iter().map(f16::from_f32).collect()
+}
+
+fn build(rows: &Rows, d: usize, options: &BuildOptions) -> (MemoryPages, Arc<Frame>) {
+    let sample: Vec<f32> = rows.values().flat_map(|row| row.iter().map(|value| value.to_f32())).collect();
+    let sample = Array2::from_shape_vec((rows.len(), d), sample).unwrap();
+    let frame = Frame::train(sample.view(), rows.len() as f64, options, &mut || ControlFlow::Continue(())).unwrap();
+    let mut pages = MemoryPages::default();
+    frame.create(&mut pages).unwrap();
+    let frame = Frame::load(&pages).unwrap();
+    let mut coder = Coder::new(&frame);
+    let mut coded: Vec<_> = rows
+        .iter()
+        .map(|(row, values)| {
+            let coded = coder.code(values).unwrap();
+            (coded.list, coded.order, *row, coded.bytes.to_vec())
+        })
+        .collect();
+    coded.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let mut writer = Writer::new(&frame, &mut pages);
+    for (list, _, row, bytes) in coded {
+        writer.push(list, row, ORIGIN, &bytes).unwrap();
+    }
+    writer.finish().unwrap();
+    (pages, Arc::new(frame))
+}
+
+fn operator(a: &[f16], b: &[f16]) -> f64 {
+    f64::from(distance::l2_squared(a, b)).sqrt()
+}
+
+/// Asks for all rows, and holds them to the rows that there are.
+fn assert_ordered(pages: &MemoryPages, frame: &Arc<Frame>, rows: &Rows, query: &[f16], options: SearchOptions) {
+    let mut search = Search::new(frame.clone(), query, ORIGIN, options).unwrap();
+    let mut missing = rows.clone();
+    let mut before = 0.0;
+    while let Some(hit) = search.next(pages).unwrap() {
+        let row = missing.remove(&hit.row).expect("a row that is there, once");
+        assert!(hit.bound >= before, "bounds ascend");
+        let exact = operator(&row, query);
+        assert!(hit.bound <= exact, "bound {} of a row at {exact}", hit.bound);
+        before = hit.bound;
+    }
+    assert!(missing.is_empty(), "{} rows of {} are missing", missing.len(), rows.len());
+    // The end stays the end.
+    assert_eq!(search.next(pages).unwrap(), None);
+}
+
+fn assert_sound(pages: &MemoryPages, frame: &Frame, rows: &Rows) {
+    let mut coder = Coder::new(frame);
+    let mut seen = 0;
+    let checked = check(pages, frame, |row, origin, stored| {
+        assert_eq!(origin, ORIGIN);
+        assert!(stored.matches(&mut coder, &rows[&row])?);
+        seen += 1;
+        Ok(())
+    });
+    assert_eq!((checked.unwrap().rows, seen), (rows.len() as u64, rows.len()));
+}
+
+fn some_rows(kind: Kind, d: usize, count: usize, seed: u64) -> Rows {
+    let mut rng = Xoshiro256Plus::seed_from_u64(seed);
+    (0..count).map(|number| (id(number), embedding(kind, d, &mut rng))).collect()
+}
+
+#[test]
+fn every_kind_of_rows_in_every_dimension() {
+    for (d, count) in [(1, 300), (3, 500), (64, 700), (100, 500), (200, 900), (512, 900)] {
+        for kind in KINDS {
+            for bits in [4, 8] {
+                let rows = some_rows(kind, d, count, d as u64);
+                let (pages, frame) = build(&rows, d, &BuildOptions { bits, ..OPTIONS });
+                assert_sound(&pages, &frame, &rows);
+                let mut rng = Xoshiro256Plus::seed_from_u64(99);
+                for asked in KINDS {
+                    let query = embedding(asked, d, &mut rng);
+                    assert_ordered(&pages, &frame, &rows, &query, EXACT);
+                }
+                // A row itself, and rounds that memory keeps small.
+                let few = SearchOptions { memory: 0, ..EXACT };
+                assert_ordered(&pages, &frame, &rows, rows.values().next().unwrap(), few);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_longest_embeddings() {
+    let d = 16_000;
+    let rows = some_rows(Kind::Clustered, d, 40, 1);
+    let (mut pages, frame) = build(&rows, d, &OPTIONS);
+    let mut rows = rows;
+    let row = embedding(Kind::Lengths, d, &mut Xoshiro256Plus::seed_from_u64(5));
+    insert(&mut pages, &frame, &row, ORIGIN, id(1000)).unwrap();
+    rows.insert(id(1000), row.clone());
+    assert_sound(&pages, &frame, &rows);
+    assert_ordered(&pages, &frame, &rows, &row, EXACT);
+}
+
+#[test]
+fn few_rows_are_looked_at() {
+    let rows = some_rows(Kind::Clustered, 512, 5000, 3);
+    let (pages, frame) = build(&rows, 512, &OPTIONS);
+    let query = embedding(Kind::Clustered, 512, &mut Xoshiro256Plus::seed_from_u64(8));
+    let mut search = Search::new(frame.clone(), &query, ORIGIN, EXACT).unwrap();
+    let mut exact: Vec<f64> = rows.values().map(|row| operator(row, &query)).collect();
+    exact.sort_by(f64::total_cmp);
+    let mut fetched = 0;
+    while search.next(&pages).unwrap().is_some_and(|hit| hit.bound <= exact[9]) {
+        fetched += 1;
+    }
+    assert!((10..=20).contains(&fetched), "{fetched} rows to be sure of ten");
+    let visits = search.visits();
+    assert!(visits.rows < 1500 && visits.refined < 500 && visits.rounds == 1, "{visits:?}");
+}
+
+#[test]
+fn approximate_searches_visit_the_nearest_lists() {
+    let rows = some_rows(Kind::Uniform, 64, 2000, 3);
+    let (pages, frame) = build(&rows, 64, &OPTIONS);
+    let query = rows[&id(5)].clone();
+    let options = SearchOptions { max_lists: 3, ..EXACT };
+    let mut search = Search::new(frame, &query, ORIGIN, options).unwrap();
+    assert_eq!(search.next(&pages).unwrap().unwrap().row, id(5));
+    while search.next(&pages).unwrap().is_some() {}
+    assert!(search.visits().lists <= 3 * search.visits().rounds);
+    assert!(search.visits().rows < 2000);
+}
+
+#[test]
+fn an_index_without_rows_is_founded() {
+    let mut pages = MemoryPages::default();
+    Frame::empty(&OPTIONS).create(&mut pages).unwrap();
+    let frame = Arc::new(Frame::load(&pages).unwrap());
+    assert_eq!(frame.dimension(), 0);
+    assert_ordered(&pages, &frame, &Rows::new(), &[f16::ONE], EXACT);
+
+    let before = Frame::id(&pages).unwrap();
+    found(&mut pages, 100).unwrap();
+    assert_ne!(Frame::id(&pages).unwrap(), before);
+    let frame = Arc::new(Frame::load(&pages).unwrap());
+    let rows = some_rows(Kind::Uniform, 100, 300, 4);
+    for (row, values) in &rows {
+        insert(&mut pages, &frame, values, ORIGIN, *row).unwrap();
+    }
+    assert_sound(&pages, &frame, &rows);
+    assert_ordered(&pages, &frame, &rows, &rows[&id(7)], EXACT);
+    let other = insert(&mut pages, &frame, &[f16::ONE; 3], ORIGIN, id(999));
+    assert!(matches!(other, Err(IndexError::Dimension { expected: 100, actual: 3 })));
+}
+
+#[test]
+fn rows_of_another_origin_come_first() {
+    let rows = some_rows(Kind::Uniform, 64, 200, 4);
+    let (mut pages, frame) = build(&rows, 64, &OPTIONS);
+    let far: Vec<f16> = vec![f16::from_f32(100.0); 64];
+    let strange = Origin { model: 9, codebook: 0 };
+    insert(&mut pages, &frame, &far, strange, id(5000)).unwrap();
+    insert(&mut pages, &frame, &far, Origin::default(), id(5001)).unwrap();
+    let query = rows[&id(0)].clone();
+    let mut search = Search::new(frame, &query, ORIGIN, EXACT).unwrap();
+    let hits: Vec<_> = std::iter::from_fn(|| search.next(&pages).unwrap()).collect();
+    assert_eq!((hits[0].row, hits[0].bound), (id(5000), 0.0));
+    assert_eq!((hits.len(), hits[201].row), (202, id(5001)));
+}
+
+#[test]
+fn training_stops_when_told() {
+    let sample = Array2::from_shape_fn((3000, 200), |(i, j)| ((i * 7 + j * 13) % 17) as f32);
+    let mut left = 5;
+    let stopped = Frame::train(sample.view(), 3000.0, &OPTIONS, &mut || {
+        left -= 1;
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(stopped, Err(IndexError::Interrupted)));
+}
+
+#[test]
+fn damage_is_an_error() {
+    let rows = some_rows(Kind::Clustered, 200, 600, 4);
+    let (pages, frame) = build(&rows, 200, &OPTIONS);
+    let query = rows[&id(0)].clone();
+    let mut rng = Xoshiro256Plus::seed_from_u64(6);
+    let mut found = 0;
+    for _ in 0..300 {
+        let mut broken = pages.clone();
+        let page = rng.gen_range(0..broken.count().unwrap());
+        let at = rng.gen_range(0..PAGE_SIZE / 64) * rng.gen_range(1..=64);
+        broken.change([page], |[content]| content[at..].iter_mut().take(8).for_each(|byte| *byte ^= 0x5a)).unwrap();
+        // Whatever it is, nothing panics and nothing goes on for ever.
+        let mut coder = Coder::new(&frame);
+        let checked = check(&broken, &frame, |row, _, stored| match rows.get(&row) {
+            Some(values) if stored.matches(&mut coder, values)? => Ok(()),
+            _ => Err(IndexError::Damaged { page: 0, what: "row is another" }),
+        });
+        found += usize::from(checked.is_err());
+        if let Ok(frame) = Frame::load(&broken)
+            && let Ok(mut search) = Search::new(Arc::new(frame), &query, ORIGIN, EXACT)
+        {
+            while let Ok(Some(_)) = search.next(&broken) {}
+        }
+    }
+    assert!(found > 100, "{found} of 300 damages were found");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(u64),
+    Remove(u64),
+    Search(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => any::<u64>().prop_map(Step::Insert),
+        2 => any::<u64>().prop_map(Step::Remove),
+        2 => any::<u64>().prop_map(Step::Search),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens(
+        kind in prop::sample::select(&KINDS[..]),
+        d in prop::sample::select(vec![2usize, 64, 130, 320]),
+        bits in prop::sample::select(vec![4u8, 8]),
+        lists in 0usize..6,
+        start in 1usize..400,
+        steps in prop::collection::vec(step(), 1..150),
+    ) {
+        let mut rows = some_rows(kind, d, start, 1);
+        let (mut pages, frame) = build(&rows, d, &BuildOptions { bits, lists, ..OPTIONS });
+        let mut next = start;
+        for step in steps {
+            match step {
+                Step::Insert(seed) => {
+                    let values = embedding(kind, d, &mut Xoshiro256Plus::seed_from_u64(seed));
+                    insert(&mut pages, &frame, &values, ORIGIN, id(next)).unwrap();
+                    rows.insert(id(next), values);
+                    next += 1;
+                }
+                Step::Remove(seed) => {
+                    let mut rng = Xoshiro256Plus::seed_from_u64(seed);
+                    let share = rng.gen_range(0.0..0.7);
+                    let gone: Vec<RowId> = rows.keys().copied().filter(|_| rng.gen_bool(share)).collect();
+                    let removed = remove(&mut pages, &frame, |row| gone.binary_search(&row).is_ok()).unwrap();
+                    rows.retain(|row, _| gone.binary_search(row).is_err());
+                    prop_assert_eq!((removed.removed, removed.left), (gone.len() as u64, rows.len() as u64));
+                }
+                Step::Search(seed) => {
+                    let query = embedding(kind, d, &mut Xoshiro256Plus::seed_from_u64(seed));
+                    assert_ordered(&pages, &frame, &rows, &query, EXACT);
+                }
+            }
+        }
+        assert_sound(&pages, &frame, &rows);
+    }
+}
