@@ -31,6 +31,7 @@ use crate::error::Result;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::prelude::*;
 use sketch_model::index::{Origin, RowId};
+use std::ffi::CStr;
 
 impl From<embedding::Origin> for Origin {
     fn from(embedding::Origin { model, codebook }: embedding::Origin) -> Self {
@@ -74,4 +75,13 @@ fn tid(RowId { block, offset }: RowId) -> pg_sys::ItemPointerData {
     let mut tid = pg_sys::ItemPointerData::default();
     pgrx::itemptr::item_pointer_set_all(&mut tid, block, offset);
     tid
+}
+
+/// The name of a relation.
+///
+/// # Safety
+/// `relation` is open.
+unsafe fn name(relation: pg_sys::Relation) -> String {
+    // SAFETY: a relation's name is null-terminated.
+    unsafe { CStr::from_ptr((&raw const (*(*relation).rd_rel).relname.data).cast()) }.to_string_lossy().into_owned()
 }

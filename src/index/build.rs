@@ -135,6 +135,10 @@ impl Build {
         if sample.rows < few {
             notice_few_rows(self.index, sample.rows);
         }
+        if let Some(memory) = sample.memory_wanted() {
+            let message = "maintenance_work_mem has no room for a sample that makes good lists";
+            notice(message, format!("Answers are exact all the same. Raise it to {memory} MB for faster ones."));
+        }
         let Some(values) = sample.values() else { return Ok(Frame::empty(options)) };
         enter(Phase::Cluster);
         let mut check = || {
@@ -281,11 +285,14 @@ fn write(frame: &Frame, pages: &mut IndexPages, counts: Counts, sort: Sort) -> R
 
 fn notice_few_rows(index: pg_sys::Relation, rows: f64) {
     // SAFETY: the index is open.
-    let name = unsafe { CStr::from_ptr((&raw const (*(*index).rd_rel).relname.data).cast()) }.to_string_lossy();
-    SqlError::new(
-        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
-        format!("index \"{name}\" is built from {rows} rows, too few for good lists"),
-    )
-    .hint("Its answers are exact all the same. REINDEX it when the table has many more rows, and they come faster.")
-    .notice();
+    let name = unsafe { super::name(index) };
+    notice(
+        &format!("index \"{name}\" is built from {rows} rows, too few for good lists"),
+        "Answers are exact all the same. REINDEX it when the table has many more rows, and they come faster."
+            .to_owned(),
+    );
+}
+
+fn notice(message: &str, hint: String) {
+    SqlError::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message).hint(hint).notice();
 }

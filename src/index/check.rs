@@ -1,7 +1,7 @@
 //! `sketch_check_index`: whether an index is what it should be.
 
 use super::pages::IndexPages;
-use super::{build, cache, from_embedding, tid};
+use super::{build, cache, from_embedding, name, tid};
 use crate::embedding::Embedding;
 use crate::error::{Result, SqlError};
 use pgrx::PgMemoryContexts;
@@ -111,13 +111,6 @@ fn wrong_kind(relation: pg_sys::Oid) -> SqlError {
         PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
         format!("\"{name}\" is not an index of access method \"ivfexact\""),
     )
-}
-
-/// # Safety
-/// `relation` is open.
-unsafe fn name(relation: pg_sys::Relation) -> String {
-    // SAFETY: a relation's name is null-terminated.
-    unsafe { CStr::from_ptr((&raw const (*(*relation).rd_rel).relname.data).cast()) }.to_string_lossy().into_owned()
 }
 
 fn corrupted(index: pg_sys::Relation, row: RowId, what: &str) -> SqlError {

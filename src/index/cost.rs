@@ -16,9 +16,11 @@ const LEAST_ROWS_OF_LIST: f64 = 32.0;
 const LOOKS_PER_OPERATOR: f64 = 16.0;
 /// Pages that every scan reads: the first one, and a list's. Estimated.
 const FIXED_PAGES: f64 = 2.0;
-/// Operators' worth of a closer look, of which about one is needed for each row that is returned, and the executor's
-/// queue. Estimated; to be tuned by measurement.
-const OPERATORS_PER_ROW: f64 = 8.0;
+/// Operators' worth of a list's centroid: a distance in full precision.
+const OPERATORS_PER_LIST: f64 = 5.0;
+/// Operators' worth of a row that is returned: closer looks at it and at others, in each of the rounds that it takes to
+/// get there, the exact distance, and a place in the executor's queue. Estimated; to be tuned by measurement.
+const OPERATORS_PER_ROW: f64 = 40.0;
 
 /// Estimates what a scan costs.
 #[pg_guard]
@@ -85,7 +87,7 @@ impl Prices {
         let first_look_pages = (VISITED * rows * FIRST_LOOK / page_size).min(pages);
         let startup = (FIXED_PAGES + VISITED * lists) * self.random_page
             + (centroid_pages + first_look_pages) * self.sequential_page
-            + lists * self.operator * OPERATORS_PER_ROW
+            + lists * self.operator * OPERATORS_PER_LIST
             + VISITED * rows / LOOKS_PER_OPERATOR * self.operator;
         let total = startup + pages * self.sequential_page + rows * (self.row + OPERATORS_PER_ROW * self.operator);
         (startup, total)

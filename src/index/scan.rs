@@ -228,12 +228,11 @@ pub unsafe extern "C-unwind" fn end(scan: pg_sys::IndexScanDesc) {
     // SAFETY: the scan was begun.
     let this = unsafe { state(scan) };
     this.stop();
-    let Visits { lists, rows, refined, pages, rounds } = this.before;
-    ereport!(
-        DEBUG1,
-        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
-        format!("ivfexact visited {lists} lists, {rows} rows, {refined} refined, {pages} pages in {rounds} rounds")
-    );
+    // SAFETY: a look at settings.
+    if unsafe { pg_sys::message_level_is_interesting(pg_sys::DEBUG1 as i32) } {
+        let Visits { lists, rows, refined, pages, rounds } = this.before;
+        debug1!("ivfexact visited {lists} lists, {rows} rows, {refined} refined, {pages} pages in {rounds} rounds");
+    }
 }
 
 /// What the last scan of an index by this backend visited.

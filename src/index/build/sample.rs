@@ -23,7 +23,9 @@ pub struct Sample {
     dimension: usize,
     /// Estimated number of rows of the table that have an embedding.
     pub rows: f64,
-    /// Rows to draw, before the dimension says how many fit in memory.
+    /// Rows that would make a good sample.
+    asked: usize,
+    /// Rows to draw: as many as were asked for and fit in memory.
     wanted: usize,
     seen: u64,
     random: u64,
@@ -54,7 +56,7 @@ impl Sample {
     }
 
     fn new(options: &BuildOptions, wanted: usize) -> Self {
-        Self { values: Vec::new(), dimension: 0, rows: 0.0, wanted, seen: 0, random: options.seed }
+        Self { values: Vec::new(), dimension: 0, rows: 0.0, asked: wanted, wanted, seen: 0, random: options.seed }
     }
 
     /// Draws from `count` pages chosen at random.
@@ -109,6 +111,12 @@ impl Sample {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    /// Megabytes of `maintenance_work_mem` for as many rows as were asked for, if less than that was drawn.
+    pub fn memory_wanted(&self) -> Option<usize> {
+        let more = self.asked.min(self.seen as usize) > self.wanted && self.asked < usize::MAX;
+        more.then(|| (self.asked * self.dimension * 4 * MEMORY_SHARE).div_ceil(1024 * 1024))
     }
 
     /// The rows, shape `(n, d)`; `None` if there are none.
