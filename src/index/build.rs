@@ -110,6 +110,8 @@ impl Build {
             unsafe { (options::options(self.index), IndexPages::build(self.index, pg_sys::ForkNumber::MAIN_FORKNUM)) };
         let frame = self.frame(&options)?;
         frame.create(&mut pages)?;
+        // As it was written: with the pages that it has.
+        let frame = Frame::load(&pages)?;
         enter(Phase::Code);
         let counts = if frame.dimension() == 0 {
             self.insert_rows(&mut pages)

@@ -7,8 +7,10 @@ use pgrx::prelude::*;
 const STRATEGIES: u16 = 1;
 
 /// The routines of `ivfexact`.
+///
+/// The server passes no argument, whatever the declaration in SQL says.
 #[pg_extern(volatile, strict, parallel_safe, sql = false)]
-fn ivfexact_handler(_internal: pgrx::datum::Internal) -> PgBox<pg_sys::IndexAmRoutine> {
+fn ivfexact_handler(_call: pg_sys::FunctionCallInfo) -> PgBox<pg_sys::IndexAmRoutine> {
     // SAFETY: a node of this type, which the server frees.
     let mut routine = unsafe { PgBox::<pg_sys::IndexAmRoutine>::alloc_node(pg_sys::NodeTag::T_IndexAmRoutine) };
     routine.amstrategies = STRATEGIES;
