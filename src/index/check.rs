@@ -66,6 +66,13 @@ impl Opened {
             {
                 return Err(wrong_kind((*index).rd_id));
             }
+            if (*(*index).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_INDEX {
+                return Err(SqlError::new(
+                    PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
+                    format!("index \"{}\" is partitioned", name(index)),
+                )
+                .hint("Check the index of each partition."));
+            }
             if !(*(*index).rd_index).indisvalid {
                 return Err(SqlError::new(
                     PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -130,7 +130,9 @@ pub unsafe extern "C-unwind" fn next(scan: pg_sys::IndexScanDesc, _direction: pg
         let Some(hit) = hit else { return false };
         (*scan).xs_heaptid = tid(hit.row);
         (*scan).xs_recheck = false;
-        (*scan).xs_recheckorderby = true;
+        // The operator refuses a row that does not fit the query. A condition may leave it out first, and only then is
+        // it in nobody's way: the executor computes the distances of what it returns, but those to recheck before.
+        (*scan).xs_recheckorderby = hit.fits;
         for index in 0..(*scan).numberOfOrderBys as usize {
             // What ORDER BY names behind the first distance only decides between equal ones.
             let bound = if index == 0 { hit.bound } else { f64::NEG_INFINITY };

@@ -29,8 +29,9 @@ CREATE UNLOGGED TABLE passing (id bigserial PRIMARY KEY, e embedding);
 CREATE INDEX photo_e ON photo USING ivfexact (e);
 CREATE INDEX passing_e ON passing USING ivfexact (e);
 INSERT INTO photo (e) SELECT point(n) FROM generate_series(1, 3000) AS n;
-INSERT INTO built (e) SELECT point(n) FROM generate_series(1, 20000) AS n;
+INSERT INTO built (e) SELECT point(n) FROM generate_series(1, 6000) AS n;
 CREATE INDEX built_e ON built USING ivfexact (e);
+CREATE TABLE query AS SELECT q, point(q) AS e FROM generate_series(1, 300, 7) AS q;
 SQL
 
 # Statements of a kind, one after another, until the server is gone.
@@ -47,7 +48,7 @@ load() {
 
 answers() {
     sql -c "SET enable_seqscan = $1; SET enable_indexscan = $2;" -c "SELECT q, (SELECT string_agg(d::text, ' ') FROM
-        (SELECT e <-> point(q) AS d FROM $3 ORDER BY e <-> point(q) LIMIT 20) AS n) FROM generate_series(1, 300, 7) AS q"
+        (SELECT t.e <-> query.e AS d FROM $3 AS t ORDER BY t.e <-> query.e LIMIT 20) AS n) FROM query"
 }
 
 for ((round = 1; round <= rounds; round++)); do
@@ -58,7 +59,7 @@ for ((round = 1; round <= rounds; round++)); do
     kill -9 "$postmaster" $children 2>/dev/null || true
     wait
     while kill -0 "$postmaster" 2>/dev/null; do sleep 0.1; done
-    tests/cluster.sh start "$dir" >/dev/null
+    tests/cluster.sh start "$dir" >/dev/null 2>&1 || fail "round $round: the server does not come up"
     for table in photo built passing; do
         sql -c "SELECT rows >= visible FROM sketch_check_index('${table}_e')" >/dev/null || fail "round $round: index of $table is not whole"
         diff <(answers on off $table) <(answers off on $table) >/dev/null || fail "round $round: answers from $table differ"
@@ -67,4 +68,5 @@ for ((round = 1; round <= rounds; round++)); do
     [ "$again" = 0 ] || sql -c "DROP INDEX again"
     rows=$(sql -c "SELECT count(*) FROM photo")
 done
+[ "$rows" -gt 3000 ] || fail "nothing was inserted"
 echo "$rounds kills survived, $rows rows at the end"

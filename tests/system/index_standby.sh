@@ -19,6 +19,7 @@ $$;
 CREATE TABLE photo (id bigserial PRIMARY KEY, e embedding);
 INSERT INTO photo (e) SELECT point(n) FROM generate_series(1, 3000) AS n;
 CREATE INDEX photo_e ON photo USING ivfexact (e);
+CREATE TABLE query AS SELECT q, point(q) AS e FROM generate_series(1, 300, 7) AS q;
 SQL
 mkdir -p "$standby"
 backup=("$bindir/pg_basebackup" --host="$primary" --pgdata="$standby/data" --write-recovery-conf --checkpoint=fast --no-sync)
@@ -33,7 +34,7 @@ tests/cluster.sh start "$standby" >/dev/null
 
 answers() {
     sql "$1" -c "SET enable_seqscan = off" -c "SELECT q, (SELECT string_agg(d::text, ' ') FROM
-        (SELECT e <-> point(q) AS d FROM photo ORDER BY e <-> point(q) LIMIT 20) AS n) FROM generate_series(1, 300, 7) AS q"
+        (SELECT t.e <-> query.e AS d FROM photo AS t ORDER BY t.e <-> query.e LIMIT 20) AS n) FROM query"
 }
 compare() {
     local lsn

@@ -100,6 +100,7 @@ impl Team {
             let team = Self { context, shared, scan, sort, snapshot, participants };
             // While the leader codes, a worker that fails to start would be noticed by nobody.
             pg_sys::WaitForParallelWorkersToAttach(context);
+            debug1!("ivfexact builds with {} workers", participants - 1);
             Some(team)
         }
     }
