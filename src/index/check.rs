@@ -15,6 +15,7 @@ use std::ffi::CStr;
 /// Verifies all pages of an index, and that it has one entry, and the right one, for every row of its table that is
 /// visible and not NULL.
 #[pg_extern(volatile, strict, parallel_unsafe)]
+#[allow(clippy::type_complexity)]
 fn sketch_check_index(
     index: pg_sys::Oid,
 ) -> Result<

@@ -57,6 +57,8 @@ pub fn define() {
 /// Parses options.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn parse(reloptions: pg_sys::Datum, validate: bool) -> *mut pg_sys::bytea {
+    // PostgreSQL 18 has one field more.
+    #[allow(clippy::needless_update)]
     let element = |name: &'static std::ffi::CStr, opttype, offset: usize| pg_sys::relopt_parse_elt {
         optname: name.as_ptr(),
         opttype,

@@ -69,4 +69,13 @@ for ((round = 1; round <= rounds; round++)); do
     rows=$(sql -c "SELECT count(*) FROM photo")
 done
 [ "$rows" -gt 3000 ] || fail "nothing was inserted"
+
+# A page that is lost is noticed.
+sql -c "CREATE TABLE damaged AS TABLE built" -c "CREATE INDEX damaged_e ON damaged USING ivfexact (e)" -c "CHECKPOINT"
+file=$dir/data/$(sql -c "SELECT pg_relation_filepath('damaged_e')") pages=$(sql -c "SELECT pages FROM sketch_check_index('damaged_e')")
+tests/cluster.sh stop "$dir"
+dd if=/dev/zero of="$file" bs=8192 count=1 seek=$((1 + RANDOM % (pages - 1))) conv=notrunc status=none
+tests/cluster.sh start "$dir" >/dev/null
+! found=$(sql -c "SELECT sketch_check_index('damaged_e')" 2>&1) || fail "a lost page was not noticed"
+[[ $found == *"index is damaged"* ]] || fail "a lost page: $found"
 echo "$rounds kills survived, $rows rows at the end"

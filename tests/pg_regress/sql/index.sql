@@ -325,6 +325,18 @@ SET ROLE sketch_other;
 SELECT sketch_check_index('photo_c');
 RESET ROLE;
 DROP ROLE sketch_other;
+CREATE TABLE moved AS SELECT spot(n + 1) AS other, spot(n) AS e FROM generate_series(1, 10) AS n;
+CREATE INDEX moved_e ON moved USING ivfexact (e);
 
-DROP TABLE photo, small, origin, empty, mixed, changed, twin, line, wide, unlogged, part, passing;
+-- What it is for: a row without an entry, and an entry of another row.
+UPDATE pg_index SET indisready = false WHERE indexrelid = 'photo_c'::regclass;
+INSERT INTO photo VALUES (-1, spot(-1));
+UPDATE pg_index SET indisready = true WHERE indexrelid = 'photo_c'::regclass;
+SELECT sketch_check_index('photo_c') IS NULL;
+UPDATE pg_index SET indkey = '1' WHERE indexrelid = 'moved_e'::regclass;
+SELECT sketch_check_index('moved_e') IS NULL;
+UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'photo_c'::regclass;
+SELECT sketch_check_index('photo_c') IS NULL;
+
+DROP TABLE moved, photo, small, origin, empty, mixed, changed, twin, line, wide, unlogged, part, passing;
 DROP FUNCTION exact_all, exact, spot;
