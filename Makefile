@@ -12,7 +12,7 @@ BUILD := .build
 ONNXRUNTIME_PACKAGE := $(if $(GPU),onnxruntime-gpu,onnxruntime)
 ONNXRUNTIME := $(CURDIR)/$(BUILD)/$(ONNXRUNTIME_PACKAGE)/libonnxruntime.so
 TRAINER := target/release/sketch-trainer
-SQL := sql/embedding.sql sql/catalog.sql sql/embed.sql sql/gallery.sql sql/serve.sql
+SQL := sql/embedding.sql sql/index.sql sql/catalog.sql sql/embed.sql sql/gallery.sql sql/serve.sql
 DEMO_DIR ?= /var/tmp/pg_sketch-demo-$(firstword $(shell echo "$(CURDIR)" | cksum))
 DATA ?= ../shared/data
 

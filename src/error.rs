@@ -7,6 +7,7 @@ use sketch_model::codebook::CodebookError;
 use sketch_model::decode::DecodeError;
 use sketch_model::drawing::DrawingError;
 use sketch_model::encoder::EncoderError;
+use sketch_model::index::IndexError;
 use sketch_model::manifest::{ManifestError, PrepareError};
 use sketch_model::preprocess::PreprocessError;
 use sketch_model::runtime::RuntimeError;
@@ -81,6 +82,11 @@ impl SqlError {
     /// Reports it as a WARNING, and goes on.
     pub fn warn(self) {
         ErrorReport::from(self).report(PgLogLevel::WARNING);
+    }
+
+    /// Reports it as a NOTICE, and goes on.
+    pub fn notice(self) {
+        ErrorReport::from(self).report(PgLogLevel::NOTICE);
     }
 
     /// An error of a pure crate: its message, and what caused it as DETAIL.
@@ -235,6 +241,21 @@ impl From<CodebookError> for SqlError {
             }
             CodebookError::Interrupted => Self::new(ERRCODE_QUERY_CANCELED, "canceling statement due to user request"),
             _ => Self::of(ERRCODE_INVALID_PARAMETER_VALUE, &error),
+        }
+    }
+}
+
+impl From<IndexError> for SqlError {
+    fn from(error: IndexError) -> Self {
+        use PgSqlErrorCode::*;
+        match error {
+            IndexError::Damaged { page, what } => Self::new(ERRCODE_INDEX_CORRUPTED, "index is damaged")
+                .detail(format!("Page {page}: {what}."))
+                .hint("REINDEX it."),
+            IndexError::Version { .. } => Self::of(ERRCODE_FEATURE_NOT_SUPPORTED, &error)
+                .hint("REINDEX it: another version of pg_sketch made it."),
+            IndexError::Dimension { .. } => Self::of(ERRCODE_DATA_EXCEPTION, &error),
+            IndexError::Interrupted => Self::new(ERRCODE_QUERY_CANCELED, "canceling statement due to user request"),
         }
     }
 }

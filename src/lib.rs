@@ -15,6 +15,7 @@
 //! | [`load`] | `sketch_load_model`, `sketch_load_codebook` |
 //! | [`codebook`] | `sketch_fuse`, `sketch_build_codebook` |
 //! | [`gallery`] | the trigger that `sketch_enable` puts on a table of photos |
+//! | [`mod@index`] | the access method `ivfexact` |
 //! | [`settings`] | every `pg_sketch.…` |
 //! | [`status`] | `sketch_status()` |
 //! | [`call`] | arguments and state of a call, below what pgrx offers |
@@ -30,6 +31,7 @@ mod embed;
 mod embedding;
 mod error;
 mod gallery;
+mod index;
 mod load;
 mod network;
 mod process;
@@ -46,4 +48,5 @@ pgrx::pg_module_magic!();
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
     serve::init();
+    index::options::define();
 }

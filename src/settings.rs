@@ -28,6 +28,7 @@ static BROKEN_PHOTO: GucSetting<BrokenPhoto> = GucSetting::<BrokenPhoto>::new(Br
 static MAX_IMAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(32 * 1024);
 static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(50_000_000);
 static MAX_POINTS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
+static MAX_LISTS: GucSetting<i32> = GucSetting::<i32>::new(0);
 static ONNXRUNTIME: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static WORKER: GucSetting<bool> = GucSetting::<bool>::new(true);
 static WORKER_MODELS: GucSetting<i32> = GucSetting::<i32>::new(4);
@@ -103,6 +104,16 @@ pub fn define() {
         1,
         i32::MAX,
         GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pg_sketch.max_lists",
+        c"Most lists of an index that a scan visits.",
+        c"0 visits as many as it takes to find the nearest rows; else a scan may miss some.",
+        &MAX_LISTS,
+        0,
+        65_535,
+        GucContext::Userset,
         GucFlags::default(),
     );
     GucRegistry::define_string_guc(
@@ -272,6 +283,11 @@ pub fn limits() -> Limits {
         points: MAX_POINTS.get() as usize,
         ..Limits::default()
     }
+}
+
+/// Most lists of an index that a scan visits, 0 for as many as exact answers take.
+pub fn max_lists() -> u32 {
+    MAX_LISTS.get() as u32
 }
 
 /// What happens to a row whose photo cannot be embedded.

@@ -24,6 +24,8 @@ use std::sync::Arc;
 
 /// Rows of the first round: some more than a usual LIMIT, for the last of those need a look at their successors.
 const FIRST_ROUND: usize = 32;
+/// In place of the bound of a row whose origin does not fit the query: less than any.
+const UNFIT: f32 = -1.0;
 /// How many times as many rows each round has.
 const GROWTH: usize = 8;
 /// Lists that a search visits in order of distance before all others, which reach ends soon.
@@ -54,6 +56,8 @@ pub struct Visits {
 pub struct Hit {
     pub row: RowId,
     pub bound: f64,
+    /// Whether the row's origin fits the query: the operator compares the two.
+    pub fits: bool,
 }
 
 /// A row by its bound; of equal bounds by its id.
@@ -169,7 +173,11 @@ impl Search {
             }
             self.round(pages)?;
         }
-        Ok(self.ready.pop().map(|found| Hit { row: found.row, bound: self.operator_bound(found.bound) }))
+        Ok(self.ready.pop().map(|found| Hit {
+            row: found.row,
+            bound: self.operator_bound(found.bound),
+            fits: found.bound > UNFIT,
+        }))
     }
 
     /// What the operator's distance of a row with this bound is at least.
@@ -325,7 +333,7 @@ impl Search {
         let used = usize::from(header.used);
         if !self.origin.fits(header.origin) {
             let rows = (0..used).filter(|slot| get_f32(page, layout.near_base_at(*slot)) != FREE);
-            rows.for_each(|slot| self.offer(0.0, read_row_id(page, layout.row_id_at(slot))));
+            rows.for_each(|slot| self.offer(UNFIT, read_row_id(page, layout.row_id_at(slot))));
             return Ok(header.next);
         }
         let distance = at.squared.sqrt();

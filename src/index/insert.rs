@@ -1,0 +1,46 @@
+//! Insertion of rows.
+
+use super::pages::{IndexPages, InsertLock};
+use super::{cache, from_embedding, raise, row_id};
+use crate::embedding::Embedding;
+use crate::error::Result;
+use pgrx::prelude::*;
+use sketch_model::index::{self, RowId};
+
+/// Adds an entry for a new row, unless its embedding is NULL.
+#[pg_guard]
+#[allow(clippy::too_many_arguments)]
+pub unsafe extern "C-unwind" fn insert(
+    relation: pg_sys::Relation,
+    values: *mut pg_sys::Datum,
+    isnull: *mut bool,
+    tid: pg_sys::ItemPointer,
+    _heap: pg_sys::Relation,
+    _check_unique: pg_sys::IndexUniqueCheck::Type,
+    _index_unchanged: bool,
+    _info: *mut pg_sys::IndexInfo,
+) -> bool {
+    // SAFETY: the server passes the open index, the value of its one column, and the row's place in the heap.
+    unsafe {
+        if !*isnull {
+            raise(from_embedding(*values, |embedding| insert_row(relation, embedding, row_id(tid))));
+        }
+    }
+    false
+}
+
+/// # Safety
+/// `relation` is an open index of this access method.
+unsafe fn insert_row(relation: pg_sys::Relation, embedding: Embedding<'_>, row: RowId) -> Result<()> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let _lock = InsertLock::take(relation);
+        let mut pages = IndexPages::new(relation);
+        let mut frame = cache::frame(relation, &pages)?;
+        if frame.dimension() == 0 {
+            index::found(&mut pages, embedding.values().len())?;
+            frame = cache::frame(relation, &pages)?;
+        }
+        index::insert(&mut pages, &frame, embedding.values(), embedding.origin().into(), row)
+    }
+}

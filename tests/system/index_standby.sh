@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# A streaming standby gives the primary's answers by its own copy of an index, finds nothing wrong with it, and can take over.
+#   tests/system/index_standby.sh DIR   makes clusters of its own, beside DIR
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+bindir=$("$PG_CONFIG" --bindir)
+primary=$1-primary standby=$1-standby
+export PGUSER=postgres PGOPTIONS='--client-min-messages=error'
+trap 'tests/cluster.sh remove "$standby"; tests/cluster.sh remove "$primary"' EXIT
+sql() { "$bindir/psql" -X --quiet --set ON_ERROR_STOP=1 --no-align --tuples-only --dbname postgres --host "$@"; }
+fail() { echo "$*" >&2; exit 1; }
+
+tests/cluster.sh start "$primary" >/dev/null
+sql "$primary" <<'SQL'
+CREATE EXTENSION pg_sketch;
+CREATE FUNCTION point(n bigint) RETURNS embedding LANGUAGE sql IMMUTABLE AS $$
+    SELECT array_agg(sin(n % 50 * i * 1.7) + 0.2 * sin(n * i * 0.37) ORDER BY i)::real[]::embedding FROM generate_series(1, 64) AS i
+$$;
+CREATE TABLE photo (id bigserial PRIMARY KEY, e embedding);
+INSERT INTO photo (e) SELECT point(n) FROM generate_series(1, 3000) AS n;
+CREATE INDEX photo_e ON photo USING ivfexact (e);
+CREATE TABLE query AS SELECT q, point(q) AS e FROM generate_series(1, 300, 7) AS q;
+SQL
+mkdir -p "$standby"
+backup=("$bindir/pg_basebackup" --host="$primary" --pgdata="$standby/data" --write-recovery-conf --checkpoint=fast --no-sync)
+if [ "$(id -u)" = 0 ]; then
+    chown postgres "$standby"
+    (cd / && runuser -u postgres -- "${backup[@]}")
+else
+    "${backup[@]}"
+fi
+echo "unix_socket_directories = '$standby'" >> "$standby/data/postgresql.conf"
+tests/cluster.sh start "$standby" >/dev/null
+
+answers() {
+    sql "$1" -c "SET enable_seqscan = off" -c "SELECT q, (SELECT string_agg(d::text, ' ') FROM
+        (SELECT t.e <-> query.e AS d FROM photo AS t ORDER BY t.e <-> query.e LIMIT 20) AS n) FROM query"
+}
+compare() {
+    local lsn
+    lsn=$(sql "$primary" -c "SELECT pg_current_wal_flush_lsn()")
+    for ((i = 0; i < 300; i++)); do
+        [ "$(sql "$standby" -c "SELECT pg_last_wal_replay_lsn() >= '$lsn'")" = f ] || break
+        sleep 0.1
+    done
+    diff <(answers "$primary") <(answers "$standby") >/dev/null || fail "$1: the standby answers otherwise"
+    diff <(sql "$primary" -c "SELECT * FROM sketch_check_index('photo_e')") <(sql "$standby" -c "SELECT * FROM sketch_check_index('photo_e')") ||
+        fail "$1: the standby's index is another"
+}
+
+compare "base backup"
+sql "$primary" -c "INSERT INTO photo (e) SELECT point(n) FROM generate_series(5001, 6000) AS n" -c "UPDATE photo SET e = point(id + 7) WHERE id % 5 = 0"
+compare "inserts"
+sql "$primary" -c "DELETE FROM photo WHERE id % 3 = 0" -c "VACUUM photo" -c "INSERT INTO photo (e) SELECT point(n) FROM generate_series(7001, 7500) AS n"
+compare "vacuum"
+sql "$primary" -c "REINDEX INDEX photo_e"
+compare "reindex"
+sql "$primary" -c "DROP INDEX photo_e; TRUNCATE photo; CREATE INDEX photo_e ON photo USING ivfexact (e)" \
+    -c "INSERT INTO photo (e) SELECT point(n) FROM generate_series(1, 300) AS n"
+compare "index built without rows"
+
+before=$(answers "$primary")
+tests/cluster.sh stop "$primary"
+sql "$standby" -c "SELECT pg_promote()" >/dev/null
+[ "$before" = "$(answers "$standby")" ] || fail "after promotion the answers are others"
+sql "$standby" -c "INSERT INTO photo (e) SELECT point(n) FROM generate_series(8001, 8100) AS n"
+[ "$(sql "$standby" -c "SELECT rows = visible FROM sketch_check_index('photo_e')")" = t ] || fail "after promotion an insert went wrong"
+echo "the standby answers as the primary, and takes over"
