@@ -9,14 +9,14 @@
 //! ‖q − x‖² = ‖q − c‖² + ‖r‖² + 2⟨c, r⟩ − 2⟨q, r⟩  ≥  ‖q − c‖² + base − 2⟨q, r̂⟩ − 2 Σ ‖q − c‖ · ‖r − r̂‖
 //! ```
 //!
-//! where `base = ‖r‖² + 2⟨c, r̂⟩`, and the last sum runs over the channels that the stage codes and those that it does not.
-//! The law behind it is Cauchy and Schwarz's.
+//! where `base = ‖r‖² + 2⟨c, r̂⟩`, and the last sum runs over the channels that the stage codes, taken together, and parts of
+//! those that it does not. The law behind it is Cauchy and Schwarz's, for each part.
 
+use super::IndexError;
 use super::frame::Frame;
 use super::kernel::{BLOCK, BLOCK_BYTES};
-use super::layout::{ROW_BOUND, put};
+use super::layout::{RESTS, ROW_BOUND, put};
 use super::rounding::{down, up, up_bf16};
-use super::IndexError;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::ops::Range;
@@ -32,15 +32,14 @@ pub struct RowLayout {
 
 pub const SCALE: usize = 0;
 pub const NEAR_ERROR: usize = 2;
-pub const NEAR_REST: usize = 4;
-pub const NEAR_BASE: usize = 6;
-pub const MIDDLE_ERROR: usize = 10;
-pub const MIDDLE_REST: usize = 12;
-pub const MIDDLE_BASE: usize = 14;
+pub const MIDDLE_ERROR: usize = 4;
+pub const REST: usize = 6;
+pub const NEAR_BASE: usize = REST + 2 * RESTS;
+pub const MIDDLE_BASE: usize = NEAR_BASE + 4;
 /// Distance from the centroid and length of the embedding; for segment and list, not kept with the row.
-pub const DISTANCE: usize = 18;
-pub const NORM: usize = 22;
-pub const NEAR_CODES: usize = 26;
+pub const DISTANCE: usize = MIDDLE_BASE + 4;
+pub const NORM: usize = DISTANCE + 4;
+pub const NEAR_CODES: usize = NORM + 4;
 
 impl Frame {
     pub(super) fn row_layout(&self) -> RowLayout {
@@ -146,9 +145,11 @@ impl<'f> Coder<'f> {
         let length = norm(&self.residual, 0..padded);
         self.decode(scale.to_f64(), |code| (f64::from(code >> 4) - 7.5) / 8.0);
         self.put_bound([NEAR_BASE, NEAR_ERROR], length, near.clone());
-        put(&mut self.bytes, NEAR_REST, up_bf16(norm(&self.residual, near.end..padded)).to_le_bytes());
         self.put_bound([MIDDLE_BASE, MIDDLE_ERROR], length, middle.clone());
-        put(&mut self.bytes, MIDDLE_REST, up_bf16(norm(&self.residual, middle.end..padded)).to_le_bytes());
+        for part in 0..RESTS {
+            let rest = norm(&self.residual, self.frame.layout.rest(part));
+            put(&mut self.bytes, REST + 2 * part, up_bf16(rest).to_le_bytes());
+        }
         put(&mut self.bytes, DISTANCE, up(length).to_le_bytes());
         let embedding = self.values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
         put(&mut self.bytes, NORM, up(embedding * (1.0 + 1e-12)).to_le_bytes());

@@ -276,10 +276,8 @@ impl Frame {
             })??;
             page += 1;
         }
-        let frame = Self::from_bytes(&bytes, &meta).ok_or(IndexError::Damaged {
-            page: meta.frame_page,
-            what: "frame has another length than its parts",
-        })?;
+        let frame = Self::from_bytes(&bytes, &meta)
+            .ok_or(IndexError::Damaged { page: meta.frame_page, what: "frame has another length than its parts" })?;
         Ok(Self { entries_page: meta.entries_page, ..frame })
     }
 
@@ -294,11 +292,12 @@ impl Frame {
     /// Reads the entry of a list.
     pub(super) fn entry<P: Pages>(&self, pages: &P, list: u32) -> Result<ListEntry, P::Error> {
         let (page, at) = self.entry_place(list);
-        pages.read(page, |content| {
-            layout::expect_kind(content, page, Kind::Entries)?;
-            Ok::<_, IndexError>(ListEntry::read(content, at))
-        })?
-        .map_err(P::Error::from)
+        pages
+            .read(page, |content| {
+                layout::expect_kind(content, page, Kind::Entries)?;
+                Ok::<_, IndexError>(ListEntry::read(content, at))
+            })?
+            .map_err(P::Error::from)
     }
 
     /// Page and offset of a list's entry.
@@ -322,7 +321,8 @@ impl Frame {
     fn from_bytes(bytes: &[u8], meta: &Meta) -> Option<Self> {
         let layout = Layout::new(meta.dimension as usize, meta.bits);
         let padded = layout.padded;
-        let floats = |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect() };
+        let floats =
+            |bytes: &[u8]| -> Vec<f32> { bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect() };
         let (defect, rest) = bytes.split_at_checked(4)?;
         let (scales, rest) = rest.split_at_checked(4 * padded)?;
         let centroids = 2 * padded * meta.lists as usize;
@@ -342,5 +342,9 @@ fn follows(first: &mut u32, number: usize, page: u32) -> Result<(), IndexError> 
     if number == 0 {
         *first = page;
     }
-    if *first + number as u32 == page { Ok(()) } else { Err(IndexError::Damaged { page, what: "page was added out of turn" }) }
+    if *first + number as u32 == page {
+        Ok(())
+    } else {
+        Err(IndexError::Damaged { page, what: "page was added out of turn" })
+    }
 }

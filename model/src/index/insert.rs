@@ -2,9 +2,7 @@
 
 use super::code::Coder;
 use super::frame::Frame;
-use super::layout::{
-    FREE, Kind, Layout, ListEntry, Meta, NONE, SegmentHeader, get_f32, get_u32, put, start_page,
-};
+use super::layout::{FREE, Kind, Layout, ListEntry, Meta, NONE, SegmentHeader, get_f32, get_u32, put, start_page};
 use super::segment::{distance, length, write_near};
 use super::{IndexError, Origin, Pages, RowId};
 use half::f16;
@@ -109,8 +107,7 @@ fn appendable<P: Pages>(
         }
     }
     // Rows of any distance may come.
-    let header =
-        SegmentHeader { list, next: entry.head, used: 0, free: 0, origin, inner: -1.0, outer: f32::INFINITY };
+    let header = SegmentHeader { list, next: entry.head, used: 0, free: 0, origin, inner: -1.0, outer: f32::INFINITY };
     entry.head = pages.add(|page| header.write(page))?;
     Ok((entry.head, 0))
 }

@@ -11,9 +11,10 @@
 //!
 //! Every page begins with its kind. Numbers are little-endian. A list is a chain of segments, the newest first.
 
-use super::kernel::{BLOCK, BLOCK_BYTES, GROUP};
+use super::kernel::{BLOCK, BLOCK_BYTES, GROUP, LANES};
 use super::{IndexError, Origin, PAGE_SIZE, RowId};
 use half::bf16;
+use std::ops::Range;
 
 pub const MAGIC: u32 = u32::from_le_bytes(*b"ivfx");
 /// Counts up with every change of the pages.
@@ -197,8 +198,11 @@ pub struct Layout {
 
 /// Bytes at the start of a segment; the numbers of its far and fine pages follow.
 const SEGMENT_HEADER: usize = 40;
-/// Bytes of a slot beside its codes: bounds, scale and row id.
-const SLOT: usize = 4 + 2 + 2 + 2 + 4 + 2 + 2 + 6;
+/// Parts of the channels that the near stage leaves out, for each of which a row keeps its norm: the middle ones, and
+/// four of the far ones.
+pub const RESTS: usize = 5;
+/// Bytes of a slot beside its codes: two bases, scale, two errors, norms of the rest, row id.
+const SLOT: usize = 4 + 4 + 2 + 2 + 2 + 2 * RESTS + 6;
 /// Bytes of a far or fine row beside its codes.
 pub const ROW_BOUND: usize = 6;
 
@@ -219,7 +223,9 @@ impl Layout {
         (1..)
             .map(|groups| with(groups * GROUP))
             .take_while(|layout| layout.end() <= PAGE_SIZE)
-            .min_by_key(|layout| ((1 + layout.far_pages + layout.fine_pages) * 10_000 / layout.slots, usize::MAX - layout.slots))
+            .min_by_key(|layout| {
+                ((1 + layout.far_pages + layout.fine_pages) * 10_000 / layout.slots, usize::MAX - layout.slots)
+            })
             .expect("a group of the longest rows fits on a page")
     }
 
@@ -242,27 +248,35 @@ impl Layout {
     pub fn near_base_at(&self, slot: usize) -> usize {
         self.middle_code_at(self.slots) + 4 * slot
     }
-    pub fn near_error_at(&self, slot: usize) -> usize {
-        self.near_base_at(self.slots) + 2 * slot
-    }
-    pub fn near_rest_at(&self, slot: usize) -> usize {
-        self.near_error_at(self.slots) + 2 * slot
+    pub fn middle_base_at(&self, slot: usize) -> usize {
+        self.near_base_at(self.slots) + 4 * slot
     }
     pub fn scale_at(&self, slot: usize) -> usize {
-        self.near_rest_at(self.slots) + 2 * slot
-    }
-    pub fn middle_base_at(&self, slot: usize) -> usize {
-        self.scale_at(self.slots) + 4 * slot
-    }
-    pub fn middle_error_at(&self, slot: usize) -> usize {
         self.middle_base_at(self.slots) + 2 * slot
     }
-    pub fn middle_rest_at(&self, slot: usize) -> usize {
-        self.middle_error_at(self.slots) + 2 * slot
+    pub fn near_error_at(&self, slot: usize) -> usize {
+        self.scale_at(self.slots) + 2 * slot
+    }
+    pub fn middle_error_at(&self, slot: usize) -> usize {
+        self.near_error_at(self.slots) + 2 * slot
+    }
+    pub fn rest_at(&self, part: usize, slot: usize) -> usize {
+        self.middle_error_at(self.slots) + 2 * (part * self.slots + slot)
     }
     pub fn row_id_at(&self, slot: usize) -> usize {
-        self.middle_rest_at(self.slots) + 6 * slot
+        self.rest_at(RESTS, 0) + 6 * slot
     }
+
+    /// The channels of a part of the rest; parts may be empty.
+    pub fn rest(&self, part: usize) -> Range<usize> {
+        if part == 0 {
+            return BLOCK..BLOCK + self.middle;
+        }
+        let width = self.far.div_ceil(RESTS - 1).next_multiple_of(LANES);
+        let end = |parts: usize| BLOCK + self.middle + (parts * width).min(self.far);
+        end(part - 1)..end(part)
+    }
+
     fn end(&self) -> usize {
         debug_assert_eq!(self.row_id_at(self.slots) - self.near_base_at(0), self.slots * SLOT);
         self.row_id_at(self.slots)
@@ -351,6 +365,9 @@ mod tests {
                 assert_eq!(layout.padded, BLOCK + layout.middle + layout.far);
                 assert!(layout.padded >= dimension && layout.slots >= GROUP && layout.slots % GROUP == 0);
                 assert!(layout.end() <= PAGE_SIZE);
+                assert_eq!(layout.rest(0).start, BLOCK);
+                assert!((1..RESTS).all(|part| layout.rest(part).start == layout.rest(part - 1).end));
+                assert_eq!(layout.rest(RESTS - 1).end, layout.padded);
                 let last = layout.slots - 1;
                 if layout.far > 0 {
                     let (page, at) = layout.far_row(last);

@@ -1,9 +1,8 @@
 //! A query as the stages of a search compare it with codes.
 
 use super::frame::Frame;
-use super::kernel::{BLOCK, BLOCK_BYTES, GROUP, Kernel};
-use super::layout::{Layout, ROW_BOUND, get_bf16, get_f32};
-use half::bf16;
+use super::kernel::{BLOCK, BLOCK_BYTES, GROUP, Kernel, NearRows, NearTerms};
+use super::layout::{Layout, RESTS, ROW_BOUND, get_bf16, get_f32};
 use std::ops::Range;
 
 /// Codes count from the middle of their sixteen steps.
@@ -47,12 +46,11 @@ struct Sums {
 #[derive(Clone, Copy, Debug)]
 pub struct FromCentroid {
     pub squared: f32,
-    /// Over all channels, the near ones, all but those, the near and middle ones, the far ones.
+    /// Over all channels, over the near ones, over near and middle ones, over the parts of the rest.
     all: f32,
     near: f32,
-    not_near: f32,
     not_far: f32,
-    far: f32,
+    rest: [f32; RESTS],
 }
 
 /// What is known of a row after a stage.
@@ -96,57 +94,69 @@ impl Query {
     }
 
     pub fn from_centroid(&self, frame: &Frame, kernel: &Kernel, list: usize) -> FromCentroid {
-        let head = frame.centroids.head(list);
-        let (near_query, rest) = self.rotated.split_at(BLOCK);
-        let (middle_query, far_query) = rest.split_at(head.len() - BLOCK);
-        let near = kernel.l2_squared(near_query, &head[..BLOCK]);
-        let middle = kernel.l2_squared(middle_query, &head[BLOCK..]);
-        let far = kernel.l2_squared(far_query, frame.centroids.tail(list));
-        let squared = near + middle + far;
+        let (head, tail) = (frame.centroids.head(list), frame.centroids.tail(list));
+        let near = kernel.l2_squared(&self.rotated[..BLOCK], &head[..BLOCK]);
+        let rest: [f32; RESTS] = std::array::from_fn(|part| {
+            let channels = frame.layout.rest(part);
+            let centroid = match part {
+                0 => &head[channels.clone()],
+                _ => &tail[channels.start - head.len()..channels.end - head.len()],
+            };
+            kernel.l2_squared(&self.rotated[channels], centroid)
+        });
+        let squared = near + rest.iter().sum::<f32>();
         FromCentroid {
             squared,
             all: squared.sqrt(),
             near: near.sqrt(),
-            not_near: (middle + far).sqrt(),
-            not_far: (near + middle).sqrt(),
-            far: far.sqrt(),
+            not_far: (near + rest[0]).sqrt(),
+            rest: rest.map(f32::sqrt),
         }
     }
 
     /// Near stage of a group of rows: their bounds.
     #[inline]
     pub fn near(&self, kernel: &Kernel, at: &FromCentroid, page: &[u8], layout: &Layout, group: usize) -> [f32; GROUP] {
-        let codes = &page[layout.near_codes_at(group)..];
-        let dots = kernel.near_dots(&self.near.numbers, codes.first_chunk().expect("a group's codes"));
         let slot = group * GROUP;
-        let base: [f32; GROUP] = floats(&page[layout.near_base_at(slot)..]);
-        let error: [f32; GROUP] = coarse_floats(&page[layout.near_error_at(slot)..]);
-        let rest: [f32; GROUP] = coarse_floats(&page[layout.near_rest_at(slot)..]);
-        let scale: [f32; GROUP] = coarse_floats(&page[layout.scale_at(slot)..]);
         let step = self.near.step / STEPS;
-        // As many channels, each off by at most half a step, times a code of at most 1.
-        let off = SURE * self.near.step * BLOCK as f32;
-        std::array::from_fn(|i| {
-            let product = step * (dots[i] as f32 - MIDDLE * self.sums.near_coarse);
-            let lost = at.near * error[i] + at.not_near * rest[i];
-            at.squared + base[i] - scale[i] * (2.0 * product + off) - 2.0 * lost
-        })
+        let terms = NearTerms {
+            squared: at.squared,
+            step: 2.0 * step,
+            // As many channels, each off by at most half a step, times a code of at most 1.
+            off: SURE * self.near.step * BLOCK as f32 - 2.0 * step * MIDDLE * self.sums.near_coarse,
+            error: 2.0 * at.near,
+            rest: at.rest.map(|norm| 2.0 * norm),
+        };
+        let rows = NearRows {
+            codes: part(page, layout.near_codes_at(group)),
+            base: part(page, layout.near_base_at(slot)),
+            scale: part(page, layout.scale_at(slot)),
+            error: part(page, layout.near_error_at(slot)),
+            rest: std::array::from_fn(|rest| part(page, layout.rest_at(rest, slot))),
+        };
+        kernel.near_bounds(&self.near.numbers, &terms, &rows)
     }
 
     /// Middle stage of a row, with its near codes once more, now by the finer query.
+    #[inline]
     pub fn middle(&self, kernel: &Kernel, at: &FromCentroid, page: &[u8], layout: &Layout, slot: usize) -> Known {
-        let mut near = [0; BLOCK_BYTES];
-        for (eighth, four) in near.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let scale = get_bf16(page, layout.scale_at(slot));
+        let near = self.near_product(kernel, scale, page, layout, slot);
+        let middle = &page[layout.middle_code_at(slot)..][..layout.middle / 2];
+        let dot = kernel.code_dot(&self.all.numbers[BLOCK..BLOCK + layout.middle], middle);
+        let product = near + self.product(scale, STEPS, dot, self.sums.middle);
+        let rest = (1..RESTS).map(|part| at.rest[part] * get_bf16(page, layout.rest_at(part, slot)));
+        let lost = at.not_far * get_bf16(page, layout.middle_error_at(slot)) + rest.sum::<f32>();
+        self.known(at, get_f32(page, layout.middle_base_at(slot)), scale, product, lost)
+    }
+
+    /// Inner product with the near codes of a row.
+    fn near_product(&self, kernel: &Kernel, scale: f32, page: &[u8], layout: &Layout, slot: usize) -> f32 {
+        let mut codes = [0; BLOCK_BYTES];
+        for (eighth, four) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             four.copy_from_slice(&page[layout.near_code_at(slot, eighth)..][..4]);
         }
-        let middle = &page[layout.middle_code_at(slot)..][..layout.middle / 2];
-        let scale = get_bf16(page, layout.scale_at(slot));
-        let dot = kernel.code_dot(&self.near_row, &near)
-            + kernel.code_dot(&self.all.numbers[BLOCK..BLOCK + layout.middle], middle);
-        let product = self.product(scale, STEPS, dot, self.sums.near + self.sums.middle);
-        let (error, rest) = (get_bf16(page, layout.middle_error_at(slot)), get_bf16(page, layout.middle_rest_at(slot)));
-        let lost = at.not_far * error + at.far * rest;
-        self.known(at, get_f32(page, layout.middle_base_at(slot)), scale, product, lost)
+        self.product(scale, STEPS, kernel.code_dot(&self.near_row, &codes), self.sums.near)
     }
 
     /// Far stage of a row: `bytes` are its bounds and codes.
@@ -185,14 +195,6 @@ fn whole(values: &[f32], most: f32) -> (f32, Vec<f32>) {
 }
 
 #[inline]
-fn floats<const N: usize>(bytes: &[u8]) -> [f32; N] {
-    let bytes = bytes.as_chunks::<4>().0;
-    std::array::from_fn(|i| f32::from_le_bytes(bytes[i]))
+fn part<const N: usize>(page: &[u8], at: usize) -> &[u8; N] {
+    page[at..].first_chunk().expect("a group's part of a page")
 }
-
-#[inline]
-fn coarse_floats<const N: usize>(bytes: &[u8]) -> [f32; N] {
-    let bytes = bytes.as_chunks::<2>().0;
-    std::array::from_fn(|i| bf16::from_le_bytes(bytes[i]).to_f32())
-}
-

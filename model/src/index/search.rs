@@ -11,7 +11,9 @@
 
 use super::frame::Frame;
 use super::kernel::{self, GROUP, Kernel};
-use super::layout::{FREE, Kind, Layout, ListEntry, NONE, ROW_BOUND, SegmentHeader, expect_kind, get_f32, get_u32, read_row_id};
+use super::layout::{
+    FREE, Kind, Layout, ListEntry, NONE, ROW_BOUND, SegmentHeader, expect_kind, get_f32, get_u32, read_row_id,
+};
 use super::query::{FromCentroid, Known, Query};
 use super::{IndexError, Origin, Pages, RowId};
 use half::f16;
@@ -379,16 +381,26 @@ impl Search {
         if layout.far > 0 {
             let length = ROW_BOUND + layout.far / 2;
             let numbers = Numbers { pages: &self.far_pages, kind: Kind::Far, segment };
-            self.visits.pages += stage(pages, &mut self.candidates, numbers, |slot| layout.far_row(slot), |known, bytes| {
-                query.far(kernel, at, &bytes[..length], known)
-            }, reach)?;
+            self.visits.pages += stage(
+                pages,
+                &mut self.candidates,
+                numbers,
+                |slot| layout.far_row(slot),
+                |known, bytes| query.far(kernel, at, &bytes[..length], known),
+                reach,
+            )?;
         }
         if layout.fine {
             let length = ROW_BOUND + layout.padded / 2;
             let numbers = Numbers { pages: &self.fine_pages, kind: Kind::Fine, segment };
-            self.visits.pages += stage(pages, &mut self.candidates, numbers, |slot| layout.fine_row(slot), |known, bytes| {
-                query.fine(kernel, at, &bytes[..length], known)
-            }, reach)?;
+            self.visits.pages += stage(
+                pages,
+                &mut self.candidates,
+                numbers,
+                |slot| layout.fine_row(slot),
+                |known, bytes| query.fine(kernel, at, &bytes[..length], known),
+                reach,
+            )?;
         }
         for i in 0..self.candidates.len() {
             let Candidate { known, row, .. } = self.candidates[i];

@@ -1,23 +1,22 @@
 //! One row in the pages of its segment: written, read back, taken out.
 
+use super::RowId;
 use super::code::{
-    DISTANCE, MIDDLE_BASE, MIDDLE_ERROR, MIDDLE_REST, NEAR_BASE, NEAR_CODES, NEAR_ERROR, NEAR_REST, NORM, RowLayout, SCALE,
+    DISTANCE, MIDDLE_BASE, MIDDLE_ERROR, NEAR_BASE, NEAR_CODES, NEAR_ERROR, NORM, REST, RowLayout, SCALE,
 };
 use super::kernel::BLOCK_BYTES;
-use super::layout::{FREE, Layout, get_f32, put, write_row_id};
-use super::RowId;
+use super::layout::{FREE, Layout, RESTS, get_f32, put, write_row_id};
 
-/// The fields of a slot, where they lie in a coded row, and where on the segment's page.
-fn fields(layout: &Layout, slot: usize) -> [(usize, usize, usize); 7] {
-    [
+/// The fields of a slot: where they lie in a coded row, where on the segment's page, and how long they are.
+fn fields(layout: &Layout, slot: usize) -> impl Iterator<Item = (usize, usize, usize)> {
+    let rests = (0..RESTS).map(move |part| (REST + 2 * part, layout.rest_at(part, slot), 2));
+    rests.chain([
         (NEAR_BASE, layout.near_base_at(slot), 4),
-        (NEAR_ERROR, layout.near_error_at(slot), 2),
-        (NEAR_REST, layout.near_rest_at(slot), 2),
-        (SCALE, layout.scale_at(slot), 2),
         (MIDDLE_BASE, layout.middle_base_at(slot), 4),
+        (SCALE, layout.scale_at(slot), 2),
+        (NEAR_ERROR, layout.near_error_at(slot), 2),
         (MIDDLE_ERROR, layout.middle_error_at(slot), 2),
-        (MIDDLE_REST, layout.middle_rest_at(slot), 2),
-    ]
+    ])
 }
 
 /// Writes a coded row to its slot of the segment's page.
@@ -57,4 +56,3 @@ pub fn distance(bytes: &[u8]) -> f32 {
 pub fn length(bytes: &[u8]) -> f32 {
     get_f32(bytes, NORM)
 }
-

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code)]
 
-use super::{BLOCK, BLOCK_BYTES, GROUP, LANES, f16, total};
+use super::{BLOCK, BLOCK_BYTES, GROUP, LANES, NearRows, NearTerms, bounds, f16, total};
 use std::arch::x86_64::*;
 
 #[inline]
@@ -55,8 +55,19 @@ pub(super) fn l2_squared(a: &[f32], b: &[f16]) -> f32 {
     sum_up(sums)
 }
 
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn near_bounds_avx2(query: &[i8; BLOCK], terms: &NearTerms, rows: &NearRows<'_>) -> [f32; GROUP] {
+    bounds(near_dots_avx2(query, rows.codes), terms, rows)
+}
+
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vnni")]
+pub(super) fn near_bounds_avx512(query: &[i8; BLOCK], terms: &NearTerms, rows: &NearRows<'_>) -> [f32; GROUP] {
+    bounds(near_dots_avx512(query, rows.codes), terms, rows)
+}
+
+#[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn near_dots_avx2(query: &[i8; BLOCK], codes: &[u8; GROUP * BLOCK_BYTES]) -> [i32; GROUP] {
+fn near_dots_avx2(query: &[i8; BLOCK], codes: &[u8; GROUP * BLOCK_BYTES]) -> [i32; GROUP] {
     let low_half = _mm256_set1_epi8(15);
     let ones = _mm256_set1_epi16(1);
     let mut sums = _mm256_setzero_si256();
@@ -77,8 +88,9 @@ pub(super) fn near_dots_avx2(query: &[i8; BLOCK], codes: &[u8; GROUP * BLOCK_BYT
     out
 }
 
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) fn near_dots_avx512(query: &[i8; BLOCK], codes: &[u8; GROUP * BLOCK_BYTES]) -> [i32; GROUP] {
+fn near_dots_avx512(query: &[i8; BLOCK], codes: &[u8; GROUP * BLOCK_BYTES]) -> [i32; GROUP] {
     let low_half = _mm512_set1_epi8(15);
     let mut sums = _mm512_setzero_si512();
     for (query, codes) in query.as_chunks::<16>().0.iter().zip(codes.as_chunks::<64>().0) {
