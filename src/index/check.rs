@@ -144,9 +144,6 @@ unsafe fn check(opened: &Opened) -> Result<(Checked, u64)> {
         let mut entries = HashSet::new();
         let checked = index::check(&pages, &frame, |row, origin, stored: StoredRow<'_>| {
             pgrx::check_for_interrupts!();
-            if !entries.insert(row) {
-                return Err(corrupted(opened.index, row, "has two entries"));
-            }
             let agrees = rows.fetch(row, |embedding| {
                 let same = index::Origin::from(embedding.origin()) == origin;
                 Ok(same
@@ -155,6 +152,8 @@ unsafe fn check(opened: &Opened) -> Result<(Checked, u64)> {
             })?;
             match agrees {
                 Some(false) => Err(corrupted(opened.index, row, "has an entry that is not of its embedding")),
+                Some(true) if !entries.insert(row) => Err(corrupted(opened.index, row, "has two entries")),
+                // What the snapshot does not see may be gone, and another row in its place, while we look.
                 Some(true) | None => Ok(()),
             }
         })?;
@@ -197,7 +196,7 @@ impl Rows {
         }
     }
 
-    /// Looks at the embedding of the row at a place, if one is visible there and not NULL.
+    /// Looks at the embedding of the row at a place, if one is visible there; it should not be NULL.
     fn fetch(&mut self, row: RowId, look: impl FnOnce(Embedding<'_>) -> Result<bool>) -> Result<Option<bool>> {
         let mut tid = tid(row);
         let (mut again, mut all_dead) = (false, false);
@@ -219,7 +218,7 @@ impl Rows {
             let memory = (*context).ecxt_per_tuple_memory;
             let looked = PgMemoryContexts::For(memory).switch_to(|_| {
                 pg_sys::FormIndexDatum(self.info, self.slot, self.estate, &mut value, &mut is_null);
-                if is_null { Ok(None) } else { from_embedding(value, look).map(Some) }
+                if is_null { Ok(Some(false)) } else { from_embedding(value, look).map(Some) }
             });
             pg_sys::MemoryContextReset(memory);
             pg_sys::ExecClearTuple(self.slot);
