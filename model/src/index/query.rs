@@ -93,7 +93,7 @@ impl Query {
         Self { rotated, norm, near, near_row, all: Whole { numbers, step }, sums }
     }
 
-    pub fn from_centroid(&self, frame: &Frame, kernel: &Kernel, list: usize) -> FromCentroid {
+    pub fn distances_to(&self, frame: &Frame, kernel: &Kernel, list: usize) -> FromCentroid {
         let (head, tail) = (frame.centroids.head(list), frame.centroids.tail(list));
         let near = kernel.l2_squared(&self.rotated[..BLOCK], &head[..BLOCK]);
         let rest: [f32; RESTS] = std::array::from_fn(|part| {

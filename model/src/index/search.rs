@@ -254,7 +254,7 @@ impl Search {
             if coarse > self.reach() {
                 continue;
             }
-            let at = self.query.from_centroid(&self.frame, &self.kernel, list as usize);
+            let at = self.query.distances_to(&self.frame, &self.kernel, list as usize);
             let bound = coarse.max(beyond(at.squared.sqrt(), entry.radius));
             if bound > self.reach() {
                 continue;
