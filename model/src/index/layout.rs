@@ -363,7 +363,7 @@ mod tests {
             for bits in [4, 8] {
                 let layout = Layout::new(dimension, bits);
                 assert_eq!(layout.padded, BLOCK + layout.middle + layout.far);
-                assert!(layout.padded >= dimension && layout.slots >= GROUP && layout.slots % GROUP == 0);
+                assert!(layout.padded >= dimension && layout.slots >= GROUP && layout.slots.is_multiple_of(GROUP));
                 assert!(layout.end() <= PAGE_SIZE);
                 assert_eq!(layout.rest(0).start, BLOCK);
                 assert!((1..RESTS).all(|part| layout.rest(part).start == layout.rest(part - 1).end));
