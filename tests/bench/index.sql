@@ -81,7 +81,7 @@ CREATE OR REPLACE FUNCTION recall(exact bigint[], found bigint[]) RETURNS double
         / cardinality(exact)::double precision;
 
 -- Figures of one size; "what" names them, "index" is ivfexact or hnsw.
-CREATE TABLE IF NOT EXISTS figure (what text, index text, value double precision);
+CREATE TABLE IF NOT EXISTS figure (what text, index text, value double precision, PRIMARY KEY (what, index));
 -- Statements that are more than the nearest ten: "wrong" counts answers whose distances are not the exact ones.
 CREATE TABLE IF NOT EXISTS trial (trial text, index text, setting text, plan text, ms double precision, rows double precision,
                     expected double precision, recall double precision, wrong text);

@@ -2,7 +2,10 @@
 # shellcheck shell=bash disable=SC2154
 
 on() { sql exact "$@"; }
-nearest() { echo "SELECT id, fused <-> (SELECT fused FROM query WHERE id = \$1) AS distance FROM photo ORDER BY distance$1 LIMIT 10"; }
+nearest() {
+    echo "SELECT id, fused <-> (SELECT fused FROM query WHERE id = \$1) AS distance
+        FROM photo ORDER BY distance$1 LIMIT 10"
+}
 
 sql postgres -c 'SET client_min_messages = warning' -c 'DROP DATABASE IF EXISTS exact' -c 'CREATE DATABASE exact'
 on -c 'CREATE EXTENSION pg_sketch' -f "$here/index.sql"
@@ -24,16 +27,18 @@ fill() {
                                  ELSE stranger.fused END
         FROM stranger
         JOIN photo ON photo.id = 1 + (hashint8(stranger.id)::bigint & 2147483647) % (SELECT count(*) FROM photo)
-        LEFT JOIN sketch ON stranger.id = number * 4 - 1" -c 'CREATE INDEX ON photo USING ivfexact (fused)' -c 'VACUUM ANALYZE'
+        LEFT JOIN sketch ON stranger.id = number * 4 - 1" \
+        -c 'CREATE INDEX nearest ON photo USING ivfexact (fused)' -c 'VACUUM ANALYZE'
 }
 
-# Counts the answers that differ. Incremental sort puts ids of the same distance in order, and a few others with them: so the
-# index alone must give the same distances, too.
+# Counts the answers that differ. Incremental sort puts ids of the same distance in order, and a few others with them:
+# so the index alone must give the same distances, too.
 differences() {
     on -c 'SET enable_indexscan = off' -c "CREATE TABLE exact AS SELECT * FROM answers('$(nearest ', id')', $exact)"
     on -c 'SET enable_seqscan = off' -c "SELECT plan('$(nearest '')'), count(*),
             count(*) FILTER (WHERE sorted.ids IS DISTINCT FROM exact.ids),
-            count(*) FILTER (WHERE sorted.distances IS DISTINCT FROM exact.distances OR alone.distances IS DISTINCT FROM exact.distances)
+            count(*) FILTER (WHERE sorted.distances IS DISTINCT FROM exact.distances
+                             OR alone.distances IS DISTINCT FROM exact.distances)
         FROM exact
         LEFT JOIN answers('$(nearest '')', $exact) AS alone USING (query)
         LEFT JOIN answers('$(nearest ', id')', $exact) AS sorted USING (query)"
@@ -45,6 +50,7 @@ for set in real photos clustered uniform duplicates equal wide; do
     note "set $set"
     fill "$set"
     read -r plan compared ids distances < <(differences)
+    on -c "SELECT sketch_check_index('nearest')" >/dev/null
     [ "$plan" = index ] || { echo "$0: the planner reads set $set by \"$plan\"" >&2; exit 1; }
     printf '%-11s %8s %8s %10s %16s\n' "$set" "$(on -c 'SELECT count(*) FROM photo')" "$compared" "$ids" "$distances"
     all=$((all + ids + distances))

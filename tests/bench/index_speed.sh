@@ -11,11 +11,12 @@ few=$((queries < 20 ? queries : 20))
 # on N INDEX ARGUMENT...
 on() { sql "n$1" -c "SET search_path = $2, public" "${@:3}"; }
 # figure N INDEX WHAT VALUE
-figure() { on "$1" "$2" -c "DELETE FROM figure WHERE (what, index) = ('$3', '$2')" -c "INSERT INTO figure VALUES ('$3', '$2', $4)"; }
+figure() { on "$1" "$2" -c "INSERT INTO figure VALUES ('$3', '$2', $4) ON CONFLICT (what, index) DO UPDATE SET value = $4"; }
 figure_of() { on "$1" "$2" -c "SELECT value FROM figure WHERE (what, index) = ('$3', '$2')"; }
 # nearest [TAIL] [WHERE]: the statement, of the query $1
 nearest() {
-    echo "SELECT id, fused <-> (SELECT fused FROM query WHERE id = \$1) AS distance FROM photo ${2:-} ORDER BY distance ${1:-}"
+    echo "SELECT id, fused <-> (SELECT fused FROM query WHERE id = \$1) AS distance
+        FROM photo ${2:-} ORDER BY distance ${1:-}"
 }
 minus() { awk -v a="$1" -v b="$2" 'BEGIN { print a - b }'; }
 median() { sort -g | awk '{ values[NR] = $1 } END { print (values[int((NR + 1) / 2)] + values[int(NR / 2) + 1]) / 2 }'; }
@@ -116,18 +117,20 @@ find_effort() {
     figure "$1" hnsw ef_search "$high"
 }
 
-# check_exact N: how many answers of the index are not the sequential scan's. Incremental sort puts ids of the same distance in order,
-# and others with them: so the index alone must give the same distances, too.
+# check_exact N: how many answers of the index are not the sequential scan's. Incremental sort puts ids of the same
+# distance in order, and others with them: so the index alone must give the same distances, too.
 check_exact() {
-    local plan wrong='' tie visited
+    local plan wrong='' alone sorted tie visited
     plan=$(on "$1" ivfexact -c "SELECT plan('$(nearest 'LIMIT 10')')")
     [ "$plan" = index ] || { echo "$0: the planner does not choose the index at $1 rows" >&2; exit 1; }
     for tie in '' ', id'; do
         wrong+=" $(on "$1" ivfexact -c "SELECT count(*) FROM answers('$(nearest "$tie LIMIT 10")', $queries) AS found
-            JOIN (SELECT query, distances, ids FROM exact_$queries) AS exact USING (query)
-            WHERE found.distances IS DISTINCT FROM exact.distances OR '$tie' <> '' AND found.ids IS DISTINCT FROM exact.ids")"
+            JOIN exact_$queries AS exact USING (query)
+            WHERE found.distances IS DISTINCT FROM exact.distances
+               OR '$tie' <> '' AND found.ids IS DISTINCT FROM exact.ids")"
     done
-    echo "$1 rows, $queries queries: $(awk '{ print $1 + 0, "answers with other distances,", $2 + 0, "with other ids" }' <<<"$wrong")"
+    read -r alone sorted <<<"$wrong"
+    echo "$1 rows, $queries queries: $alone answers with other distances, $sorted with other ids"
     figure "$1" ivfexact 'recall of the nearest 10' "$(on "$1" ivfexact -c "SELECT avg(recall(exact.ids, found.ids))
         FROM exact_$queries AS exact JOIN answers('$(nearest ', id LIMIT 10')', $queries) AS found USING (query)")"
     for visited in lists rows refined pages; do
@@ -139,11 +142,13 @@ check_exact() {
 
 # bench N INDEX CLIENTS SECONDS: prints queries per second, and queries per CPU second of the server.
 bench() {
-    local before effort=''
+    local before effort='' sketches
+    sketches=$(on "$1" "$2" -c 'SELECT count(*) FROM query')
     [ "$2" = ivfexact ] || effort="-c hnsw.ef_search=$(figure_of "$1" hnsw ef_search)"
     before=$(cpu_seconds)
-    PGOPTIONS="-c search_path=$2,public $effort" "$bin/pgbench" --no-vacuum --protocol prepared --random-seed 1 \
-        --file "$here/index.pgbench" --client "$3" --jobs "$3" --time "$4" "${url/\/postgres?//n$1?}" >"$dir/pgbench.log"
+    PGOPTIONS="-c search_path=$2,public $effort" "$bin/pgbench" --no-vacuum --protocol prepared \
+        --define queries="$sketches" --file "$here/index.pgbench" \
+        --client "$3" --jobs "$3" --time "$4" "${url/\/postgres?//n$1?}" >"$dir/pgbench.log"
     awk -v cpu="$(minus "$(cpu_seconds)" "$before")" '
         /^number of transactions actually processed/ { split($NF, count, "/") }
         /^tps/ { print $3, count[1] / cpu }' "$dir/pgbench.log"
@@ -169,70 +174,96 @@ measure_speed() {
     done
 }
 
-# try N NAME INDEX QUERIES SETTING TAIL WHERE: measures a statement beside the same one without index.
-try() {
-    local statement exact
-    statement=$(nearest "$6" "$7")
-    exact="expected_$(cksum <<<"$4 $statement" | cut -d' ' -f1)"
-    [ "$(on "$1" "$3" -c "SELECT to_regclass('$3.$exact')")" != '' ] ||
-        on "$1" "$3" -c 'SET enable_indexscan = off' -c "CREATE TABLE $exact AS SELECT * FROM answers('$statement', $4)"
-    on "$1" "$3" -c "$(settings "$5" "$1")" -c "INSERT INTO trial SELECT '$2', '$3', '$5', plan('$statement'),
-        percentile_cont(0.5) WITHIN GROUP (ORDER BY found.ms), avg(coalesce(cardinality(found.ids), 0)), avg(cardinality(exact.ids)),
-        avg(recall(exact.ids, found.ids)), count(*) FILTER (WHERE found.distances IS DISTINCT FROM exact.distances) || ' of ' || count(*)
-        FROM answers('$statement', $4) AS found JOIN $exact AS exact USING (query)"
-}
 # settings SETTING N
 settings() {
     case $1 in
     'no index') echo 'SET enable_indexscan = off' ;;
-    'default limits') echo "SET hnsw.iterative_scan = strict_order; SET hnsw.ef_search = $(figure_of "$2" hnsw ef_search); SET enable_seqscan = off" ;;
-    'no limits') echo "$(settings 'default limits' "$2"); SET hnsw.max_scan_tuples = 2147483647; SET hnsw.scan_mem_multiplier = 1000" ;;
+    index) echo 'SET enable_seqscan = off' ;;
+    'default limits')
+        echo "SET hnsw.ef_search = $(figure_of "$2" hnsw ef_search)
+            ; SET hnsw.iterative_scan = strict_order; SET enable_seqscan = off"
+        ;;
+    'no limits')
+        echo "$(settings 'default limits' "$2")
+            ; SET hnsw.max_scan_tuples = 2147483647; SET hnsw.scan_mem_multiplier = 1000"
+        ;;
     esac
+}
+# settings_of INDEX: what to try it with.
+settings_of() {
+    case $1 in
+    ivfexact) printf '%s\n' 'no index' 'as planned' index ;;
+    hnsw) printf '%s\n' 'default limits' 'no limits' ;;
+    esac
+}
+
+# try N INDEX NAME TAIL WHERE: measures a statement beside the same one without index.
+try() {
+    local statement count setting
+    statement=$(nearest "$4" "$5")
+    while read -r setting; do
+        # Lifted limits make it read all of a large index.
+        count=$([ "$setting" = 'no limits' ] && echo $((few < 5 ? few : 5)) || echo "$few")
+        on "$1" "$2" -c 'SET enable_indexscan = off' \
+            -c "CREATE TEMP TABLE exact AS SELECT * FROM answers('$statement', $count)" \
+            -c 'RESET enable_indexscan' -c "$(settings "$setting" "$1")" <<SQL -f -
+INSERT INTO trial SELECT '$3', '$2', '$setting', plan('$statement'),
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY found.ms),
+    avg(coalesce(cardinality(found.ids), 0)), avg(coalesce(cardinality(exact.ids), 0)),
+    avg(recall(exact.ids, found.ids)),
+    count(*) FILTER (WHERE found.distances IS DISTINCT FROM exact.distances) || ' of ' || count(*)
+FROM answers('$statement', $count) AS found JOIN exact USING (query);
+SQL
+    done < <(settings_of "$2")
+}
+
+# try_all N INDEX: a cursor over all rows.
+try_all() {
+    local statement setting
+    statement=$(nearest)
+    while read -r setting; do
+        on "$1" "$2" -c 'SET enable_indexscan = off' -c "CREATE TEMP TABLE exact AS SELECT * FROM walk('$statement', 1)" \
+            -c 'RESET enable_indexscan' -c "$(settings "$setting" "$1")" <<SQL -f -
+INSERT INTO trial SELECT 'cursor over all', '$2', '$setting', plan('$statement'), found.ms, found.rows, exact.rows,
+    NULL, ((found.distances, found.ids) <> (exact.distances, exact.ids))::text
+FROM walk('$statement', 1) AS found, exact;
+SQL
+    done < <(settings_of "$2")
 }
 
 # measure_trials N: WHERE, a large LIMIT, and all rows.
 measure_trials() {
-    local n=$1 index tail where name
-    sql "n$n" -c 'TRUNCATE trial'
-    while IFS='|' read -r name tail where; do
-        note "$n rows: $name"
-        for index in $indexes; do
-            if [ "$index" = ivfexact ]; then
-                try "$n" "$name" "$index" "$few" 'no index' "$tail" "$where"
-                try "$n" "$name" "$index" "$few" '' "$tail" "$where"
-            else
-                try "$n" "$name" "$index" "$few" 'default limits' "$tail" "$where"
-                try "$n" "$name" "$index" 5 'no limits' "$tail" "$where"
-            fi
-        done
-    done <<'TRIALS'
+    local index name tail where
+    sql "n$1" -c 'TRUNCATE trial'
+    for index in $indexes; do
+        while IFS='|' read -r name tail where; do
+            note "$1 rows: $name, $index"
+            try "$1" "$index" "$name" "$tail" "$where"
+        done <<'TRIALS'
 LIMIT 10 of 1 %|LIMIT 10|WHERE part < 100
 LIMIT 10 of 0.01 %|LIMIT 10|WHERE part = 4711
 LIMIT 1000|LIMIT 1000|
 TRIALS
-    [ "$n" -gt 200000 ] || for index in $indexes; do
-        note "$n rows: a cursor over all rows, $index"
-        for setting in $([ "$index" = ivfexact ] && echo index || echo 'default_limits no_limits'); do
-            on "$n" "$index" -c 'SET enable_indexscan = off' -c "CREATE TEMP TABLE exact AS SELECT * FROM walk('$(nearest)', 1)" \
-                -c 'RESET enable_indexscan; SET enable_seqscan = off; SET enable_sort = off' -c "$(settings "${setting/_/ }" "$n")" \
-                -c "INSERT INTO trial SELECT 'cursor, all rows', '$index', '${setting/_/ }', plan('$(nearest)'), found.ms, found.rows, exact.rows, NULL,
-                    CASE WHEN (found.distances, found.ids) = (exact.distances, exact.ids) THEN 'same' ELSE 'other' END
-                    FROM walk('$(nearest)', 1) AS found, exact"
-        done
+        if [ "$1" -le 200000 ]; then
+            note "$1 rows: a cursor over all rows, $index"
+            try_all "$1" "$index"
+        fi
     done
 }
 
-# Tables for people.
+# report N: tables for people.
 report() {
-    "$bin/psql" --no-psqlrc --quiet --pset pager=off --pset footer=off --variable ON_ERROR_STOP=1 "${url/\/postgres?//n$1?}" <<SQL
+    "$bin/psql" --no-psqlrc --quiet --pset pager=off --pset footer=off --variable ON_ERROR_STOP=1 \
+        "${url/\/postgres?//n$1?}" <<SQL
 \echo $1 rows
-SELECT what AS figure, round(ivfexact::numeric, 3) AS ivfexact, round(hnsw::numeric, 3) AS hnsw,
-       round((CASE WHEN what LIKE 'queries%' THEN ivfexact / hnsw WHEN what ~ '^(build|size)' THEN hnsw / ivfexact END)::numeric, 3) AS "times better"
-FROM (SELECT what, max(value) FILTER (WHERE index = 'ivfexact') AS ivfexact, max(value) FILTER (WHERE index = 'hnsw') AS hnsw
-      FROM figure GROUP BY what) AS beside
+SELECT what AS figure, round(ours::numeric, 3) AS ivfexact, round(peer::numeric, 3) AS hnsw,
+    round((CASE WHEN what LIKE 'queries%' THEN ours / peer
+                WHEN what ~ '^(build|size)' THEN peer / ours END)::numeric, 3) AS "times better"
+FROM (SELECT what, max(value) FILTER (WHERE index = 'ivfexact') AS ours, max(value) FILTER (WHERE index = 'hnsw') AS peer
+      FROM figure GROUP BY what) AS figures
 ORDER BY what;
-SELECT trial, index, setting, plan, round(ms::numeric, 2) AS "median ms", round(rows::numeric, 1) AS rows, round(expected::numeric, 1) AS "should be",
-       round(recall::numeric, 3) AS recall, wrong
+SELECT trial, index, setting, plan, round(ms::numeric, 2) AS "median ms", round(rows::numeric, 1) AS rows,
+    round(expected::numeric, 1) AS "should be", round(recall::numeric, 3) AS recall, wrong
 FROM trial ORDER BY trial, index DESC, setting;
 SQL
 }
