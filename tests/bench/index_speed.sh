@@ -99,15 +99,17 @@ recall_at() {
 is_enough() {
     local found
     found=$(recall_at "$1" "$2")
-    note "$1 rows: ef_search $2 has recall $found"
+    figure "$1" hnsw "recall at ef_search $(printf %04d "$2")" "$found"
     awk -v found="$found" -v wanted="$recall" 'BEGIN { exit found < wanted }'
 }
-# find_effort N: the least ef_search of sufficient recall, 1000 if none is.
+# find_effort N: the least ef_search of sufficient recall; the largest there is, 1000, if none suffices.
 find_effort() {
     local low=10 high=10 middle
     [ -z "$(figure_of "$1" hnsw ef_search)" ] || return 0
-    until is_enough "$1" "$high" || [ "$high" = 1000 ]; do
+    note "$1 rows: looking for the least ef_search of recall $recall"
+    until is_enough "$1" "$high"; do
         low=$high high=$((high > 500 ? 1000 : 2 * high))
+        if [ "$low" = 1000 ]; then break; fi
     done
     while [ $((high - low)) -gt 1 ]; do
         middle=$(((low + high) / 2))
