@@ -62,7 +62,7 @@ BEGIN
 END
 $$;
 
--- How a statement reads the photos.
+-- How a statement, or DECLARE of a cursor, reads the photos.
 CREATE OR REPLACE FUNCTION plan(statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     line text;

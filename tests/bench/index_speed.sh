@@ -226,7 +226,7 @@ try_all() {
     while read -r setting; do
         on "$1" "$2" -c 'SET enable_indexscan = off' -c "CREATE TEMP TABLE exact AS SELECT * FROM walk('$statement', 1)" \
             -c 'RESET enable_indexscan' -c "$(settings "$setting" "$1")" <<SQL -f -
-INSERT INTO trial SELECT 'cursor over all', '$2', '$setting', plan('$statement'), found.ms, found.rows, exact.rows,
+INSERT INTO trial SELECT 'cursor over all', '$2', '$setting', plan('DECLARE nearest CURSOR FOR $statement'), found.ms, found.rows, exact.rows,
     NULL, ((found.distances, found.ids) <> (exact.distances, exact.ids))::text
 FROM walk('$statement', 1) AS found, exact;
 SQL
