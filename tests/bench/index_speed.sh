@@ -122,7 +122,7 @@ find_effort() {
 # check_exact N: how many answers of the index are not the sequential scan's. Incremental sort puts ids of the same
 # distance in order, and others with them: so the index alone must give the same distances, too.
 check_exact() {
-    local plan wrong='' alone sorted tie visited
+    local plan wrong='' alone sorted tie
     plan=$(on "$1" ivfexact -c "SELECT plan('$(nearest 'LIMIT 10')')")
     [ "$plan" = index ] || { echo "$0: the planner does not choose the index at $1 rows" >&2; exit 1; }
     for tie in '' ', id'; do
@@ -135,10 +135,10 @@ check_exact() {
     echo "$1 rows, $queries queries: $alone answers with other distances, $sorted with other ids"
     figure "$1" ivfexact 'recall of the nearest 10' "$(on "$1" ivfexact -c "SELECT avg(recall(exact.ids, found.ids))
         FROM exact_$queries AS exact JOIN answers('$(nearest ', id LIMIT 10')', $queries) AS found USING (query)")"
-    for visited in lists rows refined pages; do
-        figure "$1" ivfexact "visited a query: $visited" \
-            "$(on "$1" ivfexact -c "SELECT avg($visited) FROM visits('$(nearest 'LIMIT 10')', $queries)")"
-    done
+    on "$1" ivfexact -c "INSERT INTO figure SELECT 'visited a query: ' || visited, 'ivfexact', avg(value)
+        FROM visits('$(nearest 'LIMIT 10')', $queries),
+            LATERAL (VALUES ('lists', lists), ('rows', rows), ('refined', refined), ('pages', pages)) AS visited (visited, value)
+        GROUP BY visited.visited ON CONFLICT (what, index) DO UPDATE SET value = excluded.value"
     on "$1" ivfexact -c "SELECT sketch_check_index('nearest')" >/dev/null
 }
 
