@@ -1,6 +1,6 @@
 # pg_sketch. "make demo" and "make test" work on a fresh Debian 12 with Rust, git and make; "make help" lists the rest.
 .DELETE_ON_ERROR:
-.PHONY: help setup build install demo demo-url demo-stop psql check test test-all eval bench-embed bench-scan bench-train clean
+.PHONY: help setup build install demo demo-url demo-stop psql check test test-all eval bench-embed bench-scan bench-index bench-train clean
 
 PG ?= 15
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG)/bin/pg_config) $(shell command -v pg_config))
@@ -149,6 +149,11 @@ bench-scan: PG = 16
 bench-scan: setup ## exact scan beside pgvector's halfvec: ratio of times
 	@config=$$(PG=$(PG) tests/bench/peer.sh $(PEERS)) && \
 	$(MAKE) --no-print-directory install PG=$(PG) PG_CONFIG=$$config && tests/bench/scan.sh $$config
+
+bench-index: PG = 16
+bench-index: setup ## index beside pgvector's HNSW: speed, build, size; EXACT=10000 counts wrong answers instead
+	@config=$$(PG=$(PG) tests/bench/peer.sh $(PEERS)) && \
+	$(MAKE) --no-print-directory install PG=$(PG) PG_CONFIG=$$config && DATA=$(DATA) tests/bench/index.sh $$config
 
 clean: ## remove what was built
 	rm -rf target $(BUILD)

@@ -1,0 +1,109 @@
+#!/usr/bin/env bash
+# Measures the index "ivfexact" beside pgvector's HNSW in one cluster, and prints figures and ratios.
+#
+# usage: [N=100000,1000000] [KEEP=folder] [INDEXES="ivfexact hnsw"] tests/bench/index.sh PG_CONFIG
+#        EXACT=10000 [N=20000] [KEEP=folder] tests/bench/index.sh PG_CONFIG
+#
+# The second form only counts by how much the index's answers differ from the sequential scan's, over so many queries to each
+# of several sets of N rows. The installation of PG_CONFIG must have pg_sketch and pgvector.
+#
+#   QUERIES=200   queries whose answers are compared
+#   DURATION=10   seconds of a run of pgbench
+#   ROUNDS=3      runs of pgbench of each kind, in turns; the median counts
+#   KEEP          keeps the cluster there, and takes tables and HNSW from it; ivfexact is built again
+#   INDEXES       which of the two to measure
+#   CACHE         folder for what is made of DATA, embeddings and codebook
+#   DATA          folder of sketchy-mini, caltech101 and unlabelled; not needed once CACHE is filled
+#
+# Photos are those of DATA and what examples/gallery makes of them; queries are the sketches of DATA. One million rows want
+# 12 GB of memory and 8 GB of disk.
+set -euo pipefail
+
+pg_config=$(realpath "${1:?usage: [N=100000,1000000] [KEEP=folder] $0 PG_CONFIG}")
+queries=${QUERIES:-200} duration=${DURATION:-10} rounds=${ROUNDS:-3} indexes=${INDEXES:-ivfexact hnsw} exact=${EXACT:-}
+if [ -n "$exact" ]; then sizes=${N:-20000}; else sizes=${N:-100000,1000000}; fi
+here=$(cd "$(dirname "$0")" && pwd)
+repository=$(realpath "$here/../..")
+bin=$("$pg_config" --bindir)
+export PG_CONFIG=$pg_config
+
+cargo build --quiet --release -p sketch-model --example gallery --manifest-path "$repository/Cargo.toml"
+target=$(cargo metadata --format-version 1 --no-deps --manifest-path "$repository/Cargo.toml" |
+    sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+gallery=$target/release/examples/gallery
+# Another network makes other embeddings.
+weights=$repository/model/weights/lite0-sketch
+cache=${CACHE:-$repository/.build/bench}/$(cat "$weights.onnx" "$weights.json" | sha256sum | head -c 8)
+mkdir -p "$cache"
+
+dir=${KEEP:-$(mktemp -d /var/tmp/pg_sketch-index.XXXXXX)}
+clean_up() {
+    if [ -n "${KEEP:-}" ]; then "$repository/tests/cluster.sh" stop "$dir"; else "$repository/tests/cluster.sh" remove "$dir"; fi
+}
+trap clean_up EXIT
+mkdir -p "$dir"
+chmod 755 "$dir"
+
+# Buffers for two tables, of which each is to stay below a quarter lest scans pass the buffers by, and two indexes.
+largest=$(tr , '\n' <<<"$sizes" | sort -n | tail -1)
+url=$(SETTINGS="
+shared_buffers = $((largest / 7 * 8 / 1024 * 6 + 512))MB
+maintenance_work_mem = 4GB
+max_parallel_maintenance_workers = 2
+max_parallel_workers_per_gather = 0
+jit = off
+synchronize_seqscans = off
+autovacuum = off
+wal_level = minimal
+max_wal_senders = 0
+max_wal_size = 16GB" "$repository/tests/cluster.sh" start "$dir")
+
+# sql DATABASE ARGUMENT...
+sql() {
+    "$bin/psql" --no-psqlrc --quiet --tuples-only --no-align --field-separator ' ' \
+        --variable ON_ERROR_STOP=1 "${url/\/postgres?//$1?}" "${@:2}"
+}
+note() { echo "$(date +%T) $*" >&2; }
+has() { [[ " $indexes " == *" $1 "* ]]; }
+
+# Embeds the images of DATA, once.
+fill_cache() {
+    local data folder table
+    data=$(realpath "${DATA:?DATA must name the folder of the data}")
+    note "embedding the photos and sketches of $data"
+    sql postgres -c 'CREATE DATABASE embed'
+    sql embed -c 'CREATE EXTENSION pg_sketch; SELECT sketch_load_model()' >/dev/null
+    for folder in sketchy-mini/photo caltech101 unlabelled sketchy-mini/sketch; do
+        table=photo
+        [ "$folder" != sketchy-mini/sketch ] || table=sketch
+        "$target/release/sketch-trainer" import "$data/$folder" --url "${url/\/postgres?//embed?}" \
+            --table "$table" --create --image-column image --name-column name --broken skip >&2
+    done
+    sql embed -c 'SET pg_sketch.threads = 2' -c \
+        'COPY (SELECT photo_embed(image) FROM photo ORDER BY name COLLATE "C") TO STDOUT BINARY' >"$cache/photo.new"
+    sql embed -c 'SET pg_sketch.threads = 2' -c \
+        'COPY (SELECT sketch_embed(image) FROM sketch ORDER BY name COLLATE "C") TO STDOUT BINARY' >"$cache/sketch.new"
+    mv "$cache/photo.new" "$cache/photo.copy"
+    mv "$cache/sketch.new" "$cache/sketch.copy"
+    sql postgres -c 'DROP DATABASE embed'
+}
+[ -f "$cache/sketch.copy" ] || fill_cache
+if [ ! -f "$cache/codebook.json" ]; then
+    note "training the codebook"
+    "$gallery" codebook "$cache/photo.copy" >"$cache/codebook.new"
+    mv "$cache/codebook.new" "$cache/codebook.json"
+fi
+
+# make_set SET COUNT SEED: writes rows for COPY.
+make_set() {
+    case $1 in
+    real | photos) "$gallery" "$@" "$cache/photo.copy" "$cache/codebook.json" ;;
+    *) "$gallery" "$@" ;;
+    esac
+}
+
+if [ -n "$exact" ]; then
+    . "$here/index_exact.sh"
+else
+    . "$here/index_speed.sh"
+fi

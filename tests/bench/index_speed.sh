@@ -1,0 +1,286 @@
+# The part of index.sh that measures speed, build and size. Each size has a database of its own, with schemas "ivfexact" and
+# "hnsw", each with tables "photo" and "query".
+# shellcheck shell=bash disable=SC2154
+
+declare -A type=([ivfexact]=embedding [hnsw]='halfvec(512)')
+declare -A using=([ivfexact]='ivfexact (fused)' [hnsw]='hnsw (fused halfvec_l2_ops)')
+recall=0.99
+# Queries of statements that take longer than the nearest ten.
+few=$((queries < 20 ? queries : 20))
+
+# on N INDEX ARGUMENT...
+on() { sql "n$1" -c "SET search_path = $2, public" "${@:3}"; }
+# figure N INDEX WHAT VALUE
+figure() { on "$1" "$2" -c "INSERT INTO figure VALUES ('$3', '$2', $4) ON CONFLICT (what, index) DO UPDATE SET value = $4"; }
+figure_of() { on "$1" "$2" -c "SELECT value FROM figure WHERE (what, index) = ('$3', '$2')"; }
+# nearest [TAIL] [WHERE]: the statement, of the query $1
+nearest() {
+    echo "SELECT id, fused <-> (SELECT fused FROM query WHERE id = \$1) AS distance
+        FROM photo ${2:-} ORDER BY distance ${1:-}"
+}
+minus() { awk -v a="$1" -v b="$2" 'BEGIN { print a - b }'; }
+median() { sort -g | awk '{ values[NR] = $1 } END { print (values[int((NR + 1) / 2)] + values[int(NR / 2) + 1]) / 2 }'; }
+# CPU seconds of those of the server's processes that have ended.
+cpu_seconds() {
+    # The last one may still be ending.
+    sleep 0.5
+    sed 's/.*) //' "/proc/$(head -1 "$dir/data/postmaster.pid")/stat" |
+        awk -v hertz="$(getconf CLK_TCK)" '{ print ($14 + $15) / hertz }'
+}
+
+# fill N: the database of N photos, unless it is there. A comment says of each schema what it was filled by, once it is full.
+fill() {
+    local ours peer
+    peer="pgvector, embeddings $(basename "$cache")"
+    ours="pg_sketch $(cksum <"$("$pg_config" --sharedir)/extension/pg_sketch--0.1.0.sql"), embeddings $(basename "$cache")"
+    [ "$(sql postgres -c "SELECT count(*) FROM pg_database WHERE datname = 'n$1'")" = 1 ] ||
+        sql postgres -c "CREATE DATABASE n$1"
+    sql "n$1" -f "$here/index.sql"
+    # Another build of the extension may bring other SQL under the same version, and tables of its type go with it.
+    if [ "$(filled_by "$1" ivfexact)" != "$ours" ]; then
+        note "$1 rows: filling the table of ivfexact"
+        make_schema "$1" ivfexact 'DROP EXTENSION IF EXISTS pg_sketch CASCADE; CREATE EXTENSION pg_sketch'
+        # What a transaction truncates and fills needs no WAL.
+        make_set photos "$1" 1 | on "$1" ivfexact --single-transaction -c 'TRUNCATE photo' \
+            -c 'COPY photo (id, fused) FROM STDIN BINARY'
+        # In any order but that of their classes.
+        on "$1" ivfexact -c 'CREATE TEMP TABLE sketch (number serial, fused embedding)' \
+            -c 'COPY sketch (fused) FROM STDIN BINARY' \
+            -c 'INSERT INTO query SELECT row_number() OVER (ORDER BY hashint4(number), number), fused FROM sketch' \
+            <"$cache/sketch.copy"
+        on "$1" ivfexact -c 'VACUUM (FREEZE, ANALYZE) photo, query' -c "COMMENT ON SCHEMA ivfexact IS '$ours'"
+    fi
+    if [ "$(filled_by "$1" hnsw)" != "$peer" ]; then
+        note "$1 rows: filling the table of hnsw"
+        make_schema "$1" hnsw 'DROP EXTENSION IF EXISTS vector CASCADE; CREATE EXTENSION vector'
+        on "$1" hnsw --single-transaction -c 'TRUNCATE photo' \
+            -c 'INSERT INTO photo (id, fused) SELECT id, fused::real[]::halfvec FROM ivfexact.photo'
+        on "$1" hnsw -c 'INSERT INTO query SELECT id, fused::real[]::halfvec FROM ivfexact.query' \
+            -c 'VACUUM (FREEZE, ANALYZE) photo, query' -c "COMMENT ON SCHEMA hnsw IS '$peer'"
+    fi
+}
+filled_by() { sql "n$1" -c "SELECT obj_description(to_regnamespace('$2')::oid, 'pg_namespace')"; }
+# make_schema N INDEX EXTENSION; "part" is spread over 0 to 9999, whatever the id.
+make_schema() {
+    sql "n$1" -c 'SET client_min_messages = warning' -c "DROP SCHEMA IF EXISTS $2 CASCADE" -c "$3" -c "CREATE SCHEMA $2
+        CREATE TABLE photo (id bigint, fused ${type[$2]},
+                            part integer GENERATED ALWAYS AS ((hashint8(id) & 2147483647) % 10000) STORED)
+        CREATE TABLE query (id integer PRIMARY KEY, fused ${type[$2]})"
+}
+
+# build N INDEX: the peer's only if it is not there.
+build() {
+    local before started seconds
+    [ "$2" = ivfexact ] || [ -z "$(figure_of "$1" "$2" 'build, s')" ] || return 0
+    note "$1 rows: building $2"
+    on "$1" "$2" -c 'SET client_min_messages = warning' -c 'DROP INDEX IF EXISTS nearest' -c CHECKPOINT
+    before=$(cpu_seconds) started=$(date +%s.%N)
+    on "$1" "$2" -c "CREATE INDEX nearest ON photo USING ${using[$2]}"
+    seconds=$(minus "$(date +%s.%N)" "$started")
+    figure "$1" "$2" 'build, CPU s' "$(minus "$(cpu_seconds)" "$before")"
+    figure "$1" "$2" 'load average after the build' "$(cut -d' ' -f1 /proc/loadavg)"
+    figure "$1" "$2" 'size, MB' "$(on "$1" "$2" -c "SELECT pg_relation_size('nearest') / 1e6")"
+    figure "$1" "$2" 'build, s' "$seconds"
+}
+
+# find_exact N INDEX: what the sequential scan answers.
+find_exact() {
+    [ "$(on "$1" "$2" -c "SELECT to_regclass('$2.exact_$queries')")" = '' ] || return 0
+    note "$1 rows: exact answers of $2's table"
+    on "$1" "$2" -c 'SET enable_indexscan = off' \
+        -c "CREATE TABLE exact_$queries AS SELECT * FROM answers('$(nearest 'LIMIT 10')', $queries)"
+}
+
+# recall_at N EF_SEARCH
+recall_at() {
+    on "$1" hnsw -c "SET hnsw.ef_search = $2" -c "SELECT avg(recall(exact.ids, found.ids))
+        FROM exact_$queries AS exact JOIN answers('$(nearest 'LIMIT 10')', $queries) AS found USING (query)"
+}
+is_enough() {
+    local found
+    found=$(recall_at "$1" "$2")
+    figure "$1" hnsw "recall at ef_search $(printf %04d "$2")" "$found"
+    awk -v found="$found" -v wanted="$recall" 'BEGIN { exit found < wanted }'
+}
+# find_effort N: the least ef_search of sufficient recall; the largest there is, 1000, if none suffices.
+find_effort() {
+    local low=10 high=10 middle
+    [ -z "$(figure_of "$1" hnsw ef_search)" ] || return 0
+    note "$1 rows: looking for the least ef_search of recall $recall"
+    until is_enough "$1" "$high"; do
+        low=$high high=$((high > 500 ? 1000 : 2 * high))
+        if [ "$low" = 1000 ]; then break; fi
+    done
+    while [ $((high - low)) -gt 1 ]; do
+        middle=$(((low + high) / 2))
+        if is_enough "$1" "$middle"; then high=$middle; else low=$middle; fi
+    done
+    figure "$1" hnsw 'recall of the nearest 10' "$(recall_at "$1" "$high")"
+    figure "$1" hnsw ef_search "$high"
+}
+
+# check_exact N: how many answers of the index are not the sequential scan's. Incremental sort puts ids of the same
+# distance in order, and others with them: so the index alone must give the same distances, too.
+check_exact() {
+    local plan wrong='' alone sorted tie
+    plan=$(on "$1" ivfexact -c "SELECT plan('$(nearest 'LIMIT 10')')")
+    [ "$plan" = index ] || { echo "$0: the planner does not choose the index at $1 rows" >&2; exit 1; }
+    for tie in '' ', id'; do
+        wrong+=" $(on "$1" ivfexact -c "SELECT count(*) FROM answers('$(nearest "$tie LIMIT 10")', $queries) AS found
+            JOIN exact_$queries AS exact USING (query)
+            WHERE found.distances IS DISTINCT FROM exact.distances
+               OR '$tie' <> '' AND found.ids IS DISTINCT FROM exact.ids")"
+    done
+    read -r alone sorted <<<"$wrong"
+    echo "$1 rows, $queries queries: $alone answers with other distances, $sorted with other ids"
+    figure "$1" ivfexact 'recall of the nearest 10' "$(on "$1" ivfexact -c "SELECT avg(recall(exact.ids, found.ids))
+        FROM exact_$queries AS exact JOIN answers('$(nearest ', id LIMIT 10')', $queries) AS found USING (query)")"
+    on "$1" ivfexact -c "INSERT INTO figure SELECT 'visited a query: ' || visited, 'ivfexact', avg(value)
+        FROM visits('$(nearest 'LIMIT 10')', $queries),
+            LATERAL (VALUES ('lists', lists), ('rows', rows), ('refined', refined), ('pages', pages)) AS visited (visited, value)
+        GROUP BY visited.visited ON CONFLICT (what, index) DO UPDATE SET value = excluded.value"
+    on "$1" ivfexact -c "SELECT sketch_check_index('nearest')" >/dev/null
+}
+
+# bench N INDEX CLIENTS SECONDS: prints queries per second, and queries per CPU second of the server.
+bench() {
+    local before effort='' sketches
+    sketches=$(on "$1" "$2" -c 'SELECT count(*) FROM query')
+    [ "$2" = ivfexact ] || effort="-c hnsw.ef_search=$(figure_of "$1" hnsw ef_search)"
+    before=$(cpu_seconds)
+    PGOPTIONS="-c search_path=$2,public $effort" "$bin/pgbench" --no-vacuum --protocol prepared \
+        --define queries="$sketches" --file "$here/index.pgbench" \
+        --client "$3" --jobs "$3" --time "$4" "${url/\/postgres?//n$1?}" >"$dir/pgbench.log"
+    awk -v cpu="$(minus "$(cpu_seconds)" "$before")" '
+        /^number of transactions actually processed/ { split($NF, count, "/") }
+        /^tps/ { print $3, count[1] / cpu }' "$dir/pgbench.log"
+}
+
+# measure_speed N
+measure_speed() {
+    local index clients round
+    rm -f "$dir"/rates.*
+    for clients in 1 2; do
+        for round in $(seq 0 "$rounds"); do
+            note "$1 rows: queries of $clients clients, round $round of $rounds"
+            for index in $indexes; do
+                # The first fills the buffers.
+                bench "$1" "$index" "$clients" "$duration" >"$dir/rate"
+                [ "$round" = 0 ] || cat "$dir/rate" >>"$dir/rates.$index.$clients"
+            done
+        done
+        for index in $indexes; do
+            figure "$1" "$index" "queries/s, $clients clients" "$(cut -d' ' -f1 "$dir/rates.$index.$clients" | median)"
+            figure "$1" "$index" "queries/CPU s, $clients clients" "$(cut -d' ' -f2 "$dir/rates.$index.$clients" | median)"
+        done
+    done
+}
+
+# settings SETTING N
+settings() {
+    case $1 in
+    'no index') echo 'SET enable_indexscan = off' ;;
+    index) echo 'SET enable_seqscan = off' ;;
+    'default limits')
+        echo "SET hnsw.ef_search = $(figure_of "$2" hnsw ef_search)
+            ; SET hnsw.iterative_scan = strict_order; SET enable_seqscan = off"
+        ;;
+    'no limits')
+        echo "$(settings 'default limits' "$2")
+            ; SET hnsw.max_scan_tuples = 2147483647; SET hnsw.scan_mem_multiplier = 1000"
+        ;;
+    esac
+}
+# settings_of INDEX: what to try it with.
+settings_of() {
+    case $1 in
+    ivfexact) printf '%s\n' 'no index' 'as planned' index ;;
+    hnsw) printf '%s\n' 'default limits' 'no limits' ;;
+    esac
+}
+
+# try N INDEX NAME TAIL WHERE: measures a statement beside the same one without index.
+try() {
+    local statement count setting
+    statement=$(nearest "$4" "$5")
+    while read -r setting; do
+        # Lifted limits make it read all of a large index.
+        count=$([ "$setting" = 'no limits' ] && echo $((few < 5 ? few : 5)) || echo "$few")
+        on "$1" "$2" -c 'SET enable_indexscan = off' \
+            -c "CREATE TEMP TABLE exact AS SELECT * FROM answers('$statement', $count)" \
+            -c 'RESET enable_indexscan' -c "$(settings "$setting" "$1")" <<SQL -f -
+INSERT INTO trial SELECT '$3', '$2', '$setting', plan('$statement'),
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY found.ms),
+    avg(coalesce(cardinality(found.ids), 0)), avg(coalesce(cardinality(exact.ids), 0)),
+    avg(recall(exact.ids, found.ids)),
+    count(*) FILTER (WHERE found.distances IS DISTINCT FROM exact.distances) || ' of ' || count(*)
+FROM answers('$statement', $count) AS found JOIN exact USING (query);
+SQL
+    done < <(settings_of "$2")
+}
+
+# try_all N INDEX: a cursor over all rows.
+try_all() {
+    local statement setting
+    statement=$(nearest)
+    while read -r setting; do
+        on "$1" "$2" -c 'SET enable_indexscan = off' -c "CREATE TEMP TABLE exact AS SELECT * FROM walk('$statement', 1)" \
+            -c 'RESET enable_indexscan' -c "$(settings "$setting" "$1")" <<SQL -f -
+INSERT INTO trial SELECT 'cursor over all', '$2', '$setting', plan('DECLARE nearest CURSOR FOR $statement'), found.ms, found.rows, exact.rows,
+    NULL, ((found.distances, found.ids) <> (exact.distances, exact.ids))::text
+FROM walk('$statement', 1) AS found, exact;
+SQL
+    done < <(settings_of "$2")
+}
+
+# measure_trials N: WHERE, a large LIMIT, and all rows.
+measure_trials() {
+    local index name tail where
+    sql "n$1" -c 'TRUNCATE trial'
+    for index in $indexes; do
+        while IFS='|' read -r name tail where; do
+            note "$1 rows: $name, $index"
+            try "$1" "$index" "$name" "$tail" "$where"
+        done <<'TRIALS'
+LIMIT 10 of 1 %|LIMIT 10|WHERE part < 100
+LIMIT 10 of 0.01 %|LIMIT 10|WHERE part = 4711
+LIMIT 1000|LIMIT 1000|
+TRIALS
+        if [ "$1" -le 200000 ]; then
+            note "$1 rows: a cursor over all rows, $index"
+            try_all "$1" "$index"
+        fi
+    done
+}
+
+# report N: tables for people.
+report() {
+    "$bin/psql" --no-psqlrc --quiet --pset pager=off --pset footer=off --variable ON_ERROR_STOP=1 \
+        "${url/\/postgres?//n$1?}" <<SQL
+\echo $1 rows
+SELECT what AS figure, round(ours::numeric, 3) AS ivfexact, round(peer::numeric, 3) AS hnsw,
+    round((CASE WHEN what LIKE 'queries%' THEN ours / peer
+                WHEN what ~ '^(build|size)' THEN peer / ours END)::numeric, 3) AS "times better"
+FROM (SELECT what, max(value) FILTER (WHERE index = 'ivfexact') AS ours, max(value) FILTER (WHERE index = 'hnsw') AS peer
+      FROM figure GROUP BY what) AS figures
+ORDER BY what;
+SELECT trial, index, setting, plan, round(ms::numeric, 2) AS "median ms", round(rows::numeric, 1) AS rows,
+    round(expected::numeric, 1) AS "should be", round(recall::numeric, 3) AS recall, wrong
+FROM trial ORDER BY trial, index DESC, setting;
+SQL
+}
+
+for n in ${sizes//,/ }; do fill "$n"; done
+for n in ${sizes//,/ }; do
+    for index in $indexes; do
+        build "$n" "$index"
+        find_exact "$n" "$index"
+    done
+    ! has hnsw || find_effort "$n"
+    ! has ivfexact || check_exact "$n"
+    measure_speed "$n"
+    measure_trials "$n"
+done
+sql postgres -c 'SELECT version()'
+sql "n$n" -c "SELECT extname, extversion FROM pg_extension WHERE extname IN ('pg_sketch', 'vector')"
+for n in ${sizes//,/ }; do report "$n"; done
