@@ -137,6 +137,30 @@ impl Query {
         kernel.near_bounds(&self.near.numbers, &terms, &rows)
     }
 
+    /// Middle stage of a row without a second look at its near codes: a bound, from what the near stage gave.
+    ///
+    /// The two stages leave out the same far channels, so that those of the first bound stand for both.
+    #[inline]
+    pub fn after_near(
+        &self,
+        kernel: &Kernel,
+        at: &FromCentroid,
+        page: &[u8],
+        layout: &Layout,
+        slot: usize,
+        near: f32,
+    ) -> f32 {
+        let middle = &page[layout.middle_code_at(slot)..][..layout.middle / 2];
+        let scale = get_bf16(page, layout.scale_at(slot));
+        let dot = kernel.code_dot(&self.all.numbers[BLOCK..BLOCK + layout.middle], middle);
+        let product = self.product(scale, STEPS, dot, self.sums.middle);
+        let before =
+            at.near * get_bf16(page, layout.near_error_at(slot)) + at.rest[0] * get_bf16(page, layout.rest_at(0, slot));
+        let after = at.not_far * get_bf16(page, layout.middle_error_at(slot));
+        let base = get_f32(page, layout.middle_base_at(slot)) - get_f32(page, layout.near_base_at(slot));
+        near + base + 2.0 * (before - after - product) - scale * self.off()
+    }
+
     /// Middle stage of a row, with its near codes once more, now by the finer query.
     #[inline]
     pub fn middle(&self, kernel: &Kernel, at: &FromCentroid, page: &[u8], layout: &Layout, slot: usize) -> Known {
@@ -179,9 +203,13 @@ impl Query {
         scale * (self.all.step / steps) * (dot as f32 - MIDDLE * sum)
     }
 
+    /// Twice what an inner product with a row of scale 1 may be off by.
+    fn off(&self) -> f32 {
+        SURE * self.all.step * self.all.numbers.len() as f32
+    }
+
     fn known(&self, at: &FromCentroid, base: f32, scale: f32, product: f32, lost: f32) -> Known {
-        let off = SURE * self.all.step * self.all.numbers.len() as f32;
-        Known { bound: at.squared + base - 2.0 * (product + lost) - scale * off, product, scale }
+        Known { bound: at.squared + base - 2.0 * (product + lost) - scale * self.off(), product, scale }
     }
 }
 

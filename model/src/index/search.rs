@@ -350,8 +350,12 @@ impl Search {
                 if slot >= used {
                     break;
                 }
+                let bound = bound.max(near).max(self.query.after_near(&self.kernel, at, page, layout, slot, near));
+                if bound > reach {
+                    continue;
+                }
                 let mut known = self.query.middle(&self.kernel, at, page, layout, slot);
-                known.bound = known.bound.max(near).max(bound);
+                known.bound = known.bound.max(bound);
                 if known.bound <= reach {
                     let row = read_row_id(page, layout.row_id_at(slot));
                     self.candidates.push(Candidate { slot: slot as u16, known, row });
