@@ -6,21 +6,24 @@
 
 use pgrx::prelude::*;
 
-/// Share of the coded rows that are looked at before the first row comes out. Estimated; to be tuned by measurement.
-const VISITED: f64 = 0.15;
-/// Bytes of a coded row that a first look reads. Estimated; to be tuned by measurement.
-const FIRST_LOOK: f64 = 48.0;
-/// Rows of a list; there are about as many lists as a list has rows, but no list has fewer rows. Estimated.
-const LEAST_ROWS_OF_LIST: f64 = 32.0;
-/// First looks at coded rows that cost as much as one operator: 32 rows are compared at a time. Estimated.
-const LOOKS_PER_OPERATOR: f64 = 16.0;
+/// Share of the coded rows that are looked at before the first row comes out: 0.42 of 100,000 photos, 0.26 of a million
+/// (`make bench-index`).
+const VISITED: f64 = 0.3;
+/// Bytes of a coded row that a first look reads.
+const FIRST_LOOK: f64 = 56.0;
+/// Lists for each root of the number of rows: those of an index that chose them itself.
+const LISTS_PER_ROOT: f64 = 2.0;
+/// Operators' worth of a first look at a coded row, closer looks at some of them included: a seventh of what a
+/// sequential scan takes for a row.
+const OPERATORS_PER_LOOK: f64 = 8.0;
 /// Pages that every scan reads: the first one, and a list's. Estimated.
 const FIXED_PAGES: f64 = 2.0;
 /// Operators' worth of a list's centroid: a distance in full precision.
 const OPERATORS_PER_LIST: f64 = 5.0;
 /// Operators' worth of a row that is returned: closer looks at it and at others, in each of the rounds that it takes to
-/// get there, the exact distance, and a place in the executor's queue. Estimated; to be tuned by measurement.
-const OPERATORS_PER_ROW: f64 = 40.0;
+/// get there, a visit of the heap out of order, the exact distance, and a place in the executor's queue. 1,000 to 100,000
+/// rows out of a million took 5 to 6 µs each, as long as 25 rows of a sequential scan.
+const OPERATORS_PER_ROW: f64 = 1200.0;
 
 /// Estimates what a scan costs.
 #[pg_guard]
@@ -81,14 +84,14 @@ impl Prices {
     /// Costs before the first row, and of a scan of all rows.
     fn scan(&self, rows: f64, pages: f64) -> (f64, f64) {
         let page_size = f64::from(pg_sys::BLCKSZ);
-        let lists = (rows / LEAST_ROWS_OF_LIST).min(rows.sqrt()).max(1.0);
+        let lists = LISTS_PER_ROOT * rows.sqrt();
         // A centroid is as wide as four rows of codes of one byte a dimension, of which the index mostly consists.
         let centroid_pages = 4.0 * lists * pages / (rows + 4.0 * lists);
         let first_look_pages = (VISITED * rows * FIRST_LOOK / page_size).min(pages);
         let startup = (FIXED_PAGES + VISITED * lists) * self.random_page
             + (centroid_pages + first_look_pages) * self.sequential_page
             + lists * self.operator * OPERATORS_PER_LIST
-            + VISITED * rows / LOOKS_PER_OPERATOR * self.operator;
+            + VISITED * rows * OPERATORS_PER_LOOK * self.operator;
         let total = startup + pages * self.sequential_page + rows * (self.row + OPERATORS_PER_ROW * self.operator);
         (startup, total)
     }
