@@ -9,7 +9,7 @@
 //! | [`Frame`] (`frame`, `train`) | what rows are coded against: rotation, centroids, scales; how they are fitted |
 //! | [`Coder`] (`code`) | from an embedding to a coded row, and the law of the bounds |
 //! | [`Search`] (`search`, `query`) | rounds of rows in order of their bounds |
-//! | [`Writer`], [`insert`], [`remove`], [`check`] | writing all rows at once, one, none, and verification |
+//! | [`Writer`], [`insert()`], [`remove`], [`check()`] | writing all rows at once, one, none, and verification |
 //! | [`Pages`] (`pages`, `layout`, `segment`) | where everything lies |
 //! | `kernel`, `rounding` | inner loops; rounding that keeps a bound sure |
 //!

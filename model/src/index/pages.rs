@@ -7,7 +7,7 @@ pub const PAGE_SIZE: usize = 8192 - 24;
 
 /// The pages of one index.
 ///
-/// One writer at a time adds rows ([`insert`](super::insert)); any number of readers, and one that removes rows
+/// One writer at a time adds rows ([`insert`](super::insert())); any number of readers, and one that removes rows
 /// ([`vacuum`](super::vacuum)), may work beside it. Page 0 is the first.
 pub trait Pages {
     type Error: From<IndexError>;
