@@ -14,6 +14,8 @@
 mod distance;
 mod io;
 
+pub use sketch_model::origin::Origin;
+
 use crate::error::{Result, SqlError};
 use half::f16;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
@@ -36,13 +38,6 @@ struct Header {
     zero: u16,
     model: u32,
     codebook: u32,
-}
-
-/// What made an embedding: tags of model and codebook, 0 for none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
-    pub model: u32,
-    pub codebook: u32,
 }
 
 /// An embedding in the server's memory, aligned and not compressed.

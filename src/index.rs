@@ -26,18 +26,12 @@ mod pages;
 mod scan;
 mod vacuum;
 
-use crate::embedding::{self, Embedding};
+use crate::embedding::Embedding;
 use crate::error::Result;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::prelude::*;
-use sketch_model::index::{Origin, RowId};
+use sketch_model::index::RowId;
 use std::ffi::CStr;
-
-impl From<embedding::Origin> for Origin {
-    fn from(embedding::Origin { model, codebook }: embedding::Origin) -> Self {
-        Self { model, codebook }
-    }
-}
 
 /// Raises an error, in a routine that the server calls.
 fn raise<T>(result: Result<T>) -> T {

@@ -14,6 +14,7 @@ mod train;
 pub use train::CodebookOptions;
 
 use crate::digest::{self, Sha256Digest};
+use crate::distance;
 use crate::manifest::MAX_DIMENSION;
 use linfa_clustering::KMeansError;
 use ndarray::{Array3, ArrayView3};
@@ -298,12 +299,5 @@ fn l2_squared(a: &[f32], b: &[f32]) -> f32 {
     for (sum, (a, b)) in iter::zip(&mut sums, iter::zip(a_rest, b_rest)) {
         *sum += (a - b) * (a - b);
     }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            sums[i] += sums[i + width];
-        }
-        width /= 2;
-    }
-    sums[0]
+    distance::total(&mut sums)
 }

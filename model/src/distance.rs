@@ -124,9 +124,9 @@ pub fn l2_squared_scalar(a: &[f16], b: &[f16]) -> f32 {
     total(&mut sums)
 }
 
-/// Adds up the partial sums: the upper half to the lower half, until one is left.
+/// Adds up partial sums, a power of two of them: the upper half to the lower half, until one is left.
 #[inline(always)]
-fn total(sums: &mut [f32; LANES]) -> f32 {
+pub(crate) fn total<const LANES: usize>(sums: &mut [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {

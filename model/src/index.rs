@@ -32,6 +32,7 @@ mod segment;
 mod train;
 mod vacuum;
 
+pub use crate::origin::Origin;
 pub use build::Writer;
 pub use check::{Checked, StoredRow, check};
 pub use code::{Coded, Coder};
@@ -72,21 +73,6 @@ pub type Check<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
 pub struct RowId {
     pub block: u32,
     pub offset: u16,
-}
-
-/// What made an embedding: tags of model and codebook, 0 for none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Origin {
-    pub model: u32,
-    pub codebook: u32,
-}
-
-impl Origin {
-    /// Whether embeddings of these two origins compare: tags are the same, or one is not known.
-    pub fn fits(self, other: Self) -> bool {
-        let fits = |a, b| a == b || a == 0 || b == 0;
-        fits(self.model, other.model) && fits(self.codebook, other.codebook)
-    }
 }
 
 /// How to build an index.

@@ -23,6 +23,7 @@ mod ink;
 pub mod limits;
 pub mod manifest;
 pub mod onnx;
+pub mod origin;
 mod paper;
 pub mod preprocess;
 mod provider;

@@ -15,25 +15,17 @@ fn embedding_l2_distance(a: Embedding<'_>, b: Embedding<'_>) -> Result<f64, Erro
     let (x, y) = (a.values(), b.values());
     PREFETCH[0].next(x);
     PREFETCH[1].next(y);
-    if x.len() != y.len()
-        || !fits(a.origin().model, b.origin().model)
-        || !fits(a.origin().codebook, b.origin().codebook)
-    {
+    if x.len() != y.len() || !a.origin().fits(b.origin()) {
         return Err(mismatch(a, b).into());
     }
     Ok(f64::from(distance::l2_squared(x, y)).sqrt())
-}
-
-/// Tags fit if they are the same or one is not known.
-fn fits(a: u32, b: u32) -> bool {
-    a == b || a == 0 || b == 0
 }
 
 #[cold]
 fn mismatch(a: Embedding<'_>, b: Embedding<'_>) -> SqlError {
     let (dimension_a, dimension_b) = (a.values().len(), b.values().len());
     let (a, b) = (a.origin(), b.origin());
-    if !fits(a.model, b.model) {
+    if !a.fits_model(b) {
         return SqlError::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             "cannot compare embeddings of different models",

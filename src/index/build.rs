@@ -161,7 +161,7 @@ impl Build {
                 frame = unsafe { cache::frame(self.index, pages)? };
             }
             index += 1;
-            index::insert(pages, &frame, embedding.values(), embedding.origin().into(), row)
+            index::insert(pages, &frame, embedding.values(), embedding.origin(), row)
         });
         Counts { heap, index }
     }
@@ -233,7 +233,7 @@ fn code_rows(build: Build, frame: &Frame, mut sort: Sort, scan: pg_sys::TableSca
             return Ok(());
         }
         let coded = coder.code(embedding.values())?;
-        sort.put(coded.list, coded.order, row, embedding.origin().into(), coded.bytes);
+        sort.put(coded.list, coded.order, row, embedding.origin(), coded.bytes);
         index += 1;
         Ok(())
     });

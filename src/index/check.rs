@@ -145,7 +145,7 @@ unsafe fn check(opened: &Opened) -> Result<(Checked, u64)> {
         let checked = index::check(&pages, &frame, |row, origin, stored: StoredRow<'_>| {
             pgrx::check_for_interrupts!();
             let agrees = rows.fetch(row, |embedding| {
-                let same = index::Origin::from(embedding.origin()) == origin;
+                let same = embedding.origin() == origin;
                 Ok(same
                     && frame.dimension() == embedding.values().len()
                     && stored.matches(&mut coder, embedding.values())?)

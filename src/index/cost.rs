@@ -5,14 +5,13 @@
 //! of the heap, which the server adds itself.
 
 use pgrx::prelude::*;
+use sketch_model::index::BuildOptions;
 
 /// Share of the coded rows that are looked at before the first row comes out: 0.42 of 100,000 photos, 0.26 of a million
 /// (`make bench-index`).
 const VISITED: f64 = 0.3;
 /// Bytes of a coded row that a first look reads.
 const FIRST_LOOK: f64 = 56.0;
-/// Lists for each root of the number of rows: those of an index that chose them itself.
-const LISTS_PER_ROOT: f64 = 2.0;
 /// Operators' worth of a first look at a coded row, closer looks at some of them included: a seventh of what a
 /// sequential scan takes for a row.
 const OPERATORS_PER_LOOK: f64 = 8.0;
@@ -84,7 +83,8 @@ impl Prices {
     /// Costs before the first row, and of a scan of all rows.
     fn scan(&self, rows: f64, pages: f64) -> (f64, f64) {
         let page_size = f64::from(pg_sys::BLCKSZ);
-        let lists = LISTS_PER_ROOT * rows.sqrt();
+        // As an index has them that chose their number itself.
+        let lists = BuildOptions { lists: 0, bits: 8, seed: 0 }.lists_for(rows) as f64;
         // A centroid is as wide as four rows of codes of one byte a dimension, of which the index mostly consists.
         let centroid_pages = 4.0 * lists * pages / (rows + 4.0 * lists);
         let first_look_pages = (VISITED * rows * FIRST_LOOK / page_size).min(pages);

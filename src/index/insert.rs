@@ -41,6 +41,6 @@ unsafe fn insert_row(relation: pg_sys::Relation, embedding: Embedding<'_>, row: 
             index::found(&mut pages, embedding.values().len())?;
             frame = cache::frame(relation, &pages)?;
         }
-        index::insert(&mut pages, &frame, embedding.values(), embedding.origin().into(), row)
+        index::insert(&mut pages, &frame, embedding.values(), embedding.origin(), row)
     }
 }

@@ -168,7 +168,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &IndexPages) -> Result<State
 }
 
 fn search_for(frame: &Arc<Frame>, query: Embedding<'_>) -> Result<Search> {
-    search(frame, query.values(), query.origin().into())
+    search(frame, query.values(), query.origin())
 }
 
 fn search(frame: &Arc<Frame>, query: &[f16], origin: Origin) -> Result<Search> {

@@ -2,7 +2,9 @@
 
 use super::code::Coder;
 use super::frame::Frame;
-use super::layout::{FREE, Kind, Layout, ListEntry, NONE, SegmentHeader, expect_kind, get_f32, get_u32, read_row_id};
+use super::layout::{
+    FREE, Kind, Layout, ListEntry, NONE, SegmentHeader, expect_kind, get_f32, get_u32, pages_for, read_row_id,
+};
 use super::segment::{distance, length, read_near};
 use super::{IndexError, Origin, Pages, RowId};
 use half::f16;
@@ -137,13 +139,11 @@ struct Part {
 
 impl Part {
     fn far(layout: &Layout, used: usize) -> Self {
-        let count = used.checked_div(layout.far_per_page).map_or(0, |_| used.div_ceil(layout.far_per_page));
-        Self { kind: Kind::Far, count, at: layout.far_page_at(0) }
+        Self { kind: Kind::Far, count: pages_for(used, layout.far_per_page), at: layout.far_page_at(0) }
     }
 
     fn fine(layout: &Layout, used: usize) -> Self {
-        let count = used.checked_div(layout.fine_per_page).map_or(0, |_| used.div_ceil(layout.fine_per_page));
-        Self { kind: Kind::Fine, count, at: layout.fine_page_at(0) }
+        Self { kind: Kind::Fine, count: pages_for(used, layout.fine_per_page), at: layout.fine_page_at(0) }
     }
 }
 

@@ -8,6 +8,7 @@
 mod x86;
 
 use super::layout::RESTS;
+use crate::distance::total;
 use half::f16;
 use std::fmt;
 use std::sync::LazyLock;
@@ -149,19 +150,6 @@ fn l2_squared_scalar(a: &[f32], b: &[f16]) -> f32 {
         }
     }
     total(&mut sums)
-}
-
-/// Adds up the partial sums: the upper half to the lower half, until one is left.
-#[inline(always)]
-fn total(sums: &mut [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            sums[lane] += sums[lane + width];
-        }
-        width /= 2;
-    }
-    sums[0]
 }
 
 fn near_bounds_scalar(query: &[i8; BLOCK], terms: &NearTerms, rows: &NearRows<'_>) -> [f32; GROUP] {

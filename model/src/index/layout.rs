@@ -214,9 +214,8 @@ impl Layout {
         let fine = bits > 4;
         let far_per_page = if far > 0 { (PAGE_SIZE - HEADER) / (far / 2 + ROW_BOUND) } else { 0 };
         let fine_per_page = if fine { (PAGE_SIZE - HEADER) / (padded / 2 + ROW_BOUND) } else { 0 };
-        let pages = |slots: usize, per_page: usize| slots.checked_div(per_page).map_or(0, |_| slots.div_ceil(per_page));
         let with = |slots| {
-            let (far_pages, fine_pages) = (pages(slots, far_per_page), pages(slots, fine_per_page));
+            let (far_pages, fine_pages) = (pages_for(slots, far_per_page), pages_for(slots, fine_per_page));
             Self { padded, middle, far, fine, slots, far_per_page, fine_per_page, far_pages, fine_pages }
         };
         // The fewest pages for a row; of those the most rows.
@@ -291,6 +290,11 @@ impl Layout {
     pub fn fine_row(&self, slot: usize) -> (usize, usize) {
         (slot / self.fine_per_page, HEADER + slot % self.fine_per_page * (self.padded / 2 + ROW_BOUND))
     }
+}
+
+/// Pages that so many slots take; none if a page holds none.
+pub fn pages_for(slots: usize, per_page: usize) -> usize {
+    if per_page == 0 { 0 } else { slots.div_ceil(per_page) }
 }
 
 /// The start of a segment.

@@ -46,8 +46,9 @@ struct Sums {
 #[derive(Clone, Copy, Debug)]
 pub struct FromCentroid {
     pub squared: f32,
+    near_terms: NearTerms,
     /// Over all channels, over the near ones, over near and middle ones, over the parts of the rest.
-    all: f32,
+    pub all: f32,
     near: f32,
     not_far: f32,
     rest: [f32; RESTS],
@@ -105,28 +106,23 @@ impl Query {
             kernel.l2_squared(&self.rotated[channels], centroid)
         });
         let squared = near + rest.iter().sum::<f32>();
-        FromCentroid {
+        let (near, not_far, rest) = (near.sqrt(), (near + rest[0]).sqrt(), rest.map(f32::sqrt));
+        let step = self.near.step / STEPS;
+        let near_terms = NearTerms {
             squared,
-            all: squared.sqrt(),
-            near: near.sqrt(),
-            not_far: (near + rest[0]).sqrt(),
-            rest: rest.map(f32::sqrt),
-        }
+            step: 2.0 * step,
+            // As many channels, each off by at most half a step, times a code of at most 1.
+            off: SURE * self.near.step * BLOCK as f32 - 2.0 * step * MIDDLE * self.sums.near_coarse,
+            error: 2.0 * near,
+            rest: rest.map(|norm| 2.0 * norm),
+        };
+        FromCentroid { squared, near_terms, all: squared.sqrt(), near, not_far, rest }
     }
 
     /// Near stage of a group of rows: their bounds.
     #[inline]
     pub fn near(&self, kernel: &Kernel, at: &FromCentroid, page: &[u8], layout: &Layout, group: usize) -> [f32; GROUP] {
         let slot = group * GROUP;
-        let step = self.near.step / STEPS;
-        let terms = NearTerms {
-            squared: at.squared,
-            step: 2.0 * step,
-            // As many channels, each off by at most half a step, times a code of at most 1.
-            off: SURE * self.near.step * BLOCK as f32 - 2.0 * step * MIDDLE * self.sums.near_coarse,
-            error: 2.0 * at.near,
-            rest: at.rest.map(|norm| 2.0 * norm),
-        };
         let rows = NearRows {
             codes: part(page, layout.near_codes_at(group)),
             base: part(page, layout.near_base_at(slot)),
@@ -134,7 +130,7 @@ impl Query {
             error: part(page, layout.near_error_at(slot)),
             rest: std::array::from_fn(|rest| part(page, layout.rest_at(rest, slot))),
         };
-        kernel.near_bounds(&self.near.numbers, &terms, &rows)
+        kernel.near_bounds(&self.near.numbers, &at.near_terms, &rows)
     }
 
     /// Middle stage of a row without a second look at its near codes: a bound, from what the near stage gave.

@@ -106,6 +106,8 @@ pub struct Search {
     options: SearchOptions,
     entries: Vec<ListEntry>,
     lists: Vec<Listed>,
+    /// Pages that the index has at least.
+    page_count: u32,
     /// The longest embedding of the index.
     longest: f32,
     started: bool,
@@ -141,6 +143,7 @@ impl Search {
             options,
             entries: Vec::new(),
             lists: Vec::new(),
+            page_count: 0,
             longest: 0.0,
             started: false,
             finished: frame.dimension() == 0,
@@ -255,7 +258,7 @@ impl Search {
                 continue;
             }
             let at = self.query.distances_to(&self.frame, &self.kernel, list as usize);
-            let bound = coarse.max(beyond(at.squared.sqrt(), entry.radius));
+            let bound = coarse.max(beyond(at.all, entry.radius));
             if bound > self.reach() {
                 continue;
             }
@@ -304,9 +307,16 @@ impl Search {
         let frame = self.frame.clone();
         let layout = &frame.layout;
         let mut segment = head;
-        let mut left = pages.count()?;
+        let mut segments = 0;
         while segment != NONE {
-            left = left.checked_sub(1).ok_or(IndexError::Damaged { page: segment, what: "segments form a circle" })?;
+            segments += 1;
+            if segments > self.page_count {
+                // Pages are counted again only now: the server asks the file system.
+                self.page_count = pages.count()?;
+            }
+            if segments > self.page_count {
+                return Err(IndexError::Damaged { page: segment, what: "segments form a circle" }.into());
+            }
             self.visits.pages += 1;
             let next = pages.read(segment, |page| self.scan(page, segment, list, layout, at, bound))??;
             self.refine(pages, segment, layout, at)?;
@@ -336,8 +346,7 @@ impl Search {
             rows.for_each(|slot| self.offer(UNFIT, read_row_id(page, layout.row_id_at(slot))));
             return Ok(header.next);
         }
-        let distance = at.squared.sqrt();
-        let bound = bound.max(beyond(distance, header.outer)).max(beyond(header.inner, distance));
+        let bound = bound.max(beyond(at.all, header.outer)).max(beyond(header.inner, at.all));
         if bound > self.reach() {
             return Ok(header.next);
         }

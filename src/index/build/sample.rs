@@ -6,6 +6,8 @@ use crate::error::Result;
 use half::slice::HalfFloatSliceExt;
 use ndarray::ArrayView2;
 use pgrx::prelude::*;
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{RngCore, SeedableRng};
 use sketch_model::index::{BuildOptions, RowId};
 
 /// Pages of the table that are read to learn how many rows a page has.
@@ -28,7 +30,7 @@ pub struct Sample {
     /// Rows to draw: as many as were asked for and fit in memory.
     wanted: usize,
     seen: u64,
-    random: u64,
+    random: SplitMix64,
 }
 
 impl Sample {
@@ -56,7 +58,15 @@ impl Sample {
     }
 
     fn new(options: &BuildOptions, wanted: usize) -> Self {
-        Self { values: Vec::new(), dimension: 0, rows: 0.0, asked: wanted, wanted, seen: 0, random: options.seed }
+        Self {
+            values: Vec::new(),
+            dimension: 0,
+            rows: 0.0,
+            asked: wanted,
+            wanted,
+            seen: 0,
+            random: SplitMix64::seed_from_u64(options.seed),
+        }
     }
 
     /// Draws from `count` pages chosen at random.
@@ -96,21 +106,12 @@ impl Sample {
             self.values.extend(values.to_f32_vec());
             return Ok(());
         }
-        let place = (self.next_random() % self.seen) as usize;
+        let place = (self.random.next_u64() % self.seen) as usize;
         if place < self.wanted {
             let start = place * self.dimension;
             values.convert_to_f32_slice(&mut self.values[start..start + self.dimension]);
         }
         Ok(())
-    }
-
-    /// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
-    fn next_random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 
     /// Megabytes of `maintenance_work_mem` for as many rows as were asked for, if less than that was drawn.
