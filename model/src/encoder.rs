@@ -7,7 +7,7 @@ use crate::provider;
 use crate::runtime::RuntimeError;
 use ndarray::Array2;
 use ort::session::{NoSelectedOutputs, RunOptions, Session};
-use ort::value::{Outlet, Tensor, TensorElementType, ValueType};
+use ort::value::{Outlet, Tensor, TensorElementType, TensorRef, ValueType};
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -72,17 +72,11 @@ impl Stop {
         Ok(Self(Arc::new(StopInner { options, stopped: AtomicBool::new(false) })))
     }
 
-    /// Stops the run that was given this, and those that will be, until [`Stop::rearm`].
+    /// Stops the run that was given this, and those that will be.
     pub fn stop(&self) {
         self.0.stopped.store(true, Release);
         // Setting a flag does not fail; if it did, the run would end by itself.
         let _ = self.0.options.terminate();
-    }
-
-    /// Lets runs go through again.
-    pub fn rearm(&self) {
-        self.0.stopped.store(false, Release);
-        let _ = self.0.options.unterminate();
     }
 
     fn is_stopped(&self) -> bool {
@@ -158,7 +152,7 @@ impl Encoder {
         let stop = Stop::new()?;
         for images in self.device.batch_sizes(self.max_batch) {
             for domain in [Domain::Photo, Domain::Sketch] {
-                self.run_stoppable("embedding", domain, vec![0.5; images * self.image_len()], images, &stop)?;
+                self.run_stoppable("embedding", &vec![domain; images], &vec![0.5; images * self.image_len()], &stop)?;
             }
         }
         Ok(())
@@ -186,31 +180,36 @@ impl Encoder {
     /// # Errors
     /// [`EncoderError::Batch`] for a batch of another size, [`EncoderError::Run`] if the run fails,
     /// [`EncoderError::NotFinite`] if the network returns NaN or infinity.
-    pub fn encode(&mut self, domain: Domain, batch: Vec<f32>, images: usize) -> Result<Array2<f32>, EncoderError> {
-        let rows = self.encode_stoppable(domain, batch, images, &Stop::new()?)?;
+    pub fn encode(&mut self, domain: Domain, batch: &[f32], images: usize) -> Result<Array2<f32>, EncoderError> {
+        let rows = self.encode_stoppable(&vec![domain; images], batch, &Stop::new()?)?;
         if rows.iter().all(|x| x.is_finite()) { Ok(rows) } else { Err(EncoderError::NotFinite) }
     }
 
-    /// The same, until `stop` is stopped, and with values that may not be finite.
+    /// The same for images of several domains, until `stop` is stopped, and with values that may not be finite.
     ///
     /// # Errors
     /// [`EncoderError::Batch`] for a batch of another size, [`EncoderError::Run`] if the run fails,
     /// [`EncoderError::Stopped`] if it was stopped.
     pub fn encode_stoppable(
         &mut self,
-        domain: Domain,
-        mut batch: Vec<f32>,
-        images: usize,
+        domains: &[Domain],
+        batch: &[f32],
         stop: &Stop,
     ) -> Result<Array2<f32>, EncoderError> {
+        let images = domains.len();
         let expected = images * self.image_len();
         if images == 0 || batch.len() != expected {
             return Err(EncoderError::Batch { images, found: batch.len(), expected });
         }
         let padded = self.device.padded(images, self.max_batch);
+        if padded == images {
+            return self.run_stoppable("embedding", domains, batch, stop);
+        }
+        let (mut domains, mut batch) = (domains.to_vec(), batch.to_vec());
+        domains.resize(padded, Domain::Photo);
         batch.resize(padded * self.image_len(), 0.0);
-        let rows = self.run_stoppable("embedding", domain, batch, padded, stop)?;
-        Ok(if padded == images { rows } else { rows.slice_move(ndarray::s![..images, ..]) })
+        let rows = self.run_stoppable("embedding", &domains, &batch, stop)?;
+        Ok(rows.slice_move(ndarray::s![..images, ..]))
     }
 
     /// Runs the graph and returns its output `name`, shape `(images, width)`.
@@ -221,27 +220,27 @@ impl Encoder {
         &mut self,
         name: &str,
         domain: Domain,
-        batch: Vec<f32>,
+        batch: &[f32],
         images: usize,
     ) -> Result<Array2<f32>, EncoderError> {
-        self.run_stoppable(name, domain, batch, images, &Stop::new()?)
+        self.run_stoppable(name, &vec![domain; images], batch, &Stop::new()?)
     }
 
     fn run_stoppable(
         &mut self,
         name: &str,
-        domain: Domain,
-        batch: Vec<f32>,
-        images: usize,
+        domains: &[Domain],
+        batch: &[f32],
         stop: &Stop,
     ) -> Result<Array2<f32>, EncoderError> {
-        let domains = self.domain_input.then(|| vec![domain as i64; images]);
+        let images = domains.len();
+        let domains = self.domain_input.then(|| domains.iter().map(|domain| *domain as i64).collect::<Vec<i64>>());
         let shape = [images, 3, self.size, self.size];
         let failed = |error| if stop.is_stopped() { EncoderError::Stopped } else { EncoderError::Run(error) };
         if let Some(bindings) = &mut self.bindings {
-            return bindings.run(&mut self.session, name, shape, &batch, domains, &stop.0.options).map_err(failed);
+            return bindings.run(&mut self.session, name, shape, batch, domains, &stop.0.options).map_err(failed);
         }
-        let image = Tensor::from_array((shape, batch)).map_err(EncoderError::Run)?;
+        let image = TensorRef::from_array_view((shape, batch)).map_err(EncoderError::Run)?;
         let mut inputs = ort::inputs!["image" => image];
         if let Some(domains) = domains {
             let domain = Tensor::from_array(([images], domains)).map_err(EncoderError::Run)?;

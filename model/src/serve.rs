@@ -1,14 +1,15 @@
 //! One inference service for many processes: what of it needs no Postgres.
 //!
 //! A process that wants an image embedded puts it into a [`slot`], which lies in memory that both share; the service
-//! [`batch`]es what waits, has a [`runner`] embed it, and answers into the same slots. [`stat`] counts what was done, [`notice`] says
-//! which networks are at hand.
+//! [`batch`]es what waits, has the [`runner`]s of a [`pool`] embed it, and answers into the same slots. [`stat`] counts what
+//! was done, [`notice`] says which networks are at hand.
 //!
 //! Nothing here allocates, maps or waits on shared memory: slots and counters are atomics, and may as well live in a
 //! `Vec`, where the tests have them.
 
 pub mod batch;
 pub mod notice;
+pub mod pool;
 pub mod runner;
 pub mod slot;
 pub mod stat;

@@ -2,10 +2,14 @@
 //! library, as `make test` sets it; without it the tests say so and pass.
 
 use sketch_model::device::{Device, OpenVinoTarget};
+use sketch_model::distance::to_f16;
 use sketch_model::encoder::{Domain, Encoder, EncoderError, EncoderOptions, Stop, Tuning};
 use sketch_model::manifest::Manifest;
-use sketch_model::onnx::{self, half};
+use sketch_model::onnx::build::{Size, attribute_int, attribute_ints, node, tensor_f32, value_info};
+use sketch_model::onnx::messages::{DataType, GraphProto, OperatorSetIdProto};
+use sketch_model::onnx::{self, ModelProto, half};
 use sketch_model::runtime;
+use sketch_model::serve::pool::Pool;
 use sketch_model::serve::runner::{Event, Job, Runner, RunnerError, Source, Wake};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -115,8 +119,8 @@ fn a_graph_in_half_precision_embeds_alike() {
     let mut half = Encoder::load(&halved, &manifest, &options(Device::Cpu)).unwrap();
     let pictures: Vec<_> = (0..3).map(|number| picture(&manifest, number)).collect();
     for domain in [Domain::Sketch, Domain::Photo] {
-        let expected = single.encode(domain, tensor(&manifest, &pictures), 3).unwrap();
-        let found = half.encode(domain, tensor(&manifest, &pictures), 3).unwrap();
+        let expected = single.encode(domain, &tensor(&manifest, &pictures), 3).unwrap();
+        let found = half.encode(domain, &tensor(&manifest, &pictures), 3).unwrap();
         for (e, f) in expected.outer_iter().zip(found.outer_iter()) {
             let distance = (&e - &f).mapv(|x| x * x).sum().sqrt();
             assert!(distance > 0.0 && distance < 0.02, "{distance}");
@@ -124,7 +128,7 @@ fn a_graph_in_half_precision_embeds_alike() {
     }
 }
 
-/// A batch is its images one by one, and images of one batch do not touch each other.
+/// A batch is its images one by one, and images of one batch do not touch each other, whatever their domains.
 #[test]
 fn a_batch_embeds_as_its_images_do_alone() {
     if library().is_none() {
@@ -133,24 +137,25 @@ fn a_batch_embeds_as_its_images_do_alone() {
     let (onnx, manifest) = shipped();
     let mut encoder = Encoder::load(&onnx, &manifest, &options(Device::Cpu)).unwrap();
     let pictures: Vec<_> = (0..4).map(|number| picture(&manifest, number)).collect();
+    let domains = [Domain::Photo, Domain::Sketch, Domain::Sketch, Domain::Photo];
     let stop = Stop::new().unwrap();
-    let together = encoder.encode_stoppable(Domain::Photo, tensor(&manifest, &pictures), 4, &stop).unwrap();
-    for (row, pixels) in together.outer_iter().zip(&pictures) {
-        let alone = encoder.encode(Domain::Photo, tensor(&manifest, std::slice::from_ref(pixels)), 1).unwrap();
+    let together = encoder.encode_stoppable(&domains, &tensor(&manifest, &pictures), &stop).unwrap();
+    for ((row, pixels), domain) in together.outer_iter().zip(&pictures).zip(domains) {
+        let alone = encoder.encode(domain, &tensor(&manifest, std::slice::from_ref(pixels)), 1).unwrap();
         for (a, b) in row.iter().zip(alone.iter()) {
             assert!((a - b).abs() <= b.abs().max(f32::powi(2.0, -14)) * f32::powi(2.0, -11), "{a} {b}");
         }
     }
     stop.stop();
-    let stopped = encoder.encode_stoppable(Domain::Photo, tensor(&manifest, &pictures), 4, &stop);
+    let stopped = encoder.encode_stoppable(&domains, &tensor(&manifest, &pictures), &stop);
     assert!(matches!(stopped, Err(EncoderError::Stopped)));
-    stop.rearm();
-    assert!(encoder.encode_stoppable(Domain::Photo, tensor(&manifest, &pictures), 4, &stop).is_ok());
+    assert!(encoder.encode(Domain::Photo, &tensor(&manifest, &pictures), 4).is_ok());
 }
 
-fn next(runner: &mut Runner) -> Result<Event, RunnerError> {
+fn next(poll: impl FnMut() -> Result<Option<Event>, RunnerError>) -> Result<Event, RunnerError> {
+    let mut poll = poll;
     loop {
-        if let Some(event) = runner.poll()? {
+        if let Some(event) = poll()? {
             return Ok(event);
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -158,7 +163,7 @@ fn next(runner: &mut Runner) -> Result<Event, RunnerError> {
 }
 
 fn source(runtime: PathBuf, onnx: Vec<u8>, manifest: Manifest) -> Source {
-    Source { runtime, onnx, manifest, options: options(Device::Cpu), tuning: Tuning::default() }
+    Source { runtime, onnx: onnx.into(), manifest, options: options(Device::Cpu), tuning: Tuning::default() }
 }
 
 #[test]
@@ -172,38 +177,92 @@ fn a_runner_embeds_stops_and_goes_on() {
     });
     let mut runner = Runner::start(source(runtime, onnx, manifest.clone()), wake).unwrap();
     assert!(runner.is_busy());
-    let Event::Loaded(Ok(loaded), _) = next(&mut runner).unwrap() else { panic!("not loaded") };
+    let Event::Loaded(Ok(loaded), _) = next(|| runner.poll()).unwrap() else { panic!("not loaded") };
     assert_eq!(loaded.device, Device::Cpu);
-    let job = |images: usize| Job {
-        domain: Domain::Sketch,
-        images: (0..images).map(|number| picture(&manifest, number)).collect(),
+    let job = |images: usize| {
+        let mut job = Job::new().unwrap();
+        (0..images).for_each(|i| job.push(i, Domain::Sketch, &manifest, &picture(&manifest, i)).unwrap());
+        job
     };
     runner.run(job(2)).unwrap();
-    let Event::Done { embeddings, .. } = next(&mut runner).unwrap() else { panic!("not done") };
-    assert!(embeddings.iter().all(|embedding| embedding.as_ref().unwrap().len() == manifest.dimension));
+    let Event::Done { embeddings, .. } = next(|| runner.poll()).unwrap() else { panic!("not done") };
+    assert!(embeddings.iter().all(|(_, embedding)| embedding.as_ref().unwrap().len() == manifest.dimension));
+    assert_eq!(embeddings.iter().map(|(place, _)| *place).collect::<Vec<_>>(), [0, 1]);
 
-    // A long batch ends soon after it is stopped, and the next is not affected.
+    // A long batch ends soon after it is stopped, and the one that waits behind it is not affected.
     runner.run(job(64)).unwrap();
+    assert!(runner.is_busy() && runner.has_room());
+    runner.run(job(1)).unwrap();
+    assert!(!runner.has_room());
     std::thread::sleep(Duration::from_millis(30));
     let stopped = Instant::now();
-    runner.stop();
-    let Event::Done { embeddings, .. } = next(&mut runner).unwrap() else { panic!("not done") };
-    assert!(embeddings.iter().all(|embedding| matches!(embedding, Err(EncoderError::Stopped))));
+    runner.stop_if(|places| places.len() == 64);
+    let Event::Done { embeddings, .. } = next(|| runner.poll()).unwrap() else { panic!("not done") };
+    assert!(embeddings.iter().all(|(_, embedding)| matches!(embedding, Err(EncoderError::Stopped))));
     assert!(stopped.elapsed() < Duration::from_secs(1), "{:?}", stopped.elapsed());
-    runner.run(job(1)).unwrap();
-    let Event::Done { embeddings, .. } = next(&mut runner).unwrap() else { panic!("not done") };
-    assert!(embeddings[0].is_ok());
+    let Event::Done { embeddings, .. } = next(|| runner.poll()).unwrap() else { panic!("not done") };
+    assert!(embeddings.len() == 1 && embeddings[0].1.is_ok());
+    assert!(!runner.is_busy());
 
-    // An image of another size spoils nothing but itself.
-    let mut mixed = job(2);
-    mixed.images[0].truncate(300);
+    // An image of another size is not taken, and the job is as before.
+    let mut mixed = job(1);
+    let error = mixed.push(1, Domain::Photo, &manifest, &picture(&manifest, 1)[3..]).unwrap_err();
+    assert!(matches!(error, EncoderError::Batch { images: 1, .. }));
     runner.run(mixed).unwrap();
-    let Event::Done { embeddings, .. } = next(&mut runner).unwrap() else { panic!("not done") };
-    assert!(matches!(embeddings[0], Err(EncoderError::Batch { .. })) && embeddings[1].is_ok());
+    let Event::Done { embeddings, .. } = next(|| runner.poll()).unwrap() else { panic!("not done") };
+    assert!(embeddings.len() == 1 && embeddings[0].1.is_ok());
 
     assert!(runner.end(Duration::from_secs(5)));
     assert!(rings.load(Ordering::Relaxed) >= 5);
     assert!(matches!(runner.run(job(1)), Err(RunnerError::Ended)));
+}
+
+/// A network that cannot look at white pictures, for their mean is no row of its table.
+fn choosy() -> (Vec<u8>, Manifest) {
+    let mut manifest = shipped().1;
+    manifest.dimension = 2;
+    manifest.domain_input = false;
+    manifest.input.size = 16;
+    manifest.input.std = [0.25; 3];
+    let n = Size::Named("n");
+    let axes = vec![attribute_ints("axes", &[1, 2, 3]), attribute_int("keepdims", 0)];
+    let graph = GraphProto {
+        name: Some("choosy".into()),
+        node: vec![
+            node("ReduceMean", &["image"], &["mean"], axes),
+            node("Cast", &["mean"], &["row"], vec![attribute_int("to", DataType::Int64 as i64)]),
+            node("Gather", &["table", "row"], &["embedding"], vec![]),
+        ],
+        initializer: vec![tensor_f32("table", &[1, 2], &[0.6, 0.8]).unwrap()],
+        input: vec![value_info("image", DataType::Float, &[n, Size::Fixed(3), Size::Fixed(16), Size::Fixed(16)])],
+        output: vec![value_info("embedding", DataType::Float, &[n, Size::Fixed(2)])],
+        ..GraphProto::default()
+    };
+    let model = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(17) }],
+        graph: Some(graph),
+        ..ModelProto::default()
+    };
+    (onnx::write(&model), manifest)
+}
+
+#[test]
+fn an_image_that_the_network_fails_on_spoils_nothing_but_itself() {
+    let Some(runtime) = library() else { return };
+    let (onnx, manifest) = choosy();
+    let mut runner = Runner::start(source(runtime, onnx, manifest.clone()), Arc::new(|| ())).unwrap();
+    let Event::Loaded(loaded, _) = next(|| runner.poll()).unwrap() else { panic!("not loaded") };
+    loaded.unwrap();
+    let mut job = Job::new().unwrap();
+    for grey in [128u8, 255, 120] {
+        job.push(grey.into(), Domain::Photo, &manifest, &vec![grey; manifest.input_len()]).unwrap();
+    }
+    runner.run(job).unwrap();
+    let Event::Done { embeddings, .. } = next(|| runner.poll()).unwrap() else { panic!("not done") };
+    let is_embedding = |i: usize| embeddings[i].1.as_ref().is_ok_and(|values| *values == to_f16(&[0.6, 0.8]));
+    assert!(is_embedding(0) && is_embedding(2));
+    assert!(matches!(embeddings[1], (255, Err(EncoderError::Run(_)))));
 }
 
 #[test]
@@ -211,7 +270,54 @@ fn a_runner_says_why_a_network_does_not_load() {
     let Some(runtime) = library() else { return };
     let (_, manifest) = shipped();
     let mut runner = Runner::start(source(runtime, vec![1, 2, 3], manifest), Arc::new(|| ())).unwrap();
-    let Event::Loaded(Err(error), _) = next(&mut runner).unwrap() else { panic!("loaded") };
+    let Event::Loaded(Err(error), _) = next(|| runner.poll()).unwrap() else { panic!("loaded") };
     assert!(matches!(error, EncoderError::Onnx(_)), "{error}");
-    assert!(matches!(next(&mut runner), Err(RunnerError::Ended)));
+    assert!(matches!(next(|| runner.poll()), Err(RunnerError::Ended)));
+}
+
+#[test]
+fn a_pool_gives_a_lone_image_all_threads_and_shares_out_many() {
+    let Some(runtime) = library() else { return };
+    let (onnx, manifest) = shipped();
+    let options = EncoderOptions { device: Device::Cpu, threads: 2 };
+    let mut pool = Pool::start(Source { options, ..source(runtime, onnx, manifest.clone()) }, Arc::new(|| ())).unwrap();
+    assert!(pool.is_busy() && pool.room(1).is_none());
+    let Event::Loaded(loaded, _) = next(|| pool.poll()).unwrap() else { panic!("not loaded") };
+    loaded.unwrap();
+    assert!(!pool.is_busy() && pool.room(0).is_none());
+    let job = |place: usize| {
+        let mut job = Job::new().unwrap();
+        job.push(place, Domain::Sketch, &manifest, &picture(&manifest, place)).unwrap();
+        job
+    };
+    let mut run = |waiting, place, expected: Option<(usize, bool)>| {
+        let room = pool.room(waiting);
+        assert_eq!(room.map(|room| (room.share, room.is_ahead)), expected, "image {place}");
+        if let Some(room) = room {
+            pool.run(room, job(place)).unwrap();
+        }
+        room
+    };
+    let alone = run(1, 0, Some((1, false)));
+    // The others do not wait for it: two idle runners take a half each, and then one more batch to go on with.
+    let second = run(6, 1, Some((3, false)));
+    let third = run(3, 2, Some((3, false)));
+    assert!(alone != second && second != third);
+    run(1, 3, Some((1, true)));
+    run(1, 4, Some((1, true)));
+    run(1, 5, None);
+    let mut in_flight: Vec<usize> = pool.in_flight().flatten().copied().collect();
+    in_flight.sort_unstable();
+    assert_eq!(in_flight, [0, 1, 2, 3, 4]);
+
+    // Whoever embeds it, an image has one embedding.
+    let mut encoder = Encoder::load(&shipped().0, &manifest, &self::options(Device::Cpu)).unwrap();
+    for _ in 0..5 {
+        let Event::Done { embeddings, .. } = next(|| pool.poll()).unwrap() else { panic!("not done") };
+        let [(place, embedding)] = embeddings.as_slice() else { panic!("one image for each job") };
+        let picture = tensor(&manifest, &[picture(&manifest, *place)]);
+        let expected = encoder.encode(Domain::Sketch, &picture, 1).unwrap();
+        assert_eq!(*embedding.as_ref().unwrap(), to_f16(expected.as_slice().unwrap()), "image {place}");
+    }
+    assert!(!pool.is_busy() && pool.end(Duration::from_secs(5)));
 }

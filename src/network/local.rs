@@ -33,6 +33,7 @@ pub struct Local {
     id: u32,
     runner: Rc<RefCell<Runner>>,
     bell: Bell,
+    manifest: Manifest,
     loaded: Loaded,
 }
 
@@ -44,7 +45,7 @@ impl Drop for Running<'_> {
         if let Ok(runner) = self.0.try_borrow()
             && runner.is_busy()
         {
-            runner.stop();
+            runner.stop_if(|_| true);
         }
     }
 }
@@ -61,7 +62,7 @@ impl Local {
         })?;
         let source = Source {
             runtime: settings::onnxruntime(),
-            onnx,
+            onnx: onnx.into(),
             manifest: manifest.clone(),
             options,
             tuning: settings::tuning(manifest),
@@ -75,7 +76,7 @@ impl Local {
         match wait(&runner, &bell)? {
             Event::Loaded(outcome, _) => {
                 process::release_free_memory();
-                Ok(Self { id, loaded: outcome?, runner, bell })
+                Ok(Self { id, loaded: outcome?, manifest: manifest.clone(), runner, bell })
             }
             Event::Done { .. } => unreachable!("a runner loads first"),
         }
@@ -103,27 +104,28 @@ impl Local {
         let entry = stat_table().entry(key);
         Entry::add(&entry.requests, 1);
         let max_batch = settings::batch_policy().max_batch;
-        let mut fill = || -> Result<Vec<Vec<u8>>> {
-            let mut images = Vec::new();
-            while images.len() < max_batch
-                && let Some(image) = next()?
+        let manifest = &self.manifest;
+        let mut fill = || -> Result<Job> {
+            let mut job = Job::new()?;
+            while job.len() < max_batch
+                && let Some(pixels) = next()?
             {
-                images.push(image);
+                job.push(job.len(), domain, manifest, &pixels)?;
             }
-            Ok(images)
+            Ok(job)
         };
-        let mut images = fill()?;
-        while !images.is_empty() {
+        let mut job = fill()?;
+        while !job.is_empty() {
             let running = Running(&self.runner);
-            self.runner.borrow_mut().run(Job { domain, images })?;
+            self.runner.borrow_mut().run(job)?;
             // While one batch runs, the next is prepared.
-            images = fill()?;
+            job = fill()?;
             let event = wait(&self.runner, &self.bell)?;
             drop(running);
             let Event::Done { embeddings, took } = event else { unreachable!("a runner loads once") };
             Entry::add(&entry.batches, 1);
             Entry::add(&entry.run, took.as_micros() as u64);
-            for embedding in embeddings {
+            for (_, embedding) in embeddings {
                 let counter = if embedding.is_ok() { &entry.images } else { &entry.errors };
                 Entry::add(counter, 1);
                 done(embedding?)?;

@@ -166,10 +166,10 @@ impl Remote {
         }
     }
 
-    /// Images that one connection has in flight: enough to fill a batch while another runs, and never so many that it
-    /// fills the queue alone.
+    /// Images that one connection has in flight: enough for several runners with a batch each and one to go on with, and
+    /// never so many that it fills the queue alone.
     fn window(&self) -> usize {
-        let wanted = 2 * settings::batch_policy().max_batch;
+        let wanted = 8 * settings::batch_policy().max_batch;
         wanted.min(self.shared.slots().len().div_ceil(2))
     }
 

@@ -70,14 +70,15 @@ CREATE TABLE photo (id int PRIMARY KEY, image bytea);
 INSERT INTO photo SELECT i, bytes || convert_to(repeat(' ', i), 'UTF8') FROM generate_series(1, 40) AS i, image WHERE name = (ARRAY['photo', 'jpeg', 'webp'])[i % 3 + 1];
 SELECT sketch_enable('photo', 'image', embed => false) \g /dev/null
 SELECT sketch_stat_reset() \g /dev/null
--- The worker waits for more, so that it shows how many images the bulk path keeps in flight, on slow and fast machines alike.
+-- The worker waits for more, so that it shows how many images the bulk path keeps in flight, on slow and fast machines alike: half of
+-- the queue, 3, of which on a CPU one runner gets 2 and another 1.
 ALTER SYSTEM SET pg_sketch.max_wait = '200ms';
 SELECT pg_reload_conf() \g /dev/null
 SELECT pg_sleep(0.2) \g /dev/null
 CALL sketch_embed_photos('photo');
 ALTER SYSTEM RESET pg_sketch.max_wait;
 SELECT pg_reload_conf() \g /dev/null
-SELECT sum(images) = 40 AND sum(images) / sum(batches) > 1.5 AND sum(requests) = 1 AND sum(errors) = 0 FROM sketch_stat WHERE place = 'worker';
+SELECT sum(images) = 40 AND sum(images) / sum(batches) > 1.4 AND sum(requests) = 1 AND sum(errors) = 0 FROM sketch_stat WHERE place = 'worker';
 CREATE TABLE alone AS SELECT id, photo_embed(image) AS embedding FROM photo;
 SET pg_sketch.worker = off;
 CREATE TABLE here AS SELECT id, photo_embed(image) AS embedding FROM photo;

@@ -150,7 +150,7 @@ fn run_batches(
     let mut rows = Vec::new();
     for batch in receiver {
         let (values, count) = batch?;
-        rows.push(encoder.run(output.name(), domain, values, count)?);
+        rows.push(encoder.run(output.name(), domain, &values, count)?);
         progress.inc(count as u64);
     }
     let views: Vec<ArrayView2<f32>> = rows.iter().map(Array2::view).collect();

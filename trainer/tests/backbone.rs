@@ -82,11 +82,11 @@ fn a_foreign_classifier_gets_a_head() {
     head.means[[1, 2]] = 0.5;
     let model = backbone.with_head("foreign", &head).unwrap();
     let mut encoder = Encoder::load(&write(&model), &manifest(4), &OPTIONS).unwrap();
-    let features = encoder.run("features", Domain::Sketch, images(3), 3).unwrap();
+    let features = encoder.run("features", Domain::Sketch, &images(3), 3).unwrap();
     assert!(features.iter().all(|&feature| feature >= 0.0) && features.sum() > 0.0);
-    assert_eq!(encoder.run("logits", Domain::Sketch, images(3), 3).unwrap().dim(), (3, 5));
+    assert_eq!(encoder.run("logits", Domain::Sketch, &images(3), 3).unwrap().dim(), (3, 5));
     for (domain, mean) in [(Domain::Sketch, 0.0), (Domain::Photo, 0.5)] {
-        let found = encoder.encode(domain, images(3), 3).unwrap();
+        let found = encoder.encode(domain, &images(3), 3).unwrap();
         let mut expected = Array2::zeros((3, 4));
         for (row, mut expected) in features.rows().into_iter().zip(expected.rows_mut()) {
             let length = row.dot(&row).sqrt();

@@ -46,8 +46,8 @@ fn embedding_is_made_of_features() {
     let (means, projection) = (matrix(&model, "means"), matrix(&model, "projection.stored"));
     let batch = stripes(2, &manifest);
     for domain in [Domain::Sketch, Domain::Photo] {
-        let features = encoder.run("features", domain, batch.clone(), 2).unwrap();
-        let embeddings = encoder.encode(domain, batch.clone(), 2).unwrap();
+        let features = encoder.run("features", domain, &batch, 2).unwrap();
+        let embeddings = encoder.encode(domain, &batch, 2).unwrap();
         let roots = share_roots(features.view()).mapv(|root| root as f32);
         let projected = (roots - means.row(domain as usize)).dot(&projection);
         for (row, embedding) in projected.rows().into_iter().zip(embeddings.rows()) {
@@ -73,10 +73,9 @@ fn projection_keeps_distances() {
 fn images_of_a_batch_do_not_touch_each_other() {
     let (mut encoder, manifest, _) = load();
     let batch = stripes(3, &manifest);
-    let together = encoder.encode(Domain::Photo, batch.clone(), 3).unwrap();
+    let together = encoder.encode(Domain::Photo, &batch, 3).unwrap();
     for (i, image) in batch.chunks_exact(manifest.input_len()).enumerate() {
-        let alone: Array1<f32> =
-            encoder.encode(Domain::Photo, image.to_vec(), 1).unwrap().index_axis(Axis(0), 0).to_owned();
+        let alone: Array1<f32> = encoder.encode(Domain::Photo, image, 1).unwrap().index_axis(Axis(0), 0).to_owned();
         let error = (&alone - &together.row(i)).mapv(f32::abs).into_iter().fold(0.0, f32::max);
         assert!(error < 1e-4, "image {i} is off by {error}");
     }

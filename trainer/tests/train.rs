@@ -174,7 +174,7 @@ fn two_hundred_steps_learn_and_what_is_exported_is_what_was_trained() {
         let (images, count) = training.sketches();
         let (model, manifest) = training.assembled(&weights, Empty::Nothing);
         let mut encoder = Encoder::load(&onnx::write(&model), &manifest, &OPTIONS).unwrap();
-        let served = encoder.encode(Domain::Sketch, images, count).unwrap();
+        let served = encoder.encode(Domain::Sketch, &images, count).unwrap();
         assert_close(&served, &training.seen_in_training(&weights));
     }
 }

@@ -6,37 +6,83 @@ use crate::encoder::{Device, Domain, Encoder, EncoderError, EncoderOptions, Stop
 use crate::manifest::Manifest;
 use crate::runtime;
 use half::f16;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// What a runner needs to load a network.
+#[derive(Clone)]
 pub struct Source {
     /// The ONNX Runtime library, if it is not loaded yet.
     pub runtime: PathBuf,
-    pub onnx: Vec<u8>,
+    pub onnx: Arc<[u8]>,
     pub manifest: Manifest,
     pub options: EncoderOptions,
     pub tuning: Tuning,
 }
 
-/// Images of one domain to be embedded.
+/// Images to be embedded, as the network takes them: whoever makes a job does so while the one before runs.
 pub struct Job {
-    pub domain: Domain,
-    /// Pixels of each image, as [`Manifest::render_photo`] draws them.
-    pub images: Vec<Vec<u8>>,
+    /// Of each image: where the caller has it from.
+    places: Vec<usize>,
+    /// Of each image.
+    domains: Vec<Domain>,
+    /// Shape `(images, 3, size, size)`, row-major.
+    tensor: Vec<f32>,
+    stop: Stop,
+}
+
+impl Job {
+    /// A job without images. The runner that it is for has loaded its network.
+    ///
+    /// # Errors
+    /// [`EncoderError::Run`] if ONNX Runtime is out of memory.
+    pub fn new() -> Result<Self, EncoderError> {
+        Ok(Self { places: Vec::new(), domains: Vec::new(), tensor: Vec::new(), stop: Stop::new()? })
+    }
+
+    /// Adds an image. `place`: where the caller has it from; `pixels`: as [`Manifest::render_photo`] draws them.
+    ///
+    /// # Errors
+    /// [`EncoderError::Batch`] if they are not as many as the network takes; the job is as before.
+    pub fn push(
+        &mut self,
+        place: usize,
+        domain: Domain,
+        manifest: &Manifest,
+        pixels: &[u8],
+    ) -> Result<(), EncoderError> {
+        let expected = manifest.input_len();
+        if pixels.len() != expected {
+            return Err(EncoderError::Batch { images: 1, found: pixels.len(), expected });
+        }
+        manifest.normalise_into(pixels, &mut self.tensor);
+        self.places.push(place);
+        self.domains.push(domain);
+        Ok(())
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.domains.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.domains.is_empty()
+    }
 }
 
 /// What a runner has to say.
 pub enum Event {
     /// The network is loaded, after so long, or is not.
     Loaded(Result<Loaded, EncoderError>, Duration),
-    /// A job is done: one embedding or error for each image.
-    Done { embeddings: Vec<Result<Vec<f16>, EncoderError>>, took: Duration },
+    /// A job is done: for each image its place, and an embedding or an error.
+    Done { embeddings: Vec<(usize, Result<Vec<f16>, EncoderError>)>, took: Duration },
 }
 
 /// A network that is ready.
@@ -63,10 +109,14 @@ pub type Wake = Arc<dyn Fn() + Send + Sync>;
 pub struct Runner {
     jobs: Option<Sender<Job>>,
     events: Receiver<Event>,
-    stop: Arc<OnceLock<Stop>>,
     thread: Option<JoinHandle<()>>,
-    is_busy: bool,
+    is_loading: bool,
+    /// What stops each job that was given and not heard of since, the oldest first, and where its images come from.
+    in_flight: VecDeque<(Stop, Vec<usize>)>,
 }
+
+/// Jobs that a runner may have: one that runs, and one to go on with.
+const MOST_IN_FLIGHT: usize = 2;
 
 impl Runner {
     /// Starts the thread, which loads the network and says so, and then waits for jobs.
@@ -79,45 +129,48 @@ impl Runner {
     pub fn start(source: Source, wake: Wake) -> Result<Self, RunnerError> {
         let (jobs, inbox) = channel();
         let (outbox, events) = channel();
-        let stop = Arc::new(OnceLock::new());
-        let shared = stop.clone();
         let thread = std::thread::Builder::new()
             .name("pg_sketch runner".to_owned())
             .spawn(move || {
                 // Whoever waits is told of the end, too, however it comes.
                 let _farewell = Farewell(wake.clone());
-                serve(source, &inbox, &outbox, &shared, &wake);
+                serve(source, &inbox, &outbox, &wake);
             })
             .map_err(RunnerError::Start)?;
-        Ok(Self { jobs: Some(jobs), events, stop, thread: Some(thread), is_busy: true })
+        Ok(Self { jobs: Some(jobs), events, thread: Some(thread), is_loading: true, in_flight: VecDeque::new() })
     }
 
-    /// Whether the runner still loads the network, or runs a job.
+    /// Whether the runner still loads the network, or has a job.
     pub fn is_busy(&self) -> bool {
-        self.is_busy
+        self.is_loading || !self.in_flight.is_empty()
     }
 
-    /// Gives the runner a job; one at a time.
+    /// Whether the runner takes a job: it has loaded its network, and no job waits for another to end.
+    pub fn has_room(&self) -> bool {
+        !self.is_loading && self.in_flight.len() < MOST_IN_FLIGHT
+    }
+
+    /// Gives the runner a job, which begins at once or when the one that runs has ended; events come in the same order.
     ///
     /// # Errors
     /// [`RunnerError::Ended`] if its thread is gone.
     pub fn run(&mut self, job: Job) -> Result<(), RunnerError> {
-        debug_assert!(!self.is_busy, "a runner has one job at a time");
-        // Who stopped the last job did so before it saw its end.
-        if let Some(stop) = self.stop.get() {
-            stop.rearm();
-        }
+        debug_assert!(self.has_room(), "the runner has as many jobs as it takes");
+        self.in_flight.push_back((job.stop.clone(), job.places.clone()));
         let jobs = self.jobs.as_ref().ok_or(RunnerError::Ended)?;
-        jobs.send(job).map_err(|_| RunnerError::Ended)?;
-        self.is_busy = true;
-        Ok(())
+        jobs.send(job).map_err(|_| RunnerError::Ended)
     }
 
-    /// Stops the job that runs: its images end as [`EncoderError::Stopped`], unless they were done just then.
-    pub fn stop(&self) {
-        if let Some(stop) = self.stop.get() {
-            stop.stop();
-        }
+    /// Where the images of each job come from, the oldest first.
+    pub fn in_flight(&self) -> impl Iterator<Item = &[usize]> {
+        self.in_flight.iter().map(|(_, places)| places.as_slice())
+    }
+
+    /// Stops the jobs of whose places `is_forsaken` is true: their images end as [`EncoderError::Stopped`], unless they
+    /// were done just then.
+    pub fn stop_if(&self, is_forsaken: impl Fn(&[usize]) -> bool) {
+        let forsaken = self.in_flight.iter().filter(|(_, places)| is_forsaken(places));
+        forsaken.for_each(|(stop, _)| stop.stop());
     }
 
     /// The next event, if there is one.
@@ -127,7 +180,10 @@ impl Runner {
     pub fn poll(&mut self) -> Result<Option<Event>, RunnerError> {
         match self.events.try_recv() {
             Ok(event) => {
-                self.is_busy = false;
+                match event {
+                    Event::Loaded(..) => self.is_loading = false,
+                    Event::Done { .. } => drop(self.in_flight.pop_front()),
+                }
                 Ok(Some(event))
             }
             Err(TryRecvError::Empty) => Ok(None),
@@ -135,10 +191,10 @@ impl Runner {
         }
     }
 
-    /// Waits up to `patience` for the thread to end after its job was stopped; returns whether it has ended.
+    /// Waits up to `patience` for the thread to end after its jobs were stopped; returns whether it has ended.
     pub fn end(&mut self, patience: Duration) -> bool {
         self.jobs = None;
-        self.stop();
+        self.stop_if(|_| true);
         let deadline = Instant::now() + patience;
         while let Some(thread) = &self.thread {
             if thread.is_finished() {
@@ -156,7 +212,7 @@ impl Runner {
 impl Drop for Runner {
     fn drop(&mut self) {
         self.jobs = None;
-        self.stop();
+        self.stop_if(|_| true);
     }
 }
 
@@ -168,7 +224,7 @@ impl Drop for Farewell {
     }
 }
 
-fn serve(source: Source, inbox: &Receiver<Job>, outbox: &Sender<Event>, shared: &OnceLock<Stop>, wake: &Wake) {
+fn serve(source: Source, inbox: &Receiver<Job>, outbox: &Sender<Event>, wake: &Wake) {
     let say = |event| {
         let heard = outbox.send(event).is_ok();
         wake();
@@ -176,27 +232,26 @@ fn serve(source: Source, inbox: &Receiver<Job>, outbox: &Sender<Event>, shared: 
     };
     let started = Instant::now();
     let Source { runtime, onnx, manifest, options, tuning } = source;
-    let load = || -> Result<(Encoder, Stop), EncoderError> {
+    let load = || -> Result<Encoder, EncoderError> {
         runtime::init(&runtime)?;
-        Ok((Encoder::load_tuned(&onnx, &manifest, &options, &tuning)?, Stop::new()?))
+        Encoder::load_tuned(&onnx, &manifest, &options, &tuning)
     };
     let loaded = load();
     drop(onnx);
-    let (mut encoder, stop) = match loaded {
-        Ok(loaded) => loaded,
+    let mut encoder = match loaded {
+        Ok(encoder) => encoder,
         Err(error) => {
             say(Event::Loaded(Err(error), started.elapsed()));
             return;
         }
     };
-    let _ = shared.set(stop.clone());
     let ready = Loaded { device: encoder.device(), fallback: encoder.fallback().map(str::to_owned) };
     if !say(Event::Loaded(Ok(ready), started.elapsed())) {
         return;
     }
     while let Ok(job) = inbox.recv() {
         let started = Instant::now();
-        let embeddings = embed(&mut encoder, &manifest, &job, &stop);
+        let embeddings = job.places.iter().copied().zip(embed(&mut encoder, &job)).collect();
         if !say(Event::Done { embeddings, took: started.elapsed() }) {
             return;
         }
@@ -204,33 +259,27 @@ fn serve(source: Source, inbox: &Receiver<Job>, outbox: &Sender<Event>, shared: 
 }
 
 /// Embeds the images of a job together; if that fails, each for itself, so that one cannot spoil the others.
-fn embed(encoder: &mut Encoder, manifest: &Manifest, job: &Job, stop: &Stop) -> Vec<Result<Vec<f16>, EncoderError>> {
-    let together: Vec<&[u8]> = job.images.iter().map(Vec::as_slice).collect();
-    match embed_batch(encoder, manifest, job.domain, &together, stop) {
+fn embed(encoder: &mut Encoder, job: &Job) -> Vec<Result<Vec<f16>, EncoderError>> {
+    match embed_batch(encoder, &job.domains, &job.tensor, &job.stop) {
         Ok(embeddings) => embeddings,
-        Err(error) if together.len() == 1 => vec![Err(error)],
+        Err(error) if job.len() == 1 => vec![Err(error)],
         Err(_) => {
-            let alone = |image| {
-                let embeddings = embed_batch(encoder, manifest, job.domain, &[image], stop);
+            let alone = |(domain, image): (&Domain, &[f32])| {
+                let embeddings = embed_batch(encoder, &[*domain], image, &job.stop);
                 embeddings.and_then(|mut embeddings| embeddings.pop().unwrap_or(Err(EncoderError::NotFinite)))
             };
-            together.into_iter().map(alone).collect()
+            job.domains.iter().zip(job.tensor.chunks_exact(job.tensor.len() / job.len())).map(alone).collect()
         }
     }
 }
 
 fn embed_batch(
     encoder: &mut Encoder,
-    manifest: &Manifest,
-    domain: Domain,
-    images: &[&[u8]],
+    domains: &[Domain],
+    tensor: &[f32],
     stop: &Stop,
 ) -> Result<Vec<Result<Vec<f16>, EncoderError>>, EncoderError> {
-    let run = || {
-        let mut tensor = Vec::with_capacity(images.len() * manifest.input_len());
-        images.iter().for_each(|image| manifest.normalise_into(image, &mut tensor));
-        encoder.encode_stoppable(domain, tensor, images.len(), stop)
-    };
+    let run = || encoder.encode_stoppable(domains, tensor, stop);
     let panicked = |_| Err(EncoderError::Run(ort::Error::new("the runner panicked")));
     let rows = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(panicked)?;
     let half = |row: ndarray::ArrayView1<'_, f32>| {

@@ -3,19 +3,14 @@
 mod network;
 
 use super::super::shared::Shared;
-use super::super::stat::now;
 use crate::error::SqlError;
 use crate::settings;
 use half::f16;
 use network::Network;
-use sketch_model::encoder::Domain;
-use sketch_model::serve::batch::{Decision, Waiting};
+use sketch_model::serve::batch::Waiting;
 use sketch_model::serve::runner::Wake;
 use sketch_model::serve::slot::{Request, State, Target};
 use std::time::{Duration, Instant};
-
-/// An image that waits in a slot.
-pub type Image = Waiting<Domain>;
 
 /// The worker's networks and what waits for them.
 pub struct Service {
@@ -78,16 +73,15 @@ impl Service {
     }
 
     /// Handles the parts of models that were sent; returns the images that wait, by network.
-    fn take_in(&mut self) -> Vec<(Target, Vec<Image>)> {
-        let mut images: Vec<(Target, Vec<Image>)> = Vec::new();
+    fn take_in(&mut self) -> Vec<(Target, Vec<Waiting>)> {
+        let mut images: Vec<(Target, Vec<Waiting>)> = Vec::new();
         for (index, slot) in self.shared.slots().iter().enumerate() {
             if slot.state() != State::Ready {
                 continue;
             }
             match slot.request() {
-                Some(Request::Image { target, domain, .. }) => {
-                    let image =
-                        Image { slot: index, ticket: slot.ticket(), queued_at: slot.queued_at(), group: domain };
+                Some(Request::Image { target, .. }) => {
+                    let image = Waiting { slot: index, ticket: slot.ticket(), queued_at: slot.queued_at() };
                     // The client may have left, and another have come, since the state was read: who takes the slot looks again.
                     match images.iter_mut().find(|(known, _)| *known == target) {
                         Some((_, waiting)) => waiting.push(image),
@@ -165,9 +159,4 @@ fn malformed() -> SqlError {
         "the inference worker was sent a request that it does not understand",
     )
     .hint("Restart the server after an upgrade of pg_sketch.")
-}
-
-/// Decides what a network runs next.
-fn decide(waiting: &mut [Image]) -> Decision<Domain> {
-    settings::batch_policy().decide(waiting, now())
 }

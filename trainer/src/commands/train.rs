@@ -156,7 +156,7 @@ fn assembled(
 ) -> anyhow::Result<(ModelProto, Manifest)> {
     let (model, described) = assemble(start.model, manifest, config, weights, Empty::Nothing)?;
     let mut encoder = Encoder::load(&onnx::write(&model), &described, start.options)?;
-    let mut runs = |domain| encoder.encode(domain, vec![0.0; described.input_len()], 1).is_ok();
+    let mut runs = |domain| encoder.encode(domain, &vec![0.0; described.input_len()], 1).is_ok();
     if runs(Domain::Sketch) && runs(Domain::Photo) {
         return Ok((model, described));
     }

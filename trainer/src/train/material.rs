@@ -64,28 +64,35 @@ impl<'a> Collected<'a> {
             half: first.batch.half,
             options: *start.options,
         };
-        let look = |what: &'static str, items: &[&Item], kind, views, cut: Option<&str>, outputs: &[&str]| {
-            if items.is_empty() {
+        let look = |what: &'static str, items: &[&Item], views: &[View], cut: Option<&str>, outputs: &[&str]| {
+            if views.is_empty() {
                 return Err(TrainError::NoImages { what });
             }
-            let views = views_of(items.len(), kind, views);
             let bar = (start.bar)(views.len() as u64, what);
-            let seen = viewer.look(items, &views, cut, outputs, &bar);
+            let seen = viewer.look(items, views, cut, outputs, &bar);
             bar.finish_and_clear();
             seen
         };
         let cut = Some(cut.tensor.as_str());
         let of_photos = cut.filter(|_| wanted.has_branch(Branch::Shared));
         let (sketch_items, photo_items) = (wanted.items(data, Domain::Sketch), wanted.items(data, Domain::Photo));
-        let photo_views = wanted.most(|batch| batch.photo_views);
-        let photos = look("photos", &photo_items, Kind::Photo, photo_views, of_photos, &[EMBEDDING, LOGITS])?;
-        let sketch_views = wanted.most(|batch| batch.sketch_views);
-        let sketches = look("sketches", &sketch_items, Kind::Sketch, sketch_views, cut, &[])?;
+        let classes = Classes::of(sketch_items.iter().chain(&photo_items).copied());
+        let views = views_of(photo_items.len(), Kind::Photo, wanted.most(|batch| batch.photo_views));
+        let photos = look("photos", &photo_items, &views, of_photos, &[EMBEDDING, LOGITS])?;
+        let mut taught = HashSet::new();
+        for config in configs {
+            taught.extend(Known::of(config, &photos, &photo_items, &classes)?.taught);
+        }
+        let mut views = views_of(sketch_items.len(), Kind::Sketch, wanted.most(|batch| batch.sketch_views));
+        views.retain(|view| is_taught(sketch_items[view.item], &classes, &taught));
+        let sketches = look("sketches", &sketch_items, &views, cut, &[])?;
         let pseudo = match wanted.most(|batch| if batch.pseudo_sketches > 0 { batch.pseudo_views } else { 0 }) {
             0 => Seen::default(),
-            views => look("pseudo-sketches", &photo_items, Kind::PseudoSketch, views, cut, &[])?,
+            count => {
+                let views = views_of(photo_items.len(), Kind::PseudoSketch, count);
+                look("pseudo-sketches", &photo_items, &views, cut, &[])?
+            }
         };
-        let classes = Classes::of(sketch_items.iter().chain(&photo_items).copied());
         let validation = validate(&wanted, data, &viewer, cut, start.bar)?;
         Ok(Self { sketch_items, photo_items, sketches, pseudo, photos, classes, validation })
     }
@@ -125,11 +132,8 @@ impl<'a> Collected<'a> {
     /// # Errors
     /// [`TrainError::NoImages`] if a batch wants images that there are none of.
     pub fn material(&self, config: &Config) -> Result<Material<'_>, TrainError> {
+        let Known { bank, targets, taught } = Known::of(config, &self.photos, &self.photo_items, &self.classes)?;
         let wanted = |item: &Item| !leaves_out(config, &item.collection);
-        let bank = Bank::new(&self.photos, &self.photo_items, &self.classes, wanted);
-        let anchors = if config.loss.anchors { built_in(bank.probabilities.ncols())? } else { HashMap::new() };
-        let targets = bank.targets(&self.classes, &anchors);
-        let taught = self.taught(config, &bank, &targets);
         let sampler = Sampler::new(
             config.seed,
             &config.batch,
@@ -137,7 +141,7 @@ impl<'a> Collected<'a> {
             (&self.pseudo, &self.photo_items),
             (&self.photos, &self.photo_items),
             &self.classes,
-            |kind, item| wanted(item) && (kind != Kind::Sketch || self.is_taught(item, &taught)),
+            |kind, item| wanted(item) && (kind != Kind::Sketch || is_taught(item, &self.classes, &taught)),
         );
         if let Some(kind) = sampler.missing() {
             let what = match kind {
@@ -158,25 +162,38 @@ impl<'a> Collected<'a> {
             validation: self.validation.clone().map(|all| Validation { branch: config.network.branch, ..all }),
         })
     }
+}
 
-    fn is_taught(&self, item: &Item, taught: &HashSet<usize>) -> bool {
-        self.classes.number(&item.class).is_some_and(|class| taught.contains(&class))
-    }
-
+/// What photos say of the classes.
+struct Known {
+    bank: Bank,
+    /// Shares of the teacher's classes, by class.
+    targets: HashMap<usize, Array1<f32>>,
     /// Classes that some loss of sketches knows a target of.
-    fn taught(&self, config: &Config, bank: &Bank, targets: &HashMap<usize, Array1<f32>>) -> HashSet<usize> {
-        if config.loss.classify > 0.0 {
-            return (0..self.classes.len()).collect();
-        }
+    taught: HashSet<usize>,
+}
+
+impl Known {
+    fn of(config: &Config, photos: &Seen, items: &[&Item], classes: &Classes) -> Result<Self, TrainError> {
+        let bank = Bank::new(photos, items, classes, |item| !leaves_out(config, &item.collection));
+        let anchors = if config.loss.anchors { built_in(bank.probabilities.ncols())? } else { HashMap::new() };
+        let targets = bank.targets(classes, &anchors);
         let mut taught = HashSet::new();
+        if config.loss.classify > 0.0 {
+            taught.extend(0..classes.len());
+        }
         if config.loss.contrast > 0.0 {
             taught.extend(bank.classes.iter().flatten());
         }
         if config.loss.distill > 0.0 {
             taught.extend(targets.keys());
         }
-        taught
+        Ok(Self { bank, targets, taught })
     }
+}
+
+fn is_taught(item: &Item, classes: &Classes, taught: &HashSet<usize>) -> bool {
+    classes.number(&item.class).is_some_and(|class| taught.contains(&class))
 }
 
 /// What several configurations want of the images, taken together.

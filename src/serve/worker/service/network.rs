@@ -1,18 +1,20 @@
 //! One network of the worker: on its way from a connection, loading, or at work.
 
-use super::{Image, answer, ask, decide, malformed};
+use super::{answer, ask, malformed};
 use crate::error::SqlError;
 use crate::process::{self, SignalsBlocked};
 use crate::serve::shared::Shared;
 use crate::serve::stat::now;
 use crate::serve::stat_table;
 use crate::settings;
+use half::f16;
 use pgrx::PgSqlErrorCode;
 use sketch_model::digest;
 use sketch_model::encoder::{EncoderError, EncoderOptions};
 use sketch_model::manifest::Manifest;
-use sketch_model::serve::batch::Decision;
-use sketch_model::serve::runner::{Event, Job, Loaded, Runner, RunnerError, Source, Wake};
+use sketch_model::serve::batch::{Decision, Waiting};
+use sketch_model::serve::pool::{Pool, Room};
+use sketch_model::serve::runner::{Event, Job, Loaded, Source, Wake};
 use sketch_model::serve::slot::{AGAIN, Request, State as SlotState, Target};
 use sketch_model::serve::stat::{Entry, Key, Place};
 use std::time::{Duration, Instant};
@@ -32,15 +34,13 @@ pub enum State {
         bytes: Vec<u8>,
     },
     Loading {
-        runner: Runner,
+        pool: Pool,
         manifest: Box<Manifest>,
     },
     Ready {
-        runner: Runner,
+        pool: Pool,
         manifest: Box<Manifest>,
         loaded: Loaded,
-        /// Slots of the images that run now.
-        running: Vec<usize>,
     },
     /// It could not be loaded, or was lost: whoever wants it is told so, until it is time to try again.
     Failed {
@@ -86,7 +86,7 @@ impl Network {
         match &self.state {
             State::Wanted { asked, .. } => !asked.is_some_and(|(index, ticket)| is_answering(shared, index, ticket)),
             State::Loading { .. } => false,
-            State::Ready { runner, .. } => !runner.is_busy(),
+            State::Ready { pool, .. } => !pool.is_busy(),
             State::Failed { .. } => true,
         }
     }
@@ -96,33 +96,35 @@ impl Network {
         matches!(&self.state, State::Failed { since, .. } if since.elapsed() >= RETRY)
     }
 
-    /// Hears what its runner has to say; returns whether it is loaded since, or broken.
+    /// Hears all that its runners have to say; returns whether it is loaded since, or broken.
     pub fn hear(&mut self, shared: Shared) -> bool {
-        let (State::Loading { runner, .. } | State::Ready { runner, .. }) = &mut self.state else { return false };
-        match runner.poll() {
-            Ok(None) => false,
-            Ok(Some(Event::Loaded(outcome, took))) => {
-                self.loaded(outcome, took);
-                true
-            }
-            Ok(Some(Event::Done { embeddings, took })) => {
-                self.done(shared, embeddings, took);
-                false
-            }
-            Err(error) => {
-                self.fail(shared, error.into());
-                true
+        let mut changed = false;
+        // While it loads, threads are started.
+        let _signals = matches!(self.state, State::Loading { .. }).then(SignalsBlocked::new);
+        loop {
+            let (State::Loading { pool, .. } | State::Ready { pool, .. }) = &mut self.state else { return changed };
+            match pool.poll() {
+                Ok(None) => return changed,
+                Ok(Some(Event::Loaded(outcome, took))) => {
+                    self.loaded(outcome, took);
+                    changed = true;
+                }
+                Ok(Some(Event::Done { embeddings, took })) => self.done(shared, embeddings, took),
+                Err(error) => {
+                    self.fail(shared, error.into());
+                    changed = true;
+                }
             }
         }
     }
 
     fn loaded(&mut self, outcome: Result<Loaded, EncoderError>, took: Duration) {
         let nothing = State::Wanted { asked: None, bytes: Vec::new() };
-        let State::Loading { runner, manifest } = std::mem::replace(&mut self.state, nothing) else { return };
+        let State::Loading { pool, manifest } = std::mem::replace(&mut self.state, nothing) else { return };
         process::release_free_memory();
         match outcome {
             Ok(loaded) => {
-                self.state = State::Ready { runner, manifest, loaded, running: Vec::new() };
+                self.state = State::Ready { pool, manifest, loaded };
                 pgrx::log!("pg_sketch loaded {} in {} ms", self.describe(), took.as_millis());
             }
             Err(error) => {
@@ -134,21 +136,21 @@ impl Network {
     }
 
     fn fail(&mut self, shared: Shared, error: SqlError) {
-        if let State::Ready { running, .. } = &self.state {
-            running.iter().for_each(|index| answer(shared, *index, Err(&error.to_bytes())));
+        if let State::Ready { pool, .. } = &self.state {
+            pool.in_flight().flatten().for_each(|index| answer(shared, *index, Err(&error.to_bytes())));
         }
         pgrx::log!("pg_sketch lost {}: {}", self.describe(), error.message());
         self.state = failed(error);
     }
 
     /// Hands out what a run returned.
-    fn done(&mut self, shared: Shared, embeddings: Vec<Result<Vec<half::f16>, EncoderError>>, took: Duration) {
+    fn done(&self, shared: Shared, embeddings: Vec<(usize, Result<Vec<f16>, EncoderError>)>, took: Duration) {
         let tag = self.tag();
-        let State::Ready { loaded, running, .. } = &mut self.state else { return };
+        let State::Ready { loaded, .. } = &self.state else { return };
         let entry = stat_table().entry(Key { model: tag, device: loaded.device, place: Place::Worker });
         Entry::add(&entry.batches, 1);
         Entry::add(&entry.run, took.as_micros() as u64);
-        for (index, embedding) in std::mem::take(running).into_iter().zip(embeddings) {
+        for (index, embedding) in embeddings {
             let slot = &shared.slots()[index];
             match embedding {
                 Ok(embedding) => {
@@ -166,7 +168,7 @@ impl Network {
     }
 
     /// Does for the images that wait what can be done now; returns when to look again.
-    pub fn feed(&mut self, shared: Shared, mut waiting: Vec<Image>) -> Option<Duration> {
+    pub fn feed(&mut self, shared: Shared, mut waiting: Vec<Waiting>) -> Option<Duration> {
         match &mut self.state {
             State::Wanted { asked, bytes } => {
                 if !asked.is_some_and(|(index, ticket)| is_answering(shared, index, ticket)) {
@@ -191,53 +193,62 @@ impl Network {
                 }
                 None
             }
-            State::Ready { runner, .. } if !runner.is_busy() => match decide(&mut waiting) {
-                Decision::Run { group, slots } => {
-                    self.run(shared, group, &waiting, &slots);
-                    None
-                }
-                Decision::Wait(rest) => Some(rest),
-                Decision::Idle => None,
-            },
-            _ => None,
+            State::Ready { .. } => self.start(shared, waiting),
+            State::Loading { .. } => None,
         }
     }
 
-    fn run(&mut self, shared: Shared, domain: sketch_model::encoder::Domain, waiting: &[Image], slots: &[usize]) {
+    /// Gives the runners what they take of the images that wait; returns when to look again.
+    fn start(&mut self, shared: Shared, mut waiting: Vec<Waiting>) -> Option<Duration> {
+        loop {
+            let State::Ready { pool, .. } = &self.state else { return None };
+            let room = pool.room(waiting.len())?;
+            match settings::batch_policy().decide(&mut waiting, now(), room.share, room.is_ahead) {
+                Decision::Run(slots) => {
+                    let (batch, rest): (Vec<_>, Vec<_>) =
+                        waiting.into_iter().partition(|image| slots.contains(&image.slot));
+                    self.run(shared, room, &batch);
+                    waiting = rest;
+                }
+                Decision::Wait(rest) => return Some(rest),
+                Decision::Idle => return None,
+            }
+        }
+    }
+
+    fn run(&mut self, shared: Shared, room: Room, batch: &[Waiting]) {
         let tag = self.tag();
-        let State::Ready { runner, manifest, loaded, running } = &mut self.state else { return };
+        let State::Ready { pool, manifest, loaded } = &mut self.state else { return };
         let entry = stat_table().entry(Key { model: tag, device: loaded.device, place: Place::Worker });
         let started = now();
-        let mut images = Vec::with_capacity(slots.len());
-        for image in waiting.iter().filter(|image| slots.contains(&image.slot)) {
+        let mut job = match Job::new() {
+            Ok(job) => job,
+            Err(error) => return self.fail(shared, error.into()),
+        };
+        for image in batch {
             if !take_image(shared, image, &self.target) {
                 continue;
             }
-            let Some(Request::Image { length, is_first, .. }) = shared.slots()[image.slot].request() else { continue };
-            if length != manifest.input_len() {
+            let request = shared.slots()[image.slot].request();
+            let Some(Request::Image { domain, length, is_first, .. }) = request else { continue };
+            if job.push(image.slot, domain, manifest, &shared.read(image.slot, length)).is_err() {
                 answer(shared, image.slot, Err(&malformed().to_bytes()));
                 continue;
             }
             Entry::add(&entry.requests, u64::from(is_first));
             Entry::add(&entry.wait, started.saturating_sub(image.queued_at));
-            images.push(shared.read(image.slot, length));
-            running.push(image.slot);
         }
-        if images.is_empty() {
-            return;
-        }
-        if let Err(error) = runner.run(Job { domain, images }) {
+        if !job.is_empty()
+            && let Err(error) = pool.run(room, job)
+        {
             self.fail(shared, error.into());
         }
     }
 
-    /// Stops a run that nobody waits for any more.
+    /// Stops jobs that nobody waits for any more.
     pub fn look_after(&self, shared: Shared) {
-        if let State::Ready { runner, running, .. } = &self.state
-            && !running.is_empty()
-            && running.iter().all(|index| shared.slots()[*index].is_left())
-        {
-            runner.stop();
+        if let State::Ready { pool, .. } = &self.state {
+            pool.stop_if(|slots| slots.iter().all(|index| shared.slots()[*index].is_left()));
         }
     }
 
@@ -269,9 +280,9 @@ impl Network {
         }
         let bytes = std::mem::take(bytes);
         self.state = match self.load(&bytes, manifest, wake) {
-            Ok((runner, manifest)) => {
+            Ok((pool, manifest)) => {
                 self.name = manifest.name.clone();
-                State::Loading { runner, manifest: Box::new(manifest) }
+                State::Loading { pool, manifest: Box::new(manifest) }
             }
             Err(error) => failed(error),
         };
@@ -279,7 +290,7 @@ impl Network {
         ask(shared, index, AGAIN);
     }
 
-    fn load(&self, bytes: &[u8], manifest_length: usize, wake: &Wake) -> Result<(Runner, Manifest), SqlError> {
+    fn load(&self, bytes: &[u8], manifest_length: usize, wake: &Wake) -> Result<(Pool, Manifest), SqlError> {
         let (manifest, onnx) = bytes.split_at_checked(manifest_length).unwrap_or_default();
         let manifest = Manifest::from_json(&String::from_utf8_lossy(manifest))?;
         if manifest.digest(onnx) != self.target.model {
@@ -289,31 +300,30 @@ impl Network {
         let options = EncoderOptions { device: self.target.device, threads: settings::threads() };
         let source = Source {
             runtime: settings::onnxruntime(),
-            onnx: onnx.to_vec(),
+            onnx: onnx.into(),
             manifest: manifest.clone(),
             options,
             tuning: settings::tuning(&manifest),
         };
         let _signals = SignalsBlocked::new();
-        let runner: Result<Runner, RunnerError> = Runner::start(source, wake.clone());
-        Ok((runner?, manifest))
+        Ok((Pool::start(source, wake.clone())?, manifest))
     }
 
     pub fn end(&mut self, patience: Duration) {
-        if let State::Loading { runner, .. } | State::Ready { runner, .. } = &mut self.state {
-            runner.end(patience);
+        if let State::Loading { pool, .. } | State::Ready { pool, .. } = &mut self.state {
+            pool.end(patience);
         }
     }
 }
 
 /// Takes the slot of an image that waits, unless its client has left since.
-fn take_image(shared: Shared, image: &Image, target: &Target) -> bool {
+fn take_image(shared: Shared, image: &Waiting, target: &Target) -> bool {
     let slot = &shared.slots()[image.slot];
     if !slot.take() {
         return false;
     }
     let is_same = slot.ticket() == image.ticket
-        && matches!(slot.request(), Some(Request::Image { target: found, domain, .. }) if found == *target && domain == image.group);
+        && matches!(slot.request(), Some(Request::Image { target: found, .. }) if found == *target);
     if !is_same {
         // Another's image by now: it goes back into the queue by way of its client.
         ask(shared, image.slot, AGAIN);
