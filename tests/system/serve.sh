@@ -124,6 +124,21 @@ kill -CONT "$stopped" && stopped=
 becomes "places of the queue" "0 of 6 places taken" "SELECT value FROM sketch_status() WHERE name = 'worker_queue'"
 sql -c "$embed" >/dev/null
 
+# A long batch is stopped between two nodes of the graph, wherever it runs.
+sql -c "CREATE TABLE many AS SELECT i AS id, bytes || convert_to(repeat(' ', i), 'UTF8') AS image FROM generate_series(1, 512) AS i, image WHERE name = 'photo'"
+sql -c "ALTER TABLE many ADD PRIMARY KEY (id)" -c "SELECT sketch_enable('many', 'image', embed => false)" -c "ALTER SYSTEM SET pg_sketch.max_batch = 64" -c "SELECT pg_reload_conf()" >/dev/null
+for mode in on off; do
+    for try in 1 2 3; do
+        time=$(sql -c "SET pg_sketch.worker = $mode" -c "SELECT photo_embed(bytes) FROM image WHERE name = 'jpeg'" -c "SET statement_timeout = 300" \
+            -c '\timing on' -c "CALL sketch_embed_photos('many')" 2>&1) && fail "512 images were embedded in 300 ms"
+        grep -q "statement timeout" <<<"$time" || fail "expected a timeout, found \"$time\""
+        late=$(($(sed -n 's/^Time: \([0-9]*\).*/\1/p' <<<"$time" | tail -n 1) - 300))
+        [ "$late" -gt 100 ] || break
+    done
+    [ "$late" -le 100 ] || fail "with pg_sketch.worker = $mode a cancel in a batch took $late ms"
+done
+sql -c "ALTER SYSTEM RESET pg_sketch.max_batch" -c "SELECT pg_reload_conf()" -c "DROP TABLE many" >/dev/null
+
 # Told to end, it comes back, and what waits in the queue is served by the next.
 sql -c "SELECT pg_terminate_backend($(worker))" >/dev/null
 sql -c "$embed" >/dev/null
