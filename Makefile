@@ -25,7 +25,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts "$$(printf '\t')"
 
 # What a fresh Debian 12 lacks: a server to run, its headers, libclang for pgrx, and the ONNX Runtime library.
-PACKAGES := postgresql-$(PG) postgresql-server-dev-$(PG) libclang-14-dev gcc libc6-dev python3-pip
+PACKAGES := postgresql-$(PG) postgresql-server-dev-$(PG) libclang-dev gcc libc6-dev python3-pip
 
 setup: $(ONNXRUNTIME) ## install what is missing: PostgreSQL and its headers, libclang, ONNX Runtime
 
@@ -100,7 +100,7 @@ $(BUILD)/python: | $(BUILD)/packages
 	    onnxruntime==$(ONNXRUNTIME_VERSION) numpy==2.4.6 pillow==13.0.0
 
 bench-serve: install ## the inference worker beside connections that run the network: throughput, latency, memory
-	@tests/bench/serve.sh
+	@DATA=$(DATA) tests/bench/serve.sh
 
 .PHONY: bench-serve test-stress
 test-stress: install ## 10,000 requests through the worker under cancels, terminates and a kill

@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # The inference worker beside connections that each run the network: images per second, latency, and private memory.
 #
-# usage: [CONNECTIONS="1 8 64 200"] [SECONDS_EACH=10] [ROUNDS=3] tests/bench/serve.sh
+# usage: [DATA=../shared/data] [CONNECTIONS="1 8 64 200"] [SECONDS_EACH=10] [ROUNDS=3] tests/bench/serve.sh
 #
 # Other work on the machine gets in the way of few processes more than of many; statements per second of CPU time that the server
-# used do not depend on it, and, times the cores, are what an idle machine would reach. Each connection embeds a drawing that no cache knows and ranks 2,000 photos by it; every fourth statement embeds a photo. Both
-# modes run in turns on the same server. A connection of its own may use one thread or one for each core: the better is taken.
+# used do not depend on it, and, times the cores, are what an idle machine would reach. Each connection embeds a drawing that no
+# cache knows and ranks 2,000 photos by it; every fourth statement embeds a photo. Both modes run in turns on the same server. A
+# connection of its own may use one thread or one for each core: the better is taken. Then one connection embeds 400 photos: by
+# sketch_embed_photos, and row by row.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(realpath "$here/../..")
 bindir=$("${PG_CONFIG:-pg_config}" --bindir)
-connections=${CONNECTIONS:-1 8 64 200} seconds=${SECONDS_EACH:-10} rounds=${ROUNDS:-3}
+connections=${CONNECTIONS-1 8 64 200} seconds=${SECONDS_EACH:-10} rounds=${ROUNDS:-3}
+photos=${DATA:-$repository/../shared/data}/sketchy-mini/photo
 
 dir=$(mktemp -d /var/tmp/pg_sketch-bench.XXXXXX)
 trap '"$repository/tests/cluster.sh" remove "$dir"' EXIT
@@ -128,4 +131,31 @@ for clients in $connections; do
     awk -v m="$(column "$worker" 4)" -v own="$(column "$worker" 5)" -v plain="$plain" -v n="$clients" -v one="$one" -v buffers="$buffers" 'BEGIN {
         printf "%d connections: private memory with the worker is %.2f of one session with its own network plus shared buffers; %.2f without what as many connections take that embed nothing\n",
             n, (m + own) / (one + buffers), (m + own - n * plain) / (one + buffers) }'
+done
+
+mkdir "$dir/photos"
+find "$photos" -name '*.jpg' | sort | awk 'NR % 5 == 1 && ++n <= 400' | xargs cp -t "$dir/photos"
+chmod -R a+rX "$dir/photos"
+sql <<SQL
+CREATE TABLE bulk (id serial PRIMARY KEY, image bytea);
+INSERT INTO bulk (image) SELECT pg_read_binary_file('$dir/photos/' || name) FROM pg_ls_dir('$dir/photos') AS name;
+SELECT sketch_enable('bulk', 'image', embed => false) \g /dev/null
+SET client_min_messages = warning;
+CALL sketch_embed_photos('bulk'); -- and its codebook, once
+SQL
+# Milliseconds of a statement, after the connection has its network.
+milliseconds() { # mode statement
+    sql -c "SET pg_sketch.worker = $1" -c "SET client_min_messages = warning" -c "SELECT photo_embed(bytes) IS NULL FROM image" -c '\timing on' -c "$2" | sed -n 's/^Time: \([0-9.]*\).*/\1/p' | tail -n 1
+}
+rm -f "$dir"/bulk.*
+for _ in $(seq "$rounds"); do
+    for mode in on off; do
+        sql -c "ALTER TABLE bulk DISABLE TRIGGER ALL" -c "UPDATE bulk SET embedding = NULL, fused = NULL" -c "VACUUM bulk"
+        milliseconds $mode "CALL sketch_embed_photos('bulk')" >>"$dir/bulk.$mode"
+        milliseconds $mode "SELECT count(photo_embed(image)) FROM bulk" >>"$dir/bulk.$mode.rows"
+    done
+done
+for mode in on off; do
+    awk -v bulk="$(median <"$dir/bulk.$mode")" -v rows="$(median <"$dir/bulk.$mode.rows")" -v mode=$mode 'BEGIN {
+        printf "400 photos, pg_sketch.worker = %s: bulk path %.0f photos/s, row by row %.0f, ratio %.2f\n", mode, 4e5 / bulk, 4e5 / rows, rows / bulk }'
 done
