@@ -2,6 +2,10 @@
 //!
 //! The server's signal handlers must run on its own thread.
 
+/// More than a batch of images takes, which comes and goes all the time; less than the weights of a network.
+#[cfg(target_env = "gnu")]
+const LARGE_BLOCK: i32 = 4 << 20;
+
 /// Blocks all signals while it lives; threads that are started meanwhile inherit that.
 pub struct SignalsBlocked(libc::sigset_t);
 
@@ -30,6 +34,15 @@ pub fn disable_telemetry() {
     if std::env::var_os("ORT_DISABLE_TELEMETRY").is_none() {
         // SAFETY: a process of the server has one thread until ONNX Runtime is loaded, which comes after this.
         unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
+    }
+}
+
+/// Gives large blocks of memory back to the system as soon as they are freed: else each thread keeps what it once needed.
+pub fn return_large_blocks() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: may be called at any time; blocks that are there stay as they are.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BLOCK);
     }
 }
 

@@ -5,10 +5,13 @@ use crate::manifest::Manifest;
 use crate::onnx::{self, OnnxError, half};
 use crate::provider;
 use crate::runtime::RuntimeError;
+use memmap2::Mmap;
 use ndarray::Array2;
 use ort::session::{NoSelectedOutputs, RunOptions, Session};
 use ort::value::{Outlet, Tensor, TensorElementType, TensorRef, ValueType};
 use std::borrow::Cow;
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -84,9 +87,16 @@ impl Stop {
     }
 }
 
+/// A network's graph as it was optimised for this machine's CPU, in a file without a name: sessions made of it share its
+/// weights.
+#[derive(Clone)]
+pub struct Optimised(Arc<Mmap>);
+
 /// A loaded network.
 pub struct Encoder {
     session: Session,
+    /// Where the session has its weights, if they are not its own. Dropped after it, as fields are in their order.
+    optimised: Option<Optimised>,
     device: Device,
     fallback: Option<String>,
     dimension: usize,
@@ -122,6 +132,71 @@ impl Encoder {
         options: &EncoderOptions,
         tuning: &Tuning,
     ) -> Result<Self, EncoderError> {
+        Self::load_saving(onnx, manifest, options, tuning, None)
+    }
+
+    /// The same, so that [`Encoder::load_again`] loads it once more; on the CPU, where it takes longer, sessions share their
+    /// weights.
+    ///
+    /// # Errors
+    /// As [`Encoder::load_tuned`].
+    pub fn load_sharing(
+        onnx: &[u8],
+        manifest: &Manifest,
+        options: &EncoderOptions,
+        tuning: &Tuning,
+    ) -> Result<Self, EncoderError> {
+        let shareable = tempfile::tempfile().ok().and_then(|file| {
+            let path = format!("/dev/fd/{}", file.as_raw_fd());
+            let encoder = Self::load_saving(onnx, manifest, options, tuning, Some(Path::new(&path)));
+            Some((encoder.ok()?, file))
+        });
+        // Without a place for the optimised graph, each session has weights of its own.
+        let Some((encoder, file)) = shareable else { return Self::load_tuned(onnx, manifest, options, tuning) };
+        #[allow(unsafe_code)]
+        // SAFETY: nobody else can open the file, and nothing writes it any more.
+        let saved = unsafe { Mmap::map(&file) };
+        let Some(saved) = saved.ok().filter(|saved| encoder.device == Device::Cpu && !saved.is_empty()) else {
+            return Ok(encoder);
+        };
+        let fallback = encoder.fallback.clone();
+        drop(encoder);
+        let again = Self::load_again(&Optimised(Arc::new(saved)), manifest, options)?;
+        Ok(Self { fallback, ..again })
+    }
+
+    /// Loads a network again, on the CPU, with the weights of one that [`Encoder::load_sharing`] has loaded.
+    ///
+    /// # Errors
+    /// [`EncoderError::Load`] if ONNX Runtime is out of memory.
+    pub fn load_again(
+        optimised: &Optimised,
+        manifest: &Manifest,
+        options: &EncoderOptions,
+    ) -> Result<Self, EncoderError> {
+        let session = provider::open_saved(&optimised.0, options)?;
+        let encoder = Self {
+            session,
+            optimised: Some(optimised.clone()),
+            device: Device::Cpu,
+            fallback: None,
+            dimension: manifest.dimension,
+            size: manifest.input.size as usize,
+            domain_input: manifest.domain_input,
+            max_batch: 1,
+            bindings: None,
+        };
+        encoder.check_signature()?;
+        Ok(encoder)
+    }
+
+    fn load_saving(
+        onnx: &[u8],
+        manifest: &Manifest,
+        options: &EncoderOptions,
+        tuning: &Tuning,
+        save: Option<&Path>,
+    ) -> Result<Self, EncoderError> {
         let model = onnx::parse(onnx)?;
         onnx::check_self_contained(&model)?;
         // Providers with a compiler of their own are told to compute in half precision; these take the graph as it is.
@@ -129,10 +204,11 @@ impl Encoder {
             Device::Cuda(_) | Device::Rocm(_) if tuning.half => Cow::Owned(onnx::write(&half::to_half(&model))),
             _ => Cow::Borrowed(onnx),
         };
-        let (session, device, fallback) = provider::open(graph, options, tuning)?;
+        let (session, device, fallback) = provider::open(graph, options, tuning, save)?;
         let mut encoder = Self {
             bindings: Bindings::for_device(&session, device)?,
             session,
+            optimised: None,
             device,
             fallback,
             dimension: manifest.dimension,
@@ -145,6 +221,11 @@ impl Encoder {
             encoder.warm_up()?;
         }
         Ok(encoder)
+    }
+
+    /// The graph that other sessions can be made of, if it is shared.
+    pub fn optimised(&self) -> Option<&Optimised> {
+        self.optimised.as_ref()
     }
 
     /// Runs every size of batch once, for each domain.
@@ -303,5 +384,5 @@ fn check_tensor(
 /// [`EncoderError::Load`] if ONNX Runtime refuses the graph, [`EncoderError::Device`] if a device named outright is not
 /// there.
 pub fn open_session(onnx: &[u8], options: &EncoderOptions) -> Result<(Session, Device, Option<String>), EncoderError> {
-    provider::open(|_| onnx.into(), options, &Tuning::default())
+    provider::open(|_| onnx.into(), options, &Tuning::default(), None)
 }

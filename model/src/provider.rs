@@ -9,6 +9,7 @@ use ort::ep::{
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use std::borrow::Cow;
+use std::path::Path;
 
 /// What a device may use, and what it is prepared for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,7 +34,8 @@ const AUTOMATIC: [Device; 3] = [Device::Cuda(0), Device::Rocm(0), Device::CoreMl
 
 /// Opens a session on the device asked for. Returns it with the device in use and, for a fallback, its reason.
 ///
-/// `graph` gives the network for a device: some take it in half precision.
+/// `graph` gives the network for a device: some take it in half precision. `save`: where the graph goes as it was optimised
+/// for the CPU, if it is one.
 ///
 /// # Errors
 /// [`EncoderError::Load`] if ONNX Runtime refuses the graph, [`EncoderError::Device`] if a device named outright is not
@@ -42,8 +44,15 @@ pub(crate) fn open<'g>(
     graph: impl Fn(Device) -> Cow<'g, [u8]>,
     options: &EncoderOptions,
     tuning: &Tuning,
+    save: Option<&Path>,
 ) -> Result<(Session, Device, Option<String>), EncoderError> {
-    let on_cpu = || commit(builder(options)?, &graph(Device::Cpu)).map_err(EncoderError::Load);
+    let on_cpu = || {
+        let builder = match save {
+            Some(path) => saving(builder(options)?, path).map_err(EncoderError::Load)?,
+            None => builder(options)?,
+        };
+        commit(builder, &graph(Device::Cpu)).map_err(EncoderError::Load)
+    };
     match options.device {
         Device::Cpu => Ok((on_cpu()?, Device::Cpu, None)),
         Device::Auto => {
@@ -80,6 +89,24 @@ fn open_on<'g>(
         .with_execution_providers(providers(device, options, tuning))
         .map_err(|error| unavailable(error.to_string()))?;
     commit(builder, &graph(device)).map_err(|error| unavailable(error.to_string()))
+}
+
+fn saving(builder: SessionBuilder, path: &Path) -> ort::Result<SessionBuilder> {
+    Ok(builder.with_optimized_model_path(path)?.with_config_entry("session.save_model_format", "ORT")?)
+}
+
+/// Opens a session of a graph that [`open`] has saved, on the CPU. Weights are not copied: the session reads them in
+/// `saved` for as long as it lives.
+pub(crate) fn open_saved(saved: &[u8], options: &EncoderOptions) -> Result<Session, EncoderError> {
+    let builder = builder(options)?;
+    let configure = || -> ort::Result<SessionBuilder> {
+        Ok(builder
+            // All was done before it was saved.
+            .with_optimization_level(GraphOptimizationLevel::Disable)?
+            .with_config_entry("session.use_ort_model_bytes_directly", "1")?
+            .with_config_entry("session.use_ort_model_bytes_for_initializers", "1")?)
+    };
+    commit(configure().map_err(EncoderError::Load)?, saved).map_err(EncoderError::Load)
 }
 
 fn provider_name(device: Device) -> &'static str {

@@ -10,7 +10,7 @@ use sketch_model::onnx::messages::{DataType, GraphProto, OperatorSetIdProto};
 use sketch_model::onnx::{self, ModelProto, half};
 use sketch_model::runtime;
 use sketch_model::serve::pool::Pool;
-use sketch_model::serve::runner::{Event, Job, Runner, RunnerError, Source, Wake};
+use sketch_model::serve::runner::{Event, Graph, Job, Runner, RunnerError, Source, Wake};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -152,6 +152,34 @@ fn a_batch_embeds_as_its_images_do_alone() {
     assert!(encoder.encode(Domain::Photo, &tensor(&manifest, &pictures), 4).is_ok());
 }
 
+/// Sessions that share weights embed to the bit as one that has its own, and outlive the one they were made of.
+#[test]
+fn sessions_that_share_weights_embed_the_same() {
+    if library().is_none() {
+        return;
+    }
+    let (onnx, manifest) = shipped();
+    let tensor = tensor(&manifest, &[picture(&manifest, 0), picture(&manifest, 1)]);
+    let mut own = Encoder::load(&onnx, &manifest, &options(Device::Cpu)).unwrap();
+    assert!(own.optimised().is_none());
+    let mut first = Encoder::load_sharing(&onnx, &manifest, &options(Device::Cpu), &Tuning::default()).unwrap();
+    let mut again = Encoder::load_again(first.optimised().unwrap(), &manifest, &options(Device::Cpu)).unwrap();
+    for domain in [Domain::Sketch, Domain::Photo] {
+        let expected = own.encode(domain, &tensor, 2).unwrap();
+        assert_eq!(first.encode(domain, &tensor, 2).unwrap(), expected);
+        assert_eq!(again.encode(domain, &tensor, 2).unwrap(), expected);
+    }
+    let expected = own.encode(Domain::Sketch, &tensor, 2).unwrap();
+    drop(first);
+    assert_eq!(again.encode(Domain::Sketch, &tensor, 2).unwrap(), expected);
+
+    let other = Manifest { dimension: 256, ..manifest.clone() };
+    assert!(matches!(
+        Encoder::load_again(again.optimised().unwrap(), &other, &options(Device::Cpu)),
+        Err(EncoderError::Signature { .. })
+    ));
+}
+
 fn next(poll: impl FnMut() -> Result<Option<Event>, RunnerError>) -> Result<Event, RunnerError> {
     let mut poll = poll;
     loop {
@@ -163,7 +191,13 @@ fn next(poll: impl FnMut() -> Result<Option<Event>, RunnerError>) -> Result<Even
 }
 
 fn source(runtime: PathBuf, onnx: Vec<u8>, manifest: Manifest) -> Source {
-    Source { runtime, onnx: onnx.into(), manifest, options: options(Device::Cpu), tuning: Tuning::default() }
+    Source {
+        runtime,
+        graph: Graph::First(onnx.into()),
+        manifest,
+        options: options(Device::Cpu),
+        tuning: Tuning::default(),
+    }
 }
 
 #[test]

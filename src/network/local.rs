@@ -11,7 +11,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 use sketch_model::encoder::{Domain, EncoderError, EncoderOptions};
 use sketch_model::manifest::Manifest;
-use sketch_model::serve::runner::{Event, Job, Loaded, Runner, Source};
+use sketch_model::serve::runner::{Event, Graph, Job, Loaded, Runner, Source};
 use sketch_model::serve::stat::{Entry, Key, Place};
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -62,7 +62,7 @@ impl Local {
         })?;
         let source = Source {
             runtime: settings::onnxruntime(),
-            onnx: onnx.into(),
+            graph: Graph::Onnx(onnx.into()),
             manifest: manifest.clone(),
             options,
             tuning: settings::tuning(manifest),

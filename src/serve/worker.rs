@@ -39,6 +39,7 @@ pub extern "C-unwind" fn pg_sketch_worker_main(_arg: pg_sys::Datum) {
         pg_sys::before_shmem_exit(Some(resign), pg_sys::Datum::null());
     }
     process::disable_telemetry();
+    process::return_large_blocks();
     pgrx::log!("pg_sketch inference worker started");
     serve(shared);
     // The postmaster does not start again what ends with 0.

@@ -1,12 +1,12 @@
 //! The runners of one network: on a CPU several sessions with few threads do more together than one with all of them,
-//! whose threads wait for each other at every node of the graph.
+//! whose threads wait for each other at every node of the graph. They share its weights.
 
-use super::runner::{Event, Job, Loaded, Runner, RunnerError, Source, Wake};
+use super::runner::{Event, Graph, Job, Loaded, Runner, RunnerError, Source, Wake};
 use crate::encoder::{Device, EncoderOptions};
 use std::num::NonZero;
 use std::time::{Duration, Instant};
 
-/// Most runners that share the cores; each holds the network's weights.
+/// Most runners that share the cores; each has memory for what a batch becomes on its way through the network.
 const MOST_SHARING: usize = 4;
 
 /// A network that is loaded once or several times. Dropping it stops what runs, and frees the network.
@@ -29,7 +29,8 @@ pub struct Room {
 }
 
 impl Pool {
-    /// Starts to load the network. Threads are started as by [`Runner::start`], here and in [`Pool::poll`].
+    /// Starts to load the network: [`Graph::First`]. Threads are started as by [`Runner::start`], here and in
+    /// [`Pool::poll`].
     ///
     /// # Errors
     /// [`RunnerError::Start`] if there is no thread to be had.
@@ -102,8 +103,9 @@ impl Pool {
         }
         let count = threads.min(MOST_SHARING);
         let options = EncoderOptions { device: Device::Cpu, threads: threads / count };
+        let graph = loaded.optimised.clone().map_or_else(|| source.graph.clone(), Graph::Again);
         for _ in 0..count {
-            self.runners.push(Runner::start(Source { options, ..source.clone() }, wake.clone())?);
+            self.runners.push(Runner::start(Source { graph: graph.clone(), options, ..source.clone() }, wake.clone())?);
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! prepare the next images, heed signals, or stop the run.
 
 use crate::distance::to_f16;
-use crate::encoder::{Device, Domain, Encoder, EncoderError, EncoderOptions, Stop, Tuning};
+use crate::encoder::{Device, Domain, Encoder, EncoderError, EncoderOptions, Optimised, Stop, Tuning};
 use crate::manifest::Manifest;
 use crate::runtime;
 use half::f16;
@@ -20,10 +20,20 @@ use thiserror::Error;
 pub struct Source {
     /// The ONNX Runtime library, if it is not loaded yet.
     pub runtime: PathBuf,
-    pub onnx: Arc<[u8]>,
+    pub graph: Graph,
     pub manifest: Manifest,
     pub options: EncoderOptions,
     pub tuning: Tuning,
+}
+
+/// A network's graph.
+#[derive(Clone)]
+pub enum Graph {
+    /// In ONNX, for one runner.
+    Onnx(Arc<[u8]>),
+    /// In ONNX, for the first of several, whose [`Loaded`] has what the others are to load.
+    First(Arc<[u8]>),
+    Again(Optimised),
 }
 
 /// Images to be embedded, as the network takes them: whoever makes a job does so while the one before runs.
@@ -86,11 +96,13 @@ pub enum Event {
 }
 
 /// A network that is ready.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Loaded {
     pub device: Device,
     /// Why `auto` fell back to the CPU, if it did.
     pub fallback: Option<String>,
+    /// What other runners of the same network share, if its weights can be shared.
+    pub optimised: Option<Optimised>,
 }
 
 /// The runner's thread is gone.
@@ -231,13 +243,17 @@ fn serve(source: Source, inbox: &Receiver<Job>, outbox: &Sender<Event>, wake: &W
         heard
     };
     let started = Instant::now();
-    let Source { runtime, onnx, manifest, options, tuning } = source;
+    let Source { runtime, graph, manifest, options, tuning } = source;
     let load = || -> Result<Encoder, EncoderError> {
         runtime::init(&runtime)?;
-        Encoder::load_tuned(&onnx, &manifest, &options, &tuning)
+        match &graph {
+            Graph::Onnx(onnx) => Encoder::load_tuned(onnx, &manifest, &options, &tuning),
+            Graph::First(onnx) => Encoder::load_sharing(onnx, &manifest, &options, &tuning),
+            Graph::Again(optimised) => Encoder::load_again(optimised, &manifest, &options),
+        }
     };
     let loaded = load();
-    drop(onnx);
+    drop(graph);
     let mut encoder = match loaded {
         Ok(encoder) => encoder,
         Err(error) => {
@@ -245,7 +261,11 @@ fn serve(source: Source, inbox: &Receiver<Job>, outbox: &Sender<Event>, wake: &W
             return;
         }
     };
-    let ready = Loaded { device: encoder.device(), fallback: encoder.fallback().map(str::to_owned) };
+    let ready = Loaded {
+        device: encoder.device(),
+        fallback: encoder.fallback().map(str::to_owned),
+        optimised: encoder.optimised().cloned(),
+    };
     if !say(Event::Loaded(Ok(ready), started.elapsed())) {
         return;
     }

@@ -14,7 +14,7 @@ use sketch_model::encoder::{EncoderError, EncoderOptions};
 use sketch_model::manifest::Manifest;
 use sketch_model::serve::batch::{Decision, Waiting};
 use sketch_model::serve::pool::{Pool, Room};
-use sketch_model::serve::runner::{Event, Job, Loaded, Source, Wake};
+use sketch_model::serve::runner::{Event, Graph, Job, Loaded, Source, Wake};
 use sketch_model::serve::slot::{AGAIN, Request, State as SlotState, Target};
 use sketch_model::serve::stat::{Entry, Key, Place};
 use std::time::{Duration, Instant};
@@ -300,7 +300,7 @@ impl Network {
         let options = EncoderOptions { device: self.target.device, threads: settings::threads() };
         let source = Source {
             runtime: settings::onnxruntime(),
-            onnx: onnx.into(),
+            graph: Graph::First(onnx.into()),
             manifest: manifest.clone(),
             options,
             tuning: settings::tuning(&manifest),
