@@ -15,7 +15,7 @@ use std::fs;
 use std::path::PathBuf;
 
 /// File name, without its ending, of the network that comes with the extension.
-const SHIPPED: &str = "lite0-sketch";
+const SHIPPED: &str = "lite2-sketch";
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn load_shipped_model() -> Result<i64, ErrorReport> {

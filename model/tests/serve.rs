@@ -26,7 +26,7 @@ fn library() -> Option<PathBuf> {
 }
 
 fn shipped() -> (Vec<u8>, Manifest) {
-    let read = |ending| std::fs::read(format!("{}/weights/lite0-sketch.{ending}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let read = |ending| std::fs::read(format!("{}/weights/lite2-sketch.{ending}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     (read("onnx"), Manifest::from_json(&String::from_utf8(read("json")).unwrap()).unwrap())
 }
 

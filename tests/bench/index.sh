@@ -32,7 +32,7 @@ target=$(cargo metadata --format-version 1 --no-deps --manifest-path "$repositor
     sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 gallery=$target/release/examples/gallery
 # Another network makes other embeddings.
-weights=$repository/model/weights/lite0-sketch
+weights=$repository/model/weights/lite2-sketch
 cache=${CACHE:-$repository/.build/bench}/$(cat "$weights.onnx" "$weights.json" | sha256sum | head -c 8)
 mkdir -p "$cache"
 

@@ -9,15 +9,15 @@ fn bound_buffers_return_what_a_plain_run_does() {
         return;
     };
     runtime::init(library.as_ref()).unwrap();
-    let onnx = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/weights/lite0-sketch.onnx")).unwrap();
+    let onnx = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/weights/lite2-sketch.onnx")).unwrap();
     let options = EncoderOptions { device: Device::Cpu, threads: 1 };
     let (mut session, _, _) = open_session(&onnx, &options).unwrap();
     let mut bindings = Bindings::plain().unwrap();
     let run = RunOptions::new().unwrap();
     for images in [1, 3, 1] {
         for fill in [0.1f32, 0.4] {
-            let shape = [images, 3, 224, 224];
-            let batch: Vec<f32> = (0..images * 3 * 224 * 224).map(|i| fill * ((i % 97) as f32 / 97.0 - 0.5)).collect();
+            let shape = [images, 3, 260, 260];
+            let batch: Vec<f32> = (0..images * 3 * 260 * 260).map(|i| fill * ((i % 97) as f32 / 97.0 - 0.5)).collect();
             let domains = vec![1i64; images];
             let found = bindings.run(&mut session, "embedding", shape, &batch, Some(domains.clone()), &run).unwrap();
             let inputs = ort::inputs![

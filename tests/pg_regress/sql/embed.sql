@@ -25,7 +25,7 @@ SELECT sketch_embed(bytes) <-> photo_embed(bytes) > 0.01 AS domains_differ FROM 
 SELECT sketch_embed(NULL::bytea), sketch_embed(NULL::jsonb), photo_embed(NULL), sketch_embed('\x00'::bytea, NULL);
 
 -- By the name of a model.
-SELECT sketch_embed(bytes) <-> sketch_embed(bytes, 'lite0-sketch') AS named FROM fixture WHERE name = 'face.json';
+SELECT sketch_embed(bytes) <-> sketch_embed(bytes, 'lite2-sketch') AS named FROM fixture WHERE name = 'face.json';
 SELECT sketch_embed(bytes, 'nonesuch') FROM fixture WHERE name = 'face.json';
 SELECT photo_embed(bytes, 'nonesuch') FROM fixture WHERE name = 'photo.png';
 SET pg_sketch.model = 'nonesuch';

@@ -34,7 +34,7 @@ struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
     /// Network; its manifest lies beside it
-    #[arg(long, value_name = "FILE", default_value = "model/weights/lite0-sketch.onnx")]
+    #[arg(long, value_name = "FILE", default_value = "model/weights/lite2-sketch.onnx")]
     model: PathBuf,
     /// Training images of each collection that the means are taken over
     #[arg(long, default_value_t = 400)]
