@@ -17,12 +17,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 fn library() -> Option<PathBuf> {
-    let path = std::env::var_os("ONNXRUNTIME_LIB").map(PathBuf::from).filter(|path| path.exists());
-    match &path {
-        Some(path) => runtime::init(path).unwrap(),
-        None => eprintln!("ONNXRUNTIME_LIB names no library: not tested"),
-    }
-    path
+    let Some(path) = std::env::var_os("ONNXRUNTIME_LIB").map(PathBuf::from) else {
+        eprintln!("ONNXRUNTIME_LIB names no library: not tested");
+        return None;
+    };
+    runtime::init(&path).unwrap();
+    Some(path)
 }
 
 fn shipped() -> (Vec<u8>, Manifest) {
@@ -93,7 +93,7 @@ fn a_device_that_is_not_there_is_an_error_and_auto_falls_back() {
             Err(error @ EncoderError::Device { .. }) => {
                 assert_eq!(error.to_string(), format!("device \"{name}\" is not available"));
                 let EncoderError::Device { reason, .. } = error else { unreachable!() };
-                assert!(reason.contains(provider), "{reason}");
+                assert!(reason.to_lowercase().contains(&provider.to_lowercase()), "{reason}");
             }
             Ok(encoder) => assert_eq!(encoder.device(), device, "it is there, and was taken"),
             Err(other) => panic!("{other}"),

@@ -15,6 +15,7 @@ pub struct Pool {
     runners: Vec<Runner>,
     /// What the others are made of, until the first has loaded.
     spare: Option<(Source, Wake)>,
+    /// What the first said, and how long those took that have loaded.
     loaded: Option<(Loaded, Duration)>,
 }
 
@@ -80,8 +81,8 @@ impl Pool {
                     if let Some((source, wake)) = self.spare.take() {
                         self.share(&loaded, &source, &wake)?;
                     }
-                    let (first, longest) = self.loaded.take().unwrap_or((loaded, Duration::ZERO));
-                    let all = longest + took;
+                    let (first, before) = self.loaded.take().unwrap_or((loaded, Duration::ZERO));
+                    let all = before + took;
                     if self.runners.iter().all(|runner| !runner.is_busy()) {
                         return Ok(Some(Event::Loaded(Ok(first), all)));
                     }
