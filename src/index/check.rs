@@ -113,7 +113,12 @@ fn wrong_kind(relation: pg_sys::Oid) -> SqlError {
     // SAFETY: the server returns null or a null-terminated name.
     let name = unsafe {
         let name = pg_sys::get_rel_name(relation);
-        if name.is_null() { relation.to_string() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+        if name.is_null() {
+            // It was dropped, by REINDEX CONCURRENTLY for one, since its name was looked up.
+            let message = format!("index with OID {relation} does not exist");
+            return SqlError::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message);
+        }
+        CStr::from_ptr(name).to_string_lossy()
     };
     SqlError::new(
         PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE,
