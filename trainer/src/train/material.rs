@@ -99,11 +99,12 @@ impl<'a> Collected<'a> {
 
     /// One line: how many of what.
     pub fn summary(&self) -> String {
+        let sketches: HashSet<usize> = self.sketches.views.iter().map(|view| view.item).collect();
         let bytes = self.sketches.maps.bytes() + self.pseudo.maps.bytes() + self.photos.maps.bytes();
         format!(
             "{} views of {} sketches, {} pseudo-sketches, {} views of {} photos, {} classes; {:.1} GB",
             self.sketches.views.len(),
-            self.sketch_items.len(),
+            sketches.len(),
             self.pseudo.views.len(),
             self.photos.views.len(),
             self.photo_items.len(),
