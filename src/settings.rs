@@ -35,7 +35,7 @@ static WORKER_MODELS: GucSetting<i32> = GucSetting::<i32>::new(4);
 static WORKER_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(60_000);
 static WORKER_IMAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(384);
 static QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
-// Measured on two cores of a CPU: larger batches embed as many images per second, and take 30 MB more for each two.
+// Measured on two cores of a CPU: larger batches embed as many images per second, and take more memory.
 static MAX_BATCH: GucSetting<i32> = GucSetting::<i32>::new(2);
 static MAX_WAIT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static GPU_MEMORY_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(0);

@@ -146,13 +146,14 @@ impl Encoder {
         options: &EncoderOptions,
         tuning: &Tuning,
     ) -> Result<Self, EncoderError> {
-        let shareable = tempfile::tempfile().ok().and_then(|file| {
-            let path = format!("/dev/fd/{}", file.as_raw_fd());
-            let encoder = Self::load_saving(onnx, manifest, options, tuning, Some(Path::new(&path)));
-            Some((encoder.ok()?, file))
-        });
         // Without a place for the optimised graph, each session has weights of its own.
-        let Some((encoder, file)) = shareable else { return Self::load_tuned(onnx, manifest, options, tuning) };
+        let own = || Self::load_tuned(onnx, manifest, options, tuning);
+        let Ok(file) = tempfile::tempfile() else { return own() };
+        let path = format!("/dev/fd/{}", file.as_raw_fd());
+        let encoder = match Self::load_saving(onnx, manifest, options, tuning, Some(Path::new(&path))) {
+            Err(EncoderError::Load(_)) => return own(),
+            encoder => encoder?,
+        };
         #[allow(unsafe_code)]
         // SAFETY: nobody else can open the file, and nothing writes it any more.
         let saved = unsafe { Mmap::map(&file) };

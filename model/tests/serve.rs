@@ -193,7 +193,7 @@ fn next(poll: impl FnMut() -> Result<Option<Event>, RunnerError>) -> Result<Even
 fn source(runtime: PathBuf, onnx: Vec<u8>, manifest: Manifest) -> Source {
     Source {
         runtime,
-        graph: Graph::First(onnx.into()),
+        graph: Graph::Onnx(onnx.into()),
         manifest,
         options: options(Device::Cpu),
         tuning: Tuning::default(),

@@ -30,13 +30,16 @@ pub struct Room {
 }
 
 impl Pool {
-    /// Starts to load the network: [`Graph::First`]. Threads are started as by [`Runner::start`], here and in
-    /// [`Pool::poll`].
+    /// Starts to load the network. Threads are started as by [`Runner::start`], here and in [`Pool::poll`].
     ///
     /// # Errors
     /// [`RunnerError::Start`] if there is no thread to be had.
     pub fn start(source: Source, wake: Wake) -> Result<Self, RunnerError> {
-        let first = Runner::start(source.clone(), wake.clone())?;
+        let graph = match &source.graph {
+            Graph::Onnx(onnx) if threads(&source) > 1 => Graph::First(onnx.clone()),
+            graph => graph.clone(),
+        };
+        let first = Runner::start(Source { graph, ..source.clone() }, wake.clone())?;
         Ok(Self { runners: vec![first], spare: Some((source, wake)), loaded: None })
     }
 
@@ -97,8 +100,7 @@ impl Pool {
 
     /// Starts the runners that share the cores, if the device is one that has several.
     fn share(&mut self, loaded: &Loaded, source: &Source, wake: &Wake) -> Result<(), RunnerError> {
-        let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = if source.options.threads == 0 { cores() } else { source.options.threads };
+        let threads = threads(source);
         if loaded.device != Device::Cpu || threads == 1 {
             return Ok(());
         }
@@ -126,5 +128,13 @@ impl Pool {
         self.stop_if(|_| true);
         let deadline = Instant::now() + patience;
         self.runners.iter_mut().all(|runner| runner.end(deadline.saturating_duration_since(Instant::now())))
+    }
+}
+
+/// Threads that a network has on the CPU.
+fn threads(source: &Source) -> usize {
+    match source.options.threads {
+        0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+        threads => threads,
     }
 }

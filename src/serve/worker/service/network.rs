@@ -300,7 +300,7 @@ impl Network {
         let options = EncoderOptions { device: self.target.device, threads: settings::threads() };
         let source = Source {
             runtime: settings::onnxruntime(),
-            graph: Graph::First(onnx.into()),
+            graph: Graph::Onnx(onnx.into()),
             manifest: manifest.clone(),
             options,
             tuning: settings::tuning(&manifest),
