@@ -176,10 +176,16 @@ impl Encoder {
         options: &EncoderOptions,
     ) -> Result<Self, EncoderError> {
         let session = provider::open_saved(&optimised.0, options)?;
+        let encoder = Self::of(session, Device::Cpu, manifest)?;
+        Ok(Self { optimised: Some(optimised.clone()), ..encoder })
+    }
+
+    /// A session on `device`, if its inputs and outputs are the manifest's.
+    fn of(session: Session, device: Device, manifest: &Manifest) -> Result<Self, EncoderError> {
         let encoder = Self {
             session,
-            optimised: Some(optimised.clone()),
-            device: Device::Cpu,
+            optimised: None,
+            device,
             fallback: None,
             dimension: manifest.dimension,
             size: manifest.input.size as usize,
@@ -206,18 +212,9 @@ impl Encoder {
             _ => Cow::Borrowed(onnx),
         };
         let (session, device, fallback) = provider::open(graph, options, tuning, save)?;
-        let mut encoder = Self {
-            bindings: Bindings::for_device(&session, device)?,
-            session,
-            optimised: None,
-            device,
-            fallback,
-            dimension: manifest.dimension,
-            size: manifest.input.size as usize,
-            domain_input: manifest.domain_input,
-            max_batch: tuning.max_batch,
-        };
-        encoder.check_signature()?;
+        let encoder = Self::of(session, device, manifest)?;
+        let bindings = Bindings::for_device(&encoder.session, device)?;
+        let mut encoder = Self { fallback, max_batch: tuning.max_batch, bindings, ..encoder };
         if device != Device::Cpu {
             encoder.warm_up()?;
         }

@@ -1,5 +1,5 @@
 //! Devices, runners and half precision, with the network that ships. Needs ONNX Runtime: ONNXRUNTIME_LIB names its
-//! library, as `make test` sets it; without it the tests say so and pass.
+//! library, as `make test` sets it.
 
 use sketch_model::device::{Device, OpenVinoTarget};
 use sketch_model::distance::to_f16;
@@ -16,13 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-fn library() -> Option<PathBuf> {
-    let Some(path) = std::env::var_os("ONNXRUNTIME_LIB").map(PathBuf::from) else {
-        eprintln!("ONNXRUNTIME_LIB names no library: not tested");
-        return None;
-    };
+fn library() -> PathBuf {
+    let path =
+        PathBuf::from(std::env::var_os("ONNXRUNTIME_LIB").expect("ONNXRUNTIME_LIB must name ONNX Runtime's library"));
     runtime::init(&path).unwrap();
-    Some(path)
+    path
 }
 
 fn shipped() -> (Vec<u8>, Manifest) {
@@ -78,9 +76,7 @@ fn batches_are_padded_to_sizes_that_a_gpu_was_warmed_up_with() {
 /// An explicit device that is not there is an error that says why; `auto` goes on without.
 #[test]
 fn a_device_that_is_not_there_is_an_error_and_auto_falls_back() {
-    if library().is_none() {
-        return;
-    }
+    library();
     let (onnx, manifest) = shipped();
     let absent = [
         (Device::TensorRt(0), "tensorrt:0", "TensorRT"),
@@ -110,9 +106,7 @@ fn a_device_that_is_not_there_is_an_error_and_auto_falls_back() {
 /// The graph that GPUs take: inputs and outputs of the same types, and embeddings within the precision of its numbers.
 #[test]
 fn a_graph_in_half_precision_embeds_alike() {
-    if library().is_none() {
-        return;
-    }
+    library();
     let (onnx, manifest) = shipped();
     let halved = onnx::write(&half::to_half(&onnx::parse(&onnx).unwrap()));
     let mut single = Encoder::load(&onnx, &manifest, &options(Device::Cpu)).unwrap();
@@ -131,9 +125,7 @@ fn a_graph_in_half_precision_embeds_alike() {
 /// A batch is its images one by one, and images of one batch do not touch each other, whatever their domains.
 #[test]
 fn a_batch_embeds_as_its_images_do_alone() {
-    if library().is_none() {
-        return;
-    }
+    library();
     let (onnx, manifest) = shipped();
     let mut encoder = Encoder::load(&onnx, &manifest, &options(Device::Cpu)).unwrap();
     let pictures: Vec<_> = (0..4).map(|number| picture(&manifest, number)).collect();
@@ -155,9 +147,7 @@ fn a_batch_embeds_as_its_images_do_alone() {
 /// Sessions that share weights embed to the bit as one that has its own, and outlive the one they were made of.
 #[test]
 fn sessions_that_share_weights_embed_the_same() {
-    if library().is_none() {
-        return;
-    }
+    library();
     let (onnx, manifest) = shipped();
     let tensor = tensor(&manifest, &[picture(&manifest, 0), picture(&manifest, 1)]);
     let mut own = Encoder::load(&onnx, &manifest, &options(Device::Cpu)).unwrap();
@@ -202,7 +192,7 @@ fn source(runtime: PathBuf, onnx: Vec<u8>, manifest: Manifest) -> Source {
 
 #[test]
 fn a_runner_embeds_stops_and_goes_on() {
-    let Some(runtime) = library() else { return };
+    let runtime = library();
     let (onnx, manifest) = shipped();
     let rings = Arc::new(AtomicUsize::new(0));
     let counted = rings.clone();
@@ -283,7 +273,7 @@ fn choosy() -> (Vec<u8>, Manifest) {
 
 #[test]
 fn an_image_that_the_network_fails_on_spoils_nothing_but_itself() {
-    let Some(runtime) = library() else { return };
+    let runtime = library();
     let (onnx, manifest) = choosy();
     let mut runner = Runner::start(source(runtime, onnx, manifest.clone()), Arc::new(|| ())).unwrap();
     let Event::Loaded(loaded, _) = next(|| runner.poll()).unwrap() else { panic!("not loaded") };
@@ -301,7 +291,7 @@ fn an_image_that_the_network_fails_on_spoils_nothing_but_itself() {
 
 #[test]
 fn a_runner_says_why_a_network_does_not_load() {
-    let Some(runtime) = library() else { return };
+    let runtime = library();
     let (_, manifest) = shipped();
     let mut runner = Runner::start(source(runtime, vec![1, 2, 3], manifest), Arc::new(|| ())).unwrap();
     let Event::Loaded(Err(error), _) = next(|| runner.poll()).unwrap() else { panic!("loaded") };
@@ -311,7 +301,7 @@ fn a_runner_says_why_a_network_does_not_load() {
 
 #[test]
 fn a_pool_gives_a_lone_image_all_threads_and_shares_out_many() {
-    let Some(runtime) = library() else { return };
+    let runtime = library();
     let (onnx, manifest) = shipped();
     let options = EncoderOptions { device: Device::Cpu, threads: 2 };
     let mut pool = Pool::start(Source { options, ..source(runtime, onnx, manifest.clone()) }, Arc::new(|| ())).unwrap();

@@ -5,9 +5,7 @@ use crate::runtime;
 /// Buffers are reused from run to run and from size to size, and return what a plain run does.
 #[test]
 fn bound_buffers_return_what_a_plain_run_does() {
-    let Some(library) = std::env::var_os("ONNXRUNTIME_LIB").filter(|path| std::path::Path::new(path).exists()) else {
-        return;
-    };
+    let library = std::env::var_os("ONNXRUNTIME_LIB").expect("ONNXRUNTIME_LIB must name ONNX Runtime's library");
     runtime::init(library.as_ref()).unwrap();
     let onnx = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/weights/lite2-sketch.onnx")).unwrap();
     let options = EncoderOptions { device: Device::Cpu, threads: 1 };
