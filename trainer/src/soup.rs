@@ -1,6 +1,6 @@
 //! A soup: one network whose weights are the mean of those of several trainings from the same start.
 //!
-//! Source: Wortsman et al., "ModelProto soups: averaging weights of multiple fine-tuned models improves accuracy without
+//! Source: Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without
 //! increasing inference time", 2022.
 
 use sketch_model::onnx::OnnxError;

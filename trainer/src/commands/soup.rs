@@ -41,6 +41,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let unlike = manifests.iter().position(|other| *other != manifest);
     ensure!(unlike.is_none(), "manifests of the networks are not the same");
     let mut model = mean(&models).context("could not take the mean")?;
+    if let Some(graph) = model.graph.as_mut() {
+        graph.name = Some(arguments.name.clone());
+    }
     narrow(&mut model, arguments.precision)?;
     let origin = match models.len() {
         1 => manifest.origin.clone(),

@@ -75,7 +75,10 @@ impl<'a> Collected<'a> {
         };
         let cut = Some(cut.tensor.as_str());
         let of_photos = cut.filter(|_| wanted.has_branch(Branch::Shared));
-        let (sketch_items, photo_items) = (wanted.items(data, Domain::Sketch), wanted.items(data, Domain::Photo));
+        let pseudo_views = wanted.most(|batch| if batch.pseudo_sketches > 0 { batch.pseudo_views } else { 0 });
+        let (sketch_items, mut photo_items) = (wanted.items(data, Domain::Sketch), wanted.items(data, Domain::Photo));
+        // Those without a class teach by their edges alone.
+        photo_items.retain(|item| pseudo_views > 0 || !item.class.is_empty());
         let classes = Classes::of(sketch_items.iter().chain(&photo_items).copied());
         let views = views_of(photo_items.len(), Kind::Photo, wanted.most(|batch| batch.photo_views));
         let photos = look("photos", &photo_items, &views, of_photos, &[EMBEDDING, LOGITS])?;
@@ -86,10 +89,10 @@ impl<'a> Collected<'a> {
         let mut views = views_of(sketch_items.len(), Kind::Sketch, wanted.most(|batch| batch.sketch_views));
         views.retain(|view| is_taught(sketch_items[view.item], &classes, &taught));
         let sketches = look("sketches", &sketch_items, &views, cut, &[])?;
-        let pseudo = match wanted.most(|batch| if batch.pseudo_sketches > 0 { batch.pseudo_views } else { 0 }) {
+        let pseudo = match pseudo_views {
             0 => Seen::default(),
-            count => {
-                let views = views_of(photo_items.len(), Kind::PseudoSketch, count);
+            _ => {
+                let views = views_of(photo_items.len(), Kind::PseudoSketch, pseudo_views);
                 look("pseudo-sketches", &photo_items, &views, cut, &[])?
             }
         };

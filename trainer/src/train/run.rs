@@ -56,8 +56,9 @@ pub struct Setting<'a> {
 /// stopped and run again ends in the same weights to the bit, on the same number of threads.
 ///
 /// # Errors
-/// [`TrainError::Stopped`] if it was told to stop, [`TrainError::NotFinite`] if a loss is NaN or infinite, [`TrainError::Checkpoint`] if the folder holds the checkpoint
-/// of another training, [`TrainError::File`], [`TrainError::Engine`].
+/// [`TrainError::Stopped`] if it was told to stop, [`TrainError::NotFinite`] if a loss is NaN or infinite,
+/// [`TrainError::Checkpoint`] if the folder holds the checkpoint of another training, [`TrainError::File`],
+/// [`TrainError::Engine`].
 pub fn run(mut plan: Plan, material: &Material, setting: &Setting) -> Result<Weights, TrainError> {
     let config = setting.config;
     let training = digest(setting)?;
