@@ -128,11 +128,8 @@ $(BUILD)/start/lite0.onnx $(BUILD)/start/lite2.onnx: $(BUILD)/start/%.onnx: | bu
 
 .PHONY: train
 train: | $(BUILD)/start/lite2.onnx ## train the network that ships, on the images below DATA
-	@for seed in 0 1 2; do \
-	    $(TRAINER) train --config best --set seed=$$seed --precision fp32 --start $(BUILD)/start/lite2.onnx --data $(DATA) \
-	        --output $(TRAINING)/$$seed || exit 1; \
-	done
-	@$(TRAINER) soup $(TRAINING)/[012]/lite2-sketch.onnx --name lite2-sketch --output $(TRAINING)
+	@$(TRAINER) ablate --rows trainer/presets/ships.toml --keep --start $(BUILD)/start/lite2.onnx --data $(DATA) --output $(TRAINING)
+	@$(TRAINER) soup $(TRAINING)/1-[0-9].onnx --name lite2-sketch --output $(TRAINING)
 
 eval: install ## quality of the ranking, in SQL, on the val classes of DATA
 	@DATA=$(DATA) tests/quality/eval.sh
