@@ -10,7 +10,7 @@ use sketch_trainer::data::DataSet;
 use sketch_trainer::engine::Tape;
 use sketch_trainer::graph::Precision;
 use sketch_trainer::train::Config;
-use sketch_trainer::train::ablation::{Ablation, Trial, table};
+use sketch_trainer::train::ablation::{Ablation, Row, Trial, table};
 use sketch_trainer::train::assemble::blended;
 use sketch_trainer::train::checkpoint;
 use sketch_trainer::train::material::{Collected, Start};
@@ -65,33 +65,50 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let bar = |count, what: &str| progress::bar(count, what);
     let start = Start { model: &model, manifest: &manifest, options: &options, bar: &bar };
     let mut trials = read_trials(&arguments.output.join(RESULTS))?;
-    let mut collected = None;
-    for (i, row, config) in &configs {
-        let digests = digests(&images, &model, config)?;
-        let training = digests.each_ref().map(|(_, digest)| digest.as_str()).join(" ");
-        if trials.iter().any(|trial| trial.training == training) {
-            continue;
-        }
-        eprintln!("{}, seed {}", row.name, config.seed);
-        let collected = match &mut collected {
-            Some(collected) => collected,
-            none => {
-                let all: Vec<Config> = configs.iter().map(|(_, _, config)| config.clone()).collect();
-                none.insert(Collected::new(&all, &data, start)?)
+    for group in grouped(configs) {
+        let mut collected = None;
+        for (i, row, config) in &group {
+            let digests = digests(&images, &model, config)?;
+            let training = digests.each_ref().map(|(_, digest)| digest.as_str()).join(" ");
+            if trials.iter().any(|trial| trial.training == training) {
+                continue;
             }
-        };
-        let (map, weights) = try_one(config, collected, start, &training, &arguments.output)?;
-        if arguments.keep {
-            let name = format!("{}-{}", i + 1, config.seed);
-            let target = Target { folder: &arguments.output, name: &name, precision: Precision::Fp32 };
-            write_network(&target, config, start, &weights, digests)?;
+            eprintln!("{}, seed {}", row.name, config.seed);
+            let collected = match &mut collected {
+                Some(collected) => collected,
+                none => {
+                    let all: Vec<Config> = group.iter().map(|(_, _, config)| config.clone()).collect();
+                    none.insert(Collected::new(&all, &data, start)?)
+                }
+            };
+            let (map, weights) = try_one(config, collected, start, &training, &arguments.output)?;
+            if arguments.keep {
+                let name = format!("{}-{}", i + 1, config.seed);
+                let target = Target { folder: &arguments.output, name: &name, precision: Precision::Fp32 };
+                write_network(&target, config, start, &weights, digests)?;
+            }
+            let trial = Trial { row: row.name.clone(), seed: config.seed, training, map };
+            append(&arguments.output.join(RESULTS), &serde_json::to_string(&trial)?)?;
+            trials.push(trial);
         }
-        let trial = Trial { row: row.name.clone(), seed: config.seed, training, map };
-        append(&arguments.output.join(RESULTS), &serde_json::to_string(&trial)?)?;
-        trials.push(trial);
     }
     println!("{}", table(&ablation.rows, &trials));
     Ok(())
+}
+
+/// A training: number of its row from 0, the row, the configuration.
+type Training<'a> = (usize, &'a Row, Config);
+
+/// Trainings that see the same views of images together, in the order of the first of each.
+fn grouped(trainings: Vec<Training>) -> Vec<Vec<Training>> {
+    let mut groups: Vec<Vec<Training>> = Vec::new();
+    for training in trainings {
+        match groups.iter_mut().find(|group| group[0].2.shares_views(&training.2)) {
+            Some(group) => group.push(training),
+            None => groups.push(vec![training]),
+        }
+    }
+    groups
 }
 
 fn try_one(

@@ -196,6 +196,12 @@ impl Config {
         Ok(config)
     }
 
+    /// Whether views of images that were collected for one are those that the other asks for, but for their seed.
+    pub fn shares_views(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.network.train_from, &other.network.train_from);
+        ours == theirs && self.augment == other.augment && self.batch.half == other.batch.half
+    }
+
     /// The configuration as TOML, every option spelt out.
     ///
     /// # Errors
@@ -282,6 +288,18 @@ mod tests {
         assert!(matches!(parse("loss"), Err(TrainError::Setting { .. })));
         assert!(matches!(parse("loss.temperature=0.001"), Err(TrainError::Range { key: "loss.temperature" })));
         assert!(matches!(parse("schedule.rate=0.0"), Err(TrainError::Range { key: "schedule.rate" })));
+    }
+
+    #[test]
+    fn trainings_share_views_that_come_out_the_same() {
+        let with = |setting: &str| Config::parse(Config::preset("best").unwrap(), &[setting.to_owned()]).unwrap();
+        let best = with("seed=7");
+        for setting in ["seed=8", "network.blend=0.1", "leave_out=[]", "batch.sketch_views=9"] {
+            assert!(best.shares_views(&with(setting)), "{setting}");
+        }
+        for setting in ["network.train_from=\"top\"", "augment.sketch.dropout=0.5", "batch.half=false"] {
+            assert!(!best.shares_views(&with(setting)), "{setting}");
+        }
     }
 
     #[test]
