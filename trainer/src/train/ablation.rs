@@ -114,6 +114,18 @@ mod tests {
     }
 
     #[test]
+    fn files_that_come_along_are_trainings() {
+        for text in [include_str!("../../presets/ablation.toml"), include_str!("../../presets/ships.toml")] {
+            let ablation = Ablation::parse(text).unwrap();
+            let configs: Vec<Config> = ablation.rows.iter().map(|row| ablation.config(row, 0).unwrap()).collect();
+            assert!(ablation.seeds.len() >= 3 && !configs.is_empty());
+            for (i, config) in configs.iter().enumerate() {
+                assert!(!configs[..i].contains(config), "{}: there is such a row", ablation.rows[i].name);
+            }
+        }
+    }
+
+    #[test]
     fn tables_have_mean_and_deviation() {
         let ablation = Ablation::parse(TEXT).unwrap();
         let trial = |row: &str, seed, map: [f64; 2]| Trial {
