@@ -12,7 +12,7 @@ n=${N:-1000000} runs=${RUNS:-7} queries=${QUERIES:-5}
 bin=$("$pg_config" --bindir)
 here=$(cd "$(dirname "$0")" && pwd)
 
-cargo build --quiet --release -p sketch-model --example clustered --manifest-path "$here/../../Cargo.toml"
+cargo build --quiet --release -p sketch-model --example gallery --manifest-path "$here/../../Cargo.toml"
 target=$(cargo metadata --format-version 1 --no-deps --manifest-path "$here/../../Cargo.toml" |
     sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 
@@ -63,8 +63,8 @@ CREATE TABLE bench_sketch (id bigint, fused embedding);
 CREATE TABLE bench_vector (id bigint, fused halfvec(512));
 CREATE TABLE bench_query (id bigint, fused embedding);
 SQL
-"$target/release/examples/clustered" "$n" 1 | sql -c 'COPY bench_sketch FROM STDIN BINARY'
-"$target/release/examples/clustered" "$queries" 2 | sql -c 'COPY bench_query FROM STDIN BINARY'
+"$target/release/examples/gallery" clustered "$n" 1 | sql -c 'COPY bench_sketch FROM STDIN BINARY'
+"$target/release/examples/gallery" clustered "$queries" 2 | sql -c 'COPY bench_query FROM STDIN BINARY'
 sql <<'SQL'
 INSERT INTO bench_vector SELECT id, fused::real[]::halfvec FROM bench_sketch;
 VACUUM (FREEZE, ANALYZE) bench_sketch, bench_vector;

@@ -1,4 +1,4 @@
-//! Writes fused embeddings for the bench of the index, in the binary format of PostgreSQL's `COPY`.
+//! Writes fused embeddings for the benches of the index and of the scan, in the binary format of PostgreSQL's `COPY`.
 //!
 //! usage: gallery codebook PHOTOS > CODEBOOK
 //!        gallery SET COUNT SEED [PHOTOS CODEBOOK] | psql -c 'COPY photo (id, fused) FROM STDIN BINARY'
