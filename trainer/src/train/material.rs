@@ -91,8 +91,8 @@ impl<'a> Collected<'a> {
         let sketches = look("sketches", &sketch_items, &views, cut, &[])?;
         let pseudo = match pseudo_views {
             0 => Seen::default(),
-            _ => {
-                let views = views_of(photo_items.len(), Kind::PseudoSketch, pseudo_views);
+            count => {
+                let views = views_of(photo_items.len(), Kind::PseudoSketch, count);
                 look("pseudo-sketches", &photo_items, &views, cut, &[])?
             }
         };
