@@ -10,7 +10,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, spi};
 use sketch_model::codebook::{Codebook, CodebookOptions};
-use sketch_model::distance;
+use sketch_model::simd::distance;
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::rc::Rc;

@@ -14,7 +14,7 @@ use half::f16;
 use pgrx::datum::Internal;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use sketch_model::encoder::Domain;
+use sketch_model::inference::encoder::Domain;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::CStr;
@@ -94,7 +94,7 @@ fn check_size(size: usize) -> Result<()> {
     if size <= limit.saturating_add(pg_sys::VARHDRSZ) {
         return Ok(());
     }
-    Err(sketch_model::decode::DecodeError::TooManyBytes { length: size - pg_sys::VARHDRSZ, limit }.into())
+    Err(sketch_model::render::decode::DecodeError::TooManyBytes { length: size - pg_sys::VARHDRSZ, limit }.into())
 }
 
 /// The network that the call asks for, looked up once a statement unless the name changes.

@@ -4,16 +4,16 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 use sketch_model::codebook::CodebookError;
-use sketch_model::decode::DecodeError;
-use sketch_model::drawing::DrawingError;
-use sketch_model::encoder::EncoderError;
 use sketch_model::index::IndexError;
+use sketch_model::inference::encoder::EncoderError;
+use sketch_model::inference::runner::RunnerError;
+use sketch_model::inference::runtime::RuntimeError;
 use sketch_model::manifest::{ManifestError, PrepareError};
-use sketch_model::preprocess::PreprocessError;
-use sketch_model::runtime::RuntimeError;
-use sketch_model::serve::runner::RunnerError;
-use sketch_model::strokes::StrokesError;
-use sketch_model::svg::SvgError;
+use sketch_model::render::decode::DecodeError;
+use sketch_model::render::drawing::DrawingError;
+use sketch_model::render::preprocess::PreprocessError;
+use sketch_model::render::strokes::StrokesError;
+use sketch_model::render::svg::SvgError;
 use std::error::Error;
 
 /// A result whose error is on its way to the user; SQL functions return `Result<T, ErrorReport>`.

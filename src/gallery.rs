@@ -13,7 +13,7 @@ use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::prelude::*;
 use pgrx::{AllocatedByPostgres, WhoAllocated};
 use row::{Column, Row};
-use sketch_model::encoder::Domain;
+use sketch_model::inference::encoder::Domain;
 
 /// Arguments of the trigger.
 struct Gallery {

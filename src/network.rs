@@ -8,7 +8,7 @@ use crate::serve::client::Remote;
 use crate::settings;
 use half::f16;
 use local::Local;
-use sketch_model::encoder::{Domain, EncoderOptions};
+use sketch_model::inference::encoder::{Domain, EncoderOptions};
 use sketch_model::manifest::{Manifest, PrepareError};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -2,7 +2,7 @@
 //!
 //! It runs if the library is in `shared_preload_libraries`. Connections decode and prepare images; pixels go to the
 //! worker through slots in shared memory ([`shared`]), embeddings come back the same way. What a slot is, how batches are
-//! made and what runs them is `sketch_model::serve`, which knows no Postgres.
+//! made and what runs them is `sketch_model::inference`, which knows no Postgres.
 
 pub mod client;
 pub mod shared;

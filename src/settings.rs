@@ -3,11 +3,11 @@
 use crate::error::{Result, SqlError};
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use pgrx::prelude::*;
-use sketch_model::device::DEVICE_NAMES;
-use sketch_model::encoder::{EncoderOptions, Tuning};
+use sketch_model::inference::batch::Policy;
+use sketch_model::inference::device::DEVICE_NAMES;
+use sketch_model::inference::encoder::{EncoderOptions, Tuning};
 use sketch_model::limits::Limits;
 use sketch_model::manifest::Manifest;
-use sketch_model::serve::batch::Policy;
 use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -263,7 +263,7 @@ pub fn model() -> Option<String> {
 /// # Errors
 /// If `pg_sketch.device` names no device.
 pub fn encoder_options() -> Result<EncoderOptions> {
-    let device = text(&DEVICE).parse().map_err(|error: sketch_model::encoder::UnknownDevice| {
+    let device = text(&DEVICE).parse().map_err(|error: sketch_model::inference::encoder::UnknownDevice| {
         SqlError::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, error.to_string())
             .hint(format!("Set pg_sketch.device to {DEVICE_NAMES}."))
     })?;

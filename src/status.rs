@@ -4,8 +4,8 @@ use crate::serve::shared::Shared;
 use crate::{embed, network, settings};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
-use sketch_model::serve::slot::State;
-use sketch_model::{distance, runtime};
+use sketch_model::inference::slot::State;
+use sketch_model::{inference::runtime, simd::distance};
 
 #[pg_extern(volatile, parallel_restricted)]
 fn sketch_status() -> TableIterator<'static, (name!(name, String), name!(value, String))> {

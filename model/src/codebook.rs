@@ -14,8 +14,8 @@ mod train;
 pub use train::CodebookOptions;
 
 use crate::digest::{self, Sha256Digest};
-use crate::distance;
 use crate::manifest::MAX_DIMENSION;
+use crate::simd::distance;
 use linfa_clustering::KMeansError;
 use ndarray::{Array3, ArrayView3};
 use std::iter;

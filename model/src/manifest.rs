@@ -1,10 +1,10 @@
 //! What a network expects and returns: the part of a model that is not the graph.
 
-use crate::decode::{DecodeError, decode_image};
 use crate::digest::{Sha256Digest, sha256};
-use crate::drawing::{Drawing, DrawingError};
 use crate::limits::Limits;
-use crate::preprocess::{PhotoPreprocessing, PreprocessError, SketchPreprocessing};
+use crate::render::decode::{DecodeError, decode_image};
+use crate::render::drawing::{Drawing, DrawingError};
+use crate::render::preprocess::{PhotoPreprocessing, PreprocessError, SketchPreprocessing};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

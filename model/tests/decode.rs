@@ -2,8 +2,8 @@
 
 use image::DynamicImage;
 use proptest::prelude::*;
-use sketch_model::decode::{DecodeError, Format, decode_image};
 use sketch_model::limits::Limits;
+use sketch_model::render::decode::{DecodeError, Format, decode_image};
 
 const COMPLETE: [&str; 13] = [
     "plain.png",

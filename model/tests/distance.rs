@@ -2,7 +2,7 @@
 
 use half::f16;
 use proptest::prelude::*;
-use sketch_model::distance::{self, Kernel, available_kernels, l2_squared_scalar};
+use sketch_model::simd::distance::{self, Kernel, available_kernels, l2_squared_scalar};
 
 fn same(x: f32, y: f32) -> bool {
     x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan())

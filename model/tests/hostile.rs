@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Instant;
 
-use sketch_model::drawing::Drawing;
 use sketch_model::limits::Limits;
-use sketch_model::preprocess::SketchPreprocessing;
+use sketch_model::render::drawing::Drawing;
+use sketch_model::render::preprocess::SketchPreprocessing;
 
 const SECONDS: f64 = 1.0;
 const MEGABYTES: f64 = 200.0;

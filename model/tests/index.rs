@@ -5,11 +5,11 @@ use ndarray::Array2;
 use ndarray_rand::rand::{Rng, SeedableRng};
 use proptest::prelude::*;
 use rand_xoshiro::Xoshiro256Plus;
-use sketch_model::distance;
 use sketch_model::index::{
     BuildOptions, Coder, Frame, IndexError, MemoryPages, Origin, PAGE_SIZE, Pages, RowId, Search, SearchOptions,
     Writer, check, found, insert, remove,
 };
+use sketch_model::simd::distance;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;

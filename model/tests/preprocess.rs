@@ -2,13 +2,13 @@
 
 use image::{DynamicImage, GrayImage, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage, imageops};
 use proptest::prelude::*;
-use sketch_model::decode::decode_image;
-use sketch_model::drawing::Drawing;
 use sketch_model::limits::Limits;
-use sketch_model::preprocess::{
+use sketch_model::render::decode::decode_image;
+use sketch_model::render::drawing::Drawing;
+use sketch_model::render::preprocess::{
     Colours, Fit, Frame, PhotoPreprocessing, Polarity, PreprocessError, SketchPreprocessing,
 };
-use sketch_model::resize::Filter;
+use sketch_model::render::resize::Filter;
 
 const SIZE: u32 = 64;
 

@@ -1,16 +1,16 @@
 //! Devices, runners and half precision, with the network that ships. Needs ONNX Runtime: ONNXRUNTIME_LIB names its
 //! library, as `make test` sets it.
 
-use sketch_model::device::{Device, OpenVinoTarget};
-use sketch_model::distance::to_f16;
-use sketch_model::encoder::{Domain, Encoder, EncoderError, EncoderOptions, Stop, Tuning};
+use sketch_model::inference::device::{Device, OpenVinoTarget};
+use sketch_model::inference::encoder::{Domain, Encoder, EncoderError, EncoderOptions, Stop, Tuning};
+use sketch_model::inference::onnx::build::{Size, attribute_int, attribute_ints, node, tensor_f32, value_info};
+use sketch_model::inference::onnx::messages::{DataType, GraphProto, OperatorSetIdProto};
+use sketch_model::inference::onnx::{self, ModelProto, half};
+use sketch_model::inference::pool::Pool;
+use sketch_model::inference::runner::{Event, Graph, Job, Runner, RunnerError, Source, Wake};
+use sketch_model::inference::runtime;
 use sketch_model::manifest::Manifest;
-use sketch_model::onnx::build::{Size, attribute_int, attribute_ints, node, tensor_f32, value_info};
-use sketch_model::onnx::messages::{DataType, GraphProto, OperatorSetIdProto};
-use sketch_model::onnx::{self, ModelProto, half};
-use sketch_model::runtime;
-use sketch_model::serve::pool::Pool;
-use sketch_model::serve::runner::{Event, Graph, Job, Runner, RunnerError, Source, Wake};
+use sketch_model::simd::distance::to_f16;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -2,9 +2,9 @@
 
 use base64::Engine;
 use proptest::prelude::*;
-use sketch_model::drawing::{Colour, Drawing, DrawingError, VectorDrawing};
 use sketch_model::limits::Limits;
-use sketch_model::svg::SvgError;
+use sketch_model::render::drawing::{Colour, Drawing, DrawingError, VectorDrawing};
+use sketch_model::render::svg::SvgError;
 
 const HEAD: &str =
     r#"<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 100 100""#;
@@ -21,7 +21,7 @@ fn parse(text: &str) -> Result<VectorDrawing, SvgError> {
     }
 }
 
-fn shapes(body: &str) -> Vec<sketch_model::drawing::Shape> {
+fn shapes(body: &str) -> Vec<sketch_model::render::drawing::Shape> {
     parse(&document(body)).unwrap_or_else(|error| panic!("{body}: {error}")).shapes
 }
 

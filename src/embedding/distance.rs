@@ -4,7 +4,7 @@ use super::Embedding;
 use crate::error::{Result, SqlError};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use sketch_model::distance::{self, Prefetch};
+use sketch_model::simd::distance::{self, Prefetch};
 
 /// For either argument: a query may write column and constant in any order.
 static PREFETCH: [Prefetch; 2] = [const { Prefetch::new() }; 2];

@@ -8,7 +8,7 @@ use crate::{catalog, network};
 use pgrx::iter::TableIterator;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use sketch_model::encoder::Domain;
+use sketch_model::inference::encoder::Domain;
 
 type EmbeddedRow = (pg_sys::ItemPointerData, Option<Embedding<'static>>, Option<Embedding<'static>>);
 

@@ -3,9 +3,9 @@
 use crate::settings;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
-use sketch_model::serve::notice::Notice;
-use sketch_model::serve::slot::Slot;
-use sketch_model::serve::stat::StatTable;
+use sketch_model::inference::notice::Notice;
+use sketch_model::inference::slot::Slot;
+use sketch_model::inference::stat::StatTable;
 use std::cell::UnsafeCell;
 use std::mem::size_of;
 use std::ptr;
@@ -136,7 +136,7 @@ impl Shared {
 
     /// Claims a free slot for this process; returns its index.
     pub fn claim(self) -> Option<usize> {
-        let free = |slot: &Slot| slot.state() == sketch_model::serve::slot::State::Free;
+        let free = |slot: &Slot| slot.state() == sketch_model::inference::slot::State::Free;
         if !self.slots().iter().any(free) {
             return None;
         }

@@ -3,7 +3,7 @@
 use crate::network;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
-use sketch_model::serve::stat::Place;
+use sketch_model::inference::stat::Place;
 
 /// Microseconds since the server's epoch; the same clock in all processes.
 pub fn now() -> u64 {

@@ -11,7 +11,7 @@ use pgrx::pg_guard;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use service::Service;
-use sketch_model::serve::slot::State;
+use sketch_model::inference::slot::State;
 use std::time::Duration;
 
 /// Longest the worker sleeps; whoever wants something wakes it.

@@ -10,10 +10,10 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use sketch_model::encoder::EncoderOptions;
-use sketch_model::onnx;
-use sketch_model::onnx::build::attribute_int;
-use sketch_model::onnx::messages::{DataType, ModelProto};
+use sketch_model::inference::encoder::EncoderOptions;
+use sketch_model::inference::onnx;
+use sketch_model::inference::onnx::build::attribute_int;
+use sketch_model::inference::onnx::messages::{DataType, ModelProto};
 use sketch_trainer::engine::normalisation::{MOMENTUM, freeze};
 use sketch_trainer::engine::optimizer::{Adam, Trained};
 use sketch_trainer::engine::{Feed, Tape, TrainingSession, gradients};
@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     let numbers: Vec<usize> = numbers.iter().map(|number| number.parse()).collect::<Result<_, _>>()?;
     let [size, images, steps, threads] = numbers[..] else { anyhow::bail!("expected SIZE BATCH STEPS THREADS") };
     let library = std::env::var_os("ONNXRUNTIME_LIB").context("ONNXRUNTIME_LIB must name ONNX Runtime's library")?;
-    sketch_model::runtime::init(Path::new(&library))?;
+    sketch_model::inference::runtime::init(Path::new(&library))?;
     let mut model = onnx::parse(&std::fs::read(file)?)?;
     let graph = model.graph.as_mut().context("no graph")?;
     freeze(&mut graph.node);

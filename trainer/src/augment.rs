@@ -16,11 +16,11 @@ mod vector;
 
 use image::imageops;
 use image::{DynamicImage, RgbImage, Rgba, RgbaImage};
-use sketch_model::decode::{DecodeError, decode_image};
-use sketch_model::drawing::{Drawing, DrawingError};
 use sketch_model::limits::Limits;
 use sketch_model::manifest::Manifest;
-use sketch_model::preprocess::{Frame, PreprocessError, SketchPreprocessing};
+use sketch_model::render::decode::{DecodeError, decode_image};
+use sketch_model::render::drawing::{Drawing, DrawingError};
+use sketch_model::render::preprocess::{Frame, PreprocessError, SketchPreprocessing};
 
 pub use options::{Augmentation, EdgeOptions, PhotoOptions, SketchOptions};
 pub use rng::Rng;

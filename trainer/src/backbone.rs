@@ -5,9 +5,11 @@
 
 use std::collections::HashSet;
 
-use sketch_model::onnx::build::{Size, value_info};
-use sketch_model::onnx::messages::{DataType, GraphProto, ModelProto, NodeProto, ValueInfoProto, type_proto};
-use sketch_model::onnx::messages::{tensor_shape_proto::dimension, type_proto::Value};
+use sketch_model::inference::onnx::build::{Size, value_info};
+use sketch_model::inference::onnx::messages::{
+    DataType, GraphProto, ModelProto, NodeProto, ValueInfoProto, type_proto,
+};
+use sketch_model::inference::onnx::messages::{tensor_shape_proto::dimension, type_proto::Value};
 
 use crate::engine::{EngineError, Feed, Tape, normalisation};
 use crate::graph::{GraphBuilder, Precision};
@@ -26,7 +28,7 @@ pub enum BackboneError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
-    Onnx(#[from] sketch_model::onnx::OnnxError),
+    Onnx(#[from] sketch_model::inference::onnx::OnnxError),
     #[error("network has {count} inputs, expected one, of images")]
     Inputs { count: usize },
     #[error("network does not say how large images are")]

@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use sketch_model::encoder::{Device, EncoderOptions};
+use sketch_model::inference::encoder::{Device, EncoderOptions};
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -72,7 +72,7 @@ pub struct RuntimeArguments {
 impl RuntimeArguments {
     /// Starts ONNX Runtime and returns how to load a network.
     fn start(&self) -> anyhow::Result<EncoderOptions> {
-        sketch_model::runtime::init(&self.onnxruntime)?;
+        sketch_model::inference::runtime::init(&self.onnxruntime)?;
         Ok(EncoderOptions { device: self.device, threads: self.threads })
     }
 }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sketch_model::digest::{Sha256Digest, sha256};
-use sketch_model::encoder::Domain;
+use sketch_model::inference::encoder::Domain;
 
 pub use classes::{Classes, Split};
 pub use description::{Description, Layout};

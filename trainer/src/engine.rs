@@ -20,8 +20,8 @@ mod tape;
 mod upgrade;
 pub mod write;
 
-use sketch_model::encoder::EncoderError;
-use sketch_model::onnx::OnnxError;
+use sketch_model::inference::encoder::EncoderError;
+use sketch_model::inference::onnx::OnnxError;
 
 pub use gradient::gradients;
 pub use session::{Feed, TrainingSession};

@@ -5,7 +5,7 @@ use std::thread;
 
 use indicatif::ProgressBar;
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
-use sketch_model::encoder::{Domain, Encoder, EncoderError};
+use sketch_model::inference::encoder::{Domain, Encoder, EncoderError};
 use sketch_model::limits::Limits;
 use sketch_model::manifest::{Manifest, PrepareError};
 

@@ -1,12 +1,14 @@
 //! A graph under construction: nodes in order, and weights in the precision asked for.
 
-use sketch_model::onnx::OnnxError;
-use sketch_model::onnx::build::{
+use sketch_model::inference::onnx::OnnxError;
+use sketch_model::inference::onnx::build::{
     attribute_int, attribute_ints, node, scalar_f32, tensor_f16, tensor_f32, tensor_i8, tensor_i64, tensor_shape,
     tensor_values,
 };
-use sketch_model::onnx::messages::{AttributeProto, DataType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
-use sketch_model::onnx::messages::{TensorProto, ValueInfoProto};
+use sketch_model::inference::onnx::messages::{
+    AttributeProto, DataType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+};
+use sketch_model::inference::onnx::messages::{TensorProto, ValueInfoProto};
 
 /// Operator set of the graphs that are built here; ONNX Runtime has known it since 1.12.
 const OPSET: i64 = 17;

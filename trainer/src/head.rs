@@ -1,8 +1,8 @@
 //! What turns features into an embedding.
 
 use ndarray::Array2;
-use sketch_model::onnx::OnnxError;
-use sketch_model::onnx::build::attribute_int;
+use sketch_model::inference::onnx::OnnxError;
+use sketch_model::inference::onnx::build::attribute_int;
 
 use crate::graph::GraphBuilder;
 

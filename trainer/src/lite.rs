@@ -9,7 +9,7 @@ mod fold;
 #[cfg(test)]
 mod tests;
 
-use sketch_model::onnx::OnnxError;
+use sketch_model::inference::onnx::OnnxError;
 
 pub use architecture::{Architecture, Block, Variant};
 pub use build::build_graph;

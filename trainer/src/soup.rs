@@ -3,9 +3,9 @@
 //! Source: Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without
 //! increasing inference time", 2022.
 
-use sketch_model::onnx::OnnxError;
-use sketch_model::onnx::build::{tensor_f32, tensor_shape, tensor_values};
-use sketch_model::onnx::messages::{DataType, ModelProto, TensorProto};
+use sketch_model::inference::onnx::OnnxError;
+use sketch_model::inference::onnx::build::{tensor_f32, tensor_shape, tensor_values};
+use sketch_model::inference::onnx::messages::{DataType, ModelProto, TensorProto};
 
 /// Why networks have no mean.
 #[derive(Debug, thiserror::Error)]

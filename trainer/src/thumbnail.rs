@@ -1,10 +1,10 @@
 //! Small pictures of drawings and photos, for people to look at.
 
 use image::{DynamicImage, RgbImage};
-use sketch_model::decode::{DecodeError, decode_image};
-use sketch_model::drawing::{Drawing, DrawingError};
 use sketch_model::limits::Limits;
-use sketch_model::preprocess::{Frame, PreprocessError, SketchPreprocessing};
+use sketch_model::render::decode::{DecodeError, decode_image};
+use sketch_model::render::drawing::{Drawing, DrawingError};
+use sketch_model::render::preprocess::{Frame, PreprocessError, SketchPreprocessing};
 
 /// Side of a picture in lists, in pixels.
 pub const SIDE: u32 = 96;

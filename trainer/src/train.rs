@@ -22,8 +22,8 @@ pub mod views;
 use std::path::PathBuf;
 
 use sketch_model::codebook::CodebookError;
-use sketch_model::encoder::EncoderError;
-use sketch_model::onnx::OnnxError;
+use sketch_model::inference::encoder::EncoderError;
+use sketch_model::inference::onnx::OnnxError;
 
 use crate::augment::AugmentError;
 use crate::data::DataError;

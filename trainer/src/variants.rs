@@ -3,9 +3,9 @@
 use std::io::Cursor;
 
 use image::{DynamicImage, GrayImage, ImageFormat, Luma};
-use sketch_model::drawing::{Drawing, DrawingError};
 use sketch_model::limits::Limits;
-use sketch_model::preprocess::{Frame, PreprocessError, SketchPreprocessing};
+use sketch_model::render::drawing::{Drawing, DrawingError};
+use sketch_model::render::preprocess::{Frame, PreprocessError, SketchPreprocessing};
 
 use crate::metrics::mix;
 

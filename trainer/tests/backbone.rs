@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use ndarray::Array2;
-use sketch_model::encoder::{Device, Domain, Encoder, EncoderOptions};
+use sketch_model::inference::encoder::{Device, Domain, Encoder, EncoderOptions};
+use sketch_model::inference::onnx::build::{Size, attribute_int, value_info};
+use sketch_model::inference::onnx::messages::{DataType, ModelProto};
+use sketch_model::inference::onnx::write;
 use sketch_model::manifest::{FORMAT, Input, Manifest};
-use sketch_model::onnx::build::{Size, attribute_int, value_info};
-use sketch_model::onnx::messages::{DataType, ModelProto};
-use sketch_model::onnx::write;
-use sketch_model::preprocess::{PhotoPreprocessing, SketchPreprocessing};
+use sketch_model::render::preprocess::{PhotoPreprocessing, SketchPreprocessing};
 use sketch_trainer::augment::Rng;
 use sketch_trainer::backbone::{Backbone, BackboneError};
 use sketch_trainer::engine::Tape;
@@ -22,7 +22,7 @@ const WIDTH: usize = 8;
 
 fn start() {
     let library = std::env::var_os("ONNXRUNTIME_LIB").expect("ONNXRUNTIME_LIB must name ONNX Runtime's library");
-    sketch_model::runtime::init(Path::new(&library)).unwrap();
+    sketch_model::inference::runtime::init(Path::new(&library)).unwrap();
 }
 
 /// What exporters leave: any names, some of them those that the trainer gives to other things.

@@ -5,10 +5,10 @@
 use std::path::Path;
 
 use ndarray::{Array1, Array2, Axis};
-use sketch_model::encoder::{Domain, Encoder, EncoderOptions};
+use sketch_model::inference::encoder::{Domain, Encoder, EncoderOptions};
+use sketch_model::inference::onnx;
+use sketch_model::inference::onnx::build::{tensor_shape, tensor_values};
 use sketch_model::manifest::Manifest;
-use sketch_model::onnx;
-use sketch_model::onnx::build::{tensor_shape, tensor_values};
 use sketch_trainer::statistics::share_roots;
 
 fn weights(name: &str) -> Vec<u8> {
@@ -18,7 +18,7 @@ fn weights(name: &str) -> Vec<u8> {
 
 fn load() -> (Encoder, Manifest, onnx::ModelProto) {
     let library = std::env::var_os("ONNXRUNTIME_LIB").expect("ONNXRUNTIME_LIB must name ONNX Runtime's library");
-    sketch_model::runtime::init(Path::new(&library)).unwrap();
+    sketch_model::inference::runtime::init(Path::new(&library)).unwrap();
     let manifest = Manifest::from_json(&String::from_utf8(weights("lite2-sketch.json")).unwrap()).unwrap();
     let bytes = weights("lite2-sketch.onnx");
     let options = EncoderOptions { threads: 1, ..EncoderOptions::default() };

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use ndarray::Array2;
-use sketch_model::encoder::{Device, Domain, Encoder, EncoderOptions, open_session};
+use sketch_model::inference::encoder::{Device, Domain, Encoder, EncoderOptions, open_session};
+use sketch_model::inference::onnx::{self, ModelProto};
 use sketch_model::limits::Limits;
 use sketch_model::manifest::Manifest;
-use sketch_model::onnx::{self, ModelProto};
 use sketch_trainer::augment::AugmentError;
 use sketch_trainer::data::{DataError, DataSet, SKETCHY_SKETCHES};
 use sketch_trainer::engine::session::run as run_session;
@@ -35,7 +35,7 @@ struct Folder(PathBuf);
 impl Folder {
     fn new(name: &str) -> Self {
         let library = std::env::var_os("ONNXRUNTIME_LIB").expect("ONNXRUNTIME_LIB must name ONNX Runtime's library");
-        sketch_model::runtime::init(Path::new(&library)).unwrap();
+        sketch_model::inference::runtime::init(Path::new(&library)).unwrap();
         let path = std::env::temp_dir().join(format!("sketch-train-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();

@@ -29,7 +29,7 @@ use photos::Gallery;
 use rand_xoshiro::Xoshiro256Plus;
 use rayon::prelude::*;
 use sketch_model::codebook::Codebook;
-use sketch_model::distance;
+use sketch_model::simd::distance;
 use std::error::Error;
 use std::fs;
 use std::io;

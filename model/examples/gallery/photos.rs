@@ -8,7 +8,7 @@ use ndarray_rand::rand_distr::{Distribution, StandardNormal};
 use rand_xoshiro::Xoshiro256Plus;
 use rayon::prelude::*;
 use sketch_model::codebook::{Codebook, CodebookError, CodebookOptions};
-use sketch_model::distance;
+use sketch_model::simd::distance;
 use std::error::Error;
 use std::fs;
 

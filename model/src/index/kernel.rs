@@ -8,7 +8,7 @@
 mod x86;
 
 use super::layout::RESTS;
-use crate::distance::total;
+use crate::simd::distance::total;
 use half::f16;
 use std::fmt;
 use std::sync::LazyLock;

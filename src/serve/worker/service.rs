@@ -7,9 +7,9 @@ use crate::error::SqlError;
 use crate::settings;
 use half::f16;
 use network::Network;
-use sketch_model::serve::batch::Waiting;
-use sketch_model::serve::runner::Wake;
-use sketch_model::serve::slot::{Request, State, Target};
+use sketch_model::inference::batch::Waiting;
+use sketch_model::inference::runner::Wake;
+use sketch_model::inference::slot::{Request, State, Target};
 use std::time::{Duration, Instant};
 
 /// The worker's networks and what waits for them.
@@ -111,7 +111,7 @@ impl Service {
             Some(network) => network.take_part(self.shared, (index, ticket), &bytes, total, manifest, &self.wake),
             // It was asked for by a worker that has ended since.
             None => {
-                ask(self.shared, index, sketch_model::serve::slot::AGAIN);
+                ask(self.shared, index, sketch_model::inference::slot::AGAIN);
             }
         }
     }

@@ -14,7 +14,7 @@ use anyhow::Context;
 use clap::Parser;
 use indicatif::ProgressBar;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
-use sketch_model::encoder::{Device, Domain, Encoder, EncoderOptions};
+use sketch_model::inference::encoder::{Device, Domain, Encoder, EncoderOptions};
 use sketch_model::manifest::Manifest;
 use sketch_trainer::data::{CALTECH, DataSet, Item, QUICKDRAW, SKETCHY_PHOTOS, SKETCHY_SKETCHES, UNLABELLED};
 use sketch_trainer::features::{Network, Output};
@@ -45,7 +45,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    sketch_model::runtime::init(&arguments.onnxruntime)?;
+    sketch_model::inference::runtime::init(&arguments.onnxruntime)?;
     let mut bench = Bench {
         network: load(&arguments.model)?,
         data: DataSet::open(&arguments.data)?,

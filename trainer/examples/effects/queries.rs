@@ -3,9 +3,9 @@
 use std::io::Cursor;
 
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage, imageops};
-use sketch_model::drawing::Drawing;
 use sketch_model::limits::Limits;
-use sketch_model::preprocess::{Frame, SketchPreprocessing};
+use sketch_model::render::drawing::Drawing;
+use sketch_model::render::preprocess::{Frame, SketchPreprocessing};
 use sketch_trainer::data::{Item, QUICKDRAW, SKETCHY_SKETCHES};
 use sketch_trainer::features::{FeatureError, Image};
 use sketch_trainer::metrics::mix;

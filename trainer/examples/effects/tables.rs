@@ -1,7 +1,7 @@
 //! The tables: which step is changed, and with which queries that is measured.
 
-use sketch_model::preprocess::{Colours, Fit, Frame, PhotoPreprocessing, Polarity, SketchPreprocessing};
-use sketch_model::resize::Filter;
+use sketch_model::render::preprocess::{Colours, Fit, Frame, PhotoPreprocessing, Polarity, SketchPreprocessing};
+use sketch_model::render::resize::Filter;
 use sketch_trainer::data::{CALTECH, SKETCHY_PHOTOS};
 
 use crate::queries::{Alteration, Queries};

@@ -2,7 +2,7 @@
 
 use image::{DynamicImage, Rgb, RgbImage};
 use imageproc::filter::gaussian_blur_f32;
-use sketch_model::preprocess::{Fit, PhotoPreprocessing};
+use sketch_model::render::preprocess::{Fit, PhotoPreprocessing};
 
 use super::options::PhotoOptions;
 use super::{Augmentation, Rng, opaque};

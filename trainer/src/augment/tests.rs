@@ -1,7 +1,7 @@
 use super::*;
 use image::{DynamicImage, GrayImage, ImageFormat, Luma};
 use sketch_model::manifest::{FORMAT, Input};
-use sketch_model::preprocess::PhotoPreprocessing;
+use sketch_model::render::preprocess::PhotoPreprocessing;
 use std::io::Cursor;
 
 const SIZE: u32 = 224;

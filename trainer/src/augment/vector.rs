@@ -1,6 +1,6 @@
 //! Vector drawings: strokes left out or drawn otherwise, the whole turned, stretched, slanted, mirrored.
 
-use sketch_model::drawing::{Shape, VectorDrawing};
+use sketch_model::render::drawing::{Shape, VectorDrawing};
 use tiny_skia::{Path, PathSegment, Point, Rect};
 
 use super::hand::Hand;
@@ -68,7 +68,7 @@ fn length(path: &Path) -> f32 {
 mod tests {
     use super::*;
     use sketch_model::limits::Limits;
-    use sketch_model::strokes::{StrokesInput, parse};
+    use sketch_model::render::strokes::{StrokesInput, parse};
 
     fn drawing(json: &str) -> VectorDrawing {
         match parse(json.as_bytes(), &Limits::default()).unwrap() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use sketch_model::codebook::{Codebook, CodebookOptions};
-use sketch_model::encoder::{Domain, Encoder};
+use sketch_model::inference::encoder::{Domain, Encoder};
 use sketch_model::manifest::Manifest;
 
 use sketch_trainer::features::{Image, Network, Output};

@@ -4,10 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use sketch_model::encoder::{Domain, Encoder, EncoderOptions};
+use sketch_model::inference::encoder::{Domain, Encoder, EncoderOptions};
+use sketch_model::inference::onnx::{self, ModelProto};
 use sketch_model::manifest::{FORMAT, Input, Manifest};
-use sketch_model::onnx::{self, ModelProto};
-use sketch_model::preprocess::{PhotoPreprocessing, SketchPreprocessing};
+use sketch_model::render::preprocess::{PhotoPreprocessing, SketchPreprocessing};
 
 use sketch_trainer::backbone::Backbone;
 use sketch_trainer::data::{Collection, DataSet, Item};

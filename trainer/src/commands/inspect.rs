@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use sketch_model::onnx::messages::{ModelProto, ValueInfoProto, tensor_shape_proto::dimension, type_proto};
-use sketch_model::onnx::{self};
+use sketch_model::inference::onnx::messages::{ModelProto, ValueInfoProto, tensor_shape_proto::dimension, type_proto};
+use sketch_model::inference::onnx::{self};
 
 use sketch_trainer::engine::Tape;
 use sketch_trainer::engine::layers::Layer;

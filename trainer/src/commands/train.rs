@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, ensure};
 use clap::Args;
 use sketch_model::digest::{Sha256Digest, sha256};
-use sketch_model::encoder::{Domain, Encoder, EncoderOptions};
+use sketch_model::inference::encoder::{Domain, Encoder, EncoderOptions};
+use sketch_model::inference::onnx::messages::StringStringEntryProto;
+use sketch_model::inference::onnx::{self, ModelProto};
 use sketch_model::manifest::Manifest;
-use sketch_model::onnx::messages::StringStringEntryProto;
-use sketch_model::onnx::{self, ModelProto};
 
 use sketch_trainer::data::DataSet;
 use sketch_trainer::graph::{Precision, narrow};

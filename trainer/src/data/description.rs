@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sketch_model::encoder::Domain;
+use sketch_model::inference::encoder::Domain;
 
 use super::DataError;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use sketch_model::onnx::messages::NodeProto;
+use sketch_model::inference::onnx::messages::NodeProto;
 
 use super::rules::{Scope, rule};
 use super::{EngineError, Tape};

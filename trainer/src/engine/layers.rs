@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sketch_model::onnx::messages::{DataType, ModelProto, NodeProto};
+use sketch_model::inference::onnx::messages::{DataType, ModelProto, NodeProto};
 
 use super::Tape;
 

@@ -1,7 +1,7 @@
 //! BatchNormalization in training: frozen on the statistics that it came with, or live on those of each batch.
 
-use sketch_model::onnx::build::{attribute_float, attribute_int, node};
-use sketch_model::onnx::messages::NodeProto;
+use sketch_model::inference::onnx::build::{attribute_float, attribute_int, node};
+use sketch_model::inference::onnx::messages::NodeProto;
 
 use super::session::State;
 use super::{EngineError, Tape};

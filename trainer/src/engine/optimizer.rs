@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sketch_model::onnx::messages::DataType;
+use sketch_model::inference::onnx::messages::DataType;
 
 use super::session::{Feed, State};
 use super::{EngineError, Tape};
@@ -120,7 +120,7 @@ impl Adam {
             .filter_map(|weight| gradients.get(&weight.name))
             .map(|gradient| {
                 let square = tape.op("Mul", &[gradient, gradient], vec![]);
-                let keep = sketch_model::onnx::build::attribute_int("keepdims", 0);
+                let keep = sketch_model::inference::onnx::build::attribute_int("keepdims", 0);
                 tape.op("ReduceSum", &[&square], vec![keep])
             })
             .collect();

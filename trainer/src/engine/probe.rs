@@ -2,9 +2,9 @@
 
 use ort::session::Session;
 use ort::value::{DynValue, TensorElementType, ValueType};
-use sketch_model::encoder::{EncoderOptions, open_session};
-use sketch_model::onnx;
-use sketch_model::onnx::messages::DataType;
+use sketch_model::inference::encoder::{EncoderOptions, open_session};
+use sketch_model::inference::onnx;
+use sketch_model::inference::onnx::messages::DataType;
 
 use super::session::{Feed, run};
 use super::tape::{Fact, Tape};

@@ -1,8 +1,8 @@
 //! From an ONNX network to a tape.
 
-use sketch_model::onnx::build::{tensor_f32, tensor_shape, tensor_values};
-use sketch_model::onnx::messages::{DataType, ModelProto, NodeProto, TensorProto};
-use sketch_model::onnx::{OnnxError, check_self_contained};
+use sketch_model::inference::onnx::build::{tensor_f32, tensor_shape, tensor_values};
+use sketch_model::inference::onnx::messages::{DataType, ModelProto, NodeProto, TensorProto};
+use sketch_model::inference::onnx::{OnnxError, check_self_contained};
 
 use super::upgrade::{SUPPORTED, Upgraded, upgrade};
 use super::{EngineError, Tape};
@@ -111,9 +111,11 @@ fn constant_of(node: &NodeProto, name: &str) -> Result<Option<TensorProto>, Engi
         "value_floats" => Some(tensor_f32(name, &[attribute.floats.len()], &attribute.floats)?),
         "value_int" => {
             let values = [attribute.i.unwrap_or_default()];
-            Some(scalar(sketch_model::onnx::build::tensor_i64(name, &[1], &values)?))
+            Some(scalar(sketch_model::inference::onnx::build::tensor_i64(name, &[1], &values)?))
         }
-        "value_ints" => Some(sketch_model::onnx::build::tensor_i64(name, &[attribute.ints.len()], &attribute.ints)?),
+        "value_ints" => {
+            Some(sketch_model::inference::onnx::build::tensor_i64(name, &[attribute.ints.len()], &attribute.ints)?)
+        }
         _ => None,
     };
     Ok(tensor)

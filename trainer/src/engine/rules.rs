@@ -13,8 +13,8 @@ mod pooling;
 mod reduction;
 mod shape;
 
-use sketch_model::onnx::build::{attribute_int, attribute_ints};
-use sketch_model::onnx::messages::{AttributeProto, DataType, NodeProto};
+use sketch_model::inference::onnx::build::{attribute_int, attribute_ints};
+use sketch_model::inference::onnx::messages::{AttributeProto, DataType, NodeProto};
 
 use super::{EngineError, Tape};
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use ort::session::{Session, SessionInputValue};
 use ort::value::{DynValue, Tensor};
-use sketch_model::encoder::{Device, EncoderOptions, open_session};
-use sketch_model::onnx;
+use sketch_model::inference::encoder::{Device, EncoderOptions, open_session};
+use sketch_model::inference::onnx;
 
 use super::{EngineError, Tape};
 

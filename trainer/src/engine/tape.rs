@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sketch_model::onnx::build::{Size, node, scalar_f32, tensor_f32, tensor_i64, value_info};
-use sketch_model::onnx::messages::{
+use sketch_model::inference::onnx::build::{Size, node, scalar_f32, tensor_f32, tensor_i64, value_info};
+use sketch_model::inference::onnx::messages::{
     AttributeProto, DataType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
 };
 
@@ -138,8 +138,8 @@ impl Tape {
     pub fn release(&mut self, name: &str) -> Result<(Vec<usize>, Vec<f32>), EngineError> {
         let missing = || EngineError::MissingTensor { name: name.to_owned() };
         let tensor = self.initializers.remove(name).ok_or_else(missing)?;
-        let shape = sketch_model::onnx::build::tensor_shape(&tensor)?;
-        let values = sketch_model::onnx::build::tensor_values(&tensor)?;
+        let shape = sketch_model::inference::onnx::build::tensor_shape(&tensor)?;
+        let values = sketch_model::inference::onnx::build::tensor_values(&tensor)?;
         self.input(name, DataType::Float, &shape);
         Ok((shape, values))
     }
@@ -159,7 +159,7 @@ impl Tape {
     /// # Errors
     /// [`EngineError::Onnx`] if it is not of numbers.
     pub fn constant_values(&self, name: &str) -> Result<Option<Vec<f32>>, EngineError> {
-        Ok(self.initializers.get(name).map(sketch_model::onnx::build::tensor_values).transpose()?)
+        Ok(self.initializers.get(name).map(sketch_model::inference::onnx::build::tensor_values).transpose()?)
     }
 
     /// Leaves out the first `count` nodes: what they made has to be an input then.

@@ -1,7 +1,7 @@
 //! Brings the nodes of an older operator set to the one that training uses.
 
-use sketch_model::onnx::build::{self, attribute_int, tensor_i64};
-use sketch_model::onnx::messages::{NodeProto, TensorProto};
+use sketch_model::inference::onnx::build::{self, attribute_int, tensor_i64};
+use sketch_model::inference::onnx::messages::{NodeProto, TensorProto};
 
 use super::EngineError;
 

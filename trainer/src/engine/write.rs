@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use sketch_model::onnx::OnnxError;
-use sketch_model::onnx::build::{tensor_f16, tensor_f32, tensor_shape};
-use sketch_model::onnx::messages::{
+use sketch_model::inference::onnx::OnnxError;
+use sketch_model::inference::onnx::build::{tensor_f16, tensor_f32, tensor_shape};
+use sketch_model::inference::onnx::messages::{
     AttributeProto, AttributeType, DataType, GraphProto, ModelProto, NodeProto, TensorProto,
 };
 

@@ -1,7 +1,7 @@
 //! The graph: trunk, features, classifier, embedding.
 
-use sketch_model::onnx::build::{Size, attribute_int, value_info};
-use sketch_model::onnx::messages::{DataType, ModelProto};
+use sketch_model::inference::onnx::build::{Size, attribute_int, value_info};
+use sketch_model::inference::onnx::messages::{DataType, ModelProto};
 
 use super::architecture::{Architecture, Block, STEM, same_convolution};
 use super::fold::{find, fold_normalisation};

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use ndarray::Array2;
-use sketch_model::onnx::{check_self_contained, messages::ModelProto, write};
+use sketch_model::inference::onnx::{check_self_contained, messages::ModelProto, write};
 
 use super::architecture::{STEM, same_convolution};
 use super::fold::{EPSILON, fold_normalisation};

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
+use sketch_model::inference::onnx::build::{Size, attribute_int, value_info};
+use sketch_model::inference::onnx::messages::{DataType, ModelProto, NodeProto, ValueInfoProto};
 use sketch_model::manifest::Manifest;
-use sketch_model::onnx::build::{Size, attribute_int, value_info};
-use sketch_model::onnx::messages::{DataType, ModelProto, NodeProto, ValueInfoProto};
 
 use super::TrainError;
 use super::config::{Branch, Config, HeadConfig};

@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use sketch_model::onnx::build::value_info;
-use sketch_model::onnx::messages::{DataType, ModelProto, NodeProto};
+use sketch_model::inference::onnx::build::value_info;
+use sketch_model::inference::onnx::messages::{DataType, ModelProto, NodeProto};
 
 use super::TrainError;
 use crate::engine::Tape;
@@ -68,8 +68,8 @@ pub fn with_outputs(model: &ModelProto, outputs: &[&str]) -> ModelProto {
     model
 }
 
-fn without_shape(name: &str) -> sketch_model::onnx::messages::ValueInfoProto {
-    use sketch_model::onnx::messages::type_proto::Value;
+fn without_shape(name: &str) -> sketch_model::inference::onnx::messages::ValueInfoProto {
+    use sketch_model::inference::onnx::messages::type_proto::Value;
     let mut info = value_info(name, DataType::Float, &[]);
     if let Some(Value::TensorType(tensor)) = info.r#type.as_mut().and_then(|kind| kind.value.as_mut()) {
         tensor.shape = None;

@@ -1,8 +1,8 @@
 //! Losses as nodes of the graph. Each is a sum over the images of a batch, weighted by an input of its own: an image that
 //! a loss says nothing of has weight 0 there.
 
-use sketch_model::onnx::build::attribute_int;
-use sketch_model::onnx::messages::DataType;
+use sketch_model::inference::onnx::build::attribute_int;
+use sketch_model::inference::onnx::messages::DataType;
 
 use super::TrainError;
 use crate::engine::Tape;

@@ -4,9 +4,9 @@ use std::collections::{HashMap, HashSet};
 
 use indicatif::ProgressBar;
 use ndarray::Array1;
-use sketch_model::encoder::{Domain, EncoderOptions};
+use sketch_model::inference::encoder::{Domain, EncoderOptions};
+use sketch_model::inference::onnx::ModelProto;
 use sketch_model::manifest::Manifest;
-use sketch_model::onnx::ModelProto;
 
 use super::anchors::built_in;
 use super::bank::{Bank, Classes};

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 
 use ndarray::ArrayView2;
+use sketch_model::inference::onnx::build::attribute_int;
+use sketch_model::inference::onnx::messages::{DataType, ModelProto};
 use sketch_model::manifest::Manifest;
-use sketch_model::onnx::build::attribute_int;
-use sketch_model::onnx::messages::{DataType, ModelProto};
 
 use super::config::{Config, DistillHead, HeadConfig};
 use super::cut::{Cut, DOMAIN, EMBEDDING, FEATURES, LOGITS, ancestors};

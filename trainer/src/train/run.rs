@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 use ndarray::Array1;
 use serde_json::json;
 use sketch_model::digest::sha256;
-use sketch_model::encoder::EncoderOptions;
+use sketch_model::inference::encoder::EncoderOptions;
 
 use super::bank::{Bank, Classes};
 use super::checkpoint::{Checkpoint, Patience};

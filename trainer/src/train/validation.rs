@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use ndarray::{Array1, Array2, Axis};
 use ort::session::Session;
 use sketch_model::codebook::{Codebook, CodebookOptions};
-use sketch_model::encoder::{Domain, EncoderOptions, open_session};
-use sketch_model::onnx;
+use sketch_model::inference::encoder::{Domain, EncoderOptions, open_session};
+use sketch_model::inference::onnx;
 
 use super::config::Branch;
 use super::cut::{DOMAIN, EMBEDDING};

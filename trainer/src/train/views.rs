@@ -9,10 +9,10 @@ use indicatif::ProgressBar;
 use ndarray::Array2;
 use ort::session::Session;
 use rayon::prelude::*;
-use sketch_model::encoder::{Domain, EncoderOptions, open_session};
+use sketch_model::inference::encoder::{Domain, EncoderOptions, open_session};
+use sketch_model::inference::onnx;
+use sketch_model::inference::onnx::messages::ModelProto;
 use sketch_model::manifest::Manifest;
-use sketch_model::onnx;
-use sketch_model::onnx::messages::ModelProto;
 
 use super::TrainError;
 use super::cut::{DOMAIN, IMAGE, with_outputs};

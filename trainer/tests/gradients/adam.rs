@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sketch_model::onnx::messages::DataType;
+use sketch_model::inference::onnx::messages::DataType;
 use sketch_trainer::engine::optimizer::{Adam, Trained};
 use sketch_trainer::engine::{Tape, TrainingSession};
 

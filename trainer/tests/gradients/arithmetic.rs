@@ -1,5 +1,5 @@
-use sketch_model::onnx::build::attribute_int;
-use sketch_model::onnx::messages::DataType;
+use sketch_model::inference::onnx::build::attribute_int;
+use sketch_model::inference::onnx::messages::DataType;
 use sketch_trainer::engine::{Feed, Tape, gradients};
 
 use crate::case::Case;

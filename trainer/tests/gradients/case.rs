@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use sketch_model::onnx::build::attribute_int;
-use sketch_model::onnx::messages::{AttributeProto, DataType};
+use sketch_model::inference::onnx::build::attribute_int;
+use sketch_model::inference::onnx::messages::{AttributeProto, DataType};
 use sketch_trainer::engine::{EngineError, Tape};
 
 use crate::check::{Problem, Random, add_loss};

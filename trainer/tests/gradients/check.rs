@@ -6,9 +6,9 @@ use std::path::Path;
 use ndarray::{ArrayD, IxDyn};
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{RngCore, SeedableRng};
-use sketch_model::encoder::EncoderOptions;
-use sketch_model::onnx::build::attribute_int;
-use sketch_model::onnx::messages::ModelProto;
+use sketch_model::inference::encoder::EncoderOptions;
+use sketch_model::inference::onnx::build::attribute_int;
+use sketch_model::inference::onnx::messages::ModelProto;
 use sketch_trainer::engine::{EngineError, Feed, Tape, TrainingSession, gradients};
 
 use crate::reference::{self, Array};
@@ -23,7 +23,7 @@ const STEP: f64 = 1e-5;
 /// Loads ONNX Runtime, once.
 pub fn start() {
     let library = std::env::var_os("ONNXRUNTIME_LIB").expect("ONNXRUNTIME_LIB must name ONNX Runtime's library");
-    sketch_model::runtime::init(Path::new(&library)).unwrap();
+    sketch_model::inference::runtime::init(Path::new(&library)).unwrap();
 }
 
 /// Numbers that are the same in every run.

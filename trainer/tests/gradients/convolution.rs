@@ -1,5 +1,5 @@
-use sketch_model::onnx::build::{attribute_int, attribute_ints, attribute_text};
-use sketch_model::onnx::messages::AttributeProto;
+use sketch_model::inference::onnx::build::{attribute_int, attribute_ints, attribute_text};
+use sketch_model::inference::onnx::messages::AttributeProto;
 
 use crate::case::Case;
 
@@ -158,7 +158,7 @@ fn other_than_images_are_refused() {
 }
 
 fn refused_line() -> String {
-    use sketch_model::onnx::messages::DataType;
+    use sketch_model::inference::onnx::messages::DataType;
     use sketch_trainer::engine::{Feed, Tape, gradients};
     crate::check::start();
     let mut tape = Tape::default();

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use sketch_model::onnx::build::{attribute_float, attribute_int, attribute_ints};
-use sketch_model::onnx::messages::{AttributeProto, DataType};
+use sketch_model::inference::onnx::build::{attribute_float, attribute_int, attribute_ints};
+use sketch_model::inference::onnx::messages::{AttributeProto, DataType};
 use sketch_trainer::engine::Tape;
 use sketch_trainer::engine::normalisation::MOMENTUM;
 

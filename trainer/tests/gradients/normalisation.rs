@@ -1,5 +1,5 @@
-use sketch_model::onnx::build::{attribute_float, attribute_int, node};
-use sketch_model::onnx::messages::DataType;
+use sketch_model::inference::onnx::build::{attribute_float, attribute_int, node};
+use sketch_model::inference::onnx::messages::DataType;
 use sketch_trainer::engine::normalisation::{MOMENTUM, freeze};
 use sketch_trainer::engine::{Tape, TrainingSession};
 

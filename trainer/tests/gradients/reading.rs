@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 
 use ort::value::Tensor;
-use sketch_model::encoder::{EncoderOptions, open_session};
-use sketch_model::onnx;
-use sketch_model::onnx::build::{Size, attribute_float, attribute_int, attribute_ints, node, tensor_f32, value_info};
-use sketch_model::onnx::messages::{DataType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
+use sketch_model::inference::encoder::{EncoderOptions, open_session};
+use sketch_model::inference::onnx;
+use sketch_model::inference::onnx::build::{
+    Size, attribute_float, attribute_int, attribute_ints, node, tensor_f32, value_info,
+};
+use sketch_model::inference::onnx::messages::{DataType, GraphProto, ModelProto, NodeProto, OperatorSetIdProto};
 use sketch_trainer::engine::{EngineError, Tape, gradients};
 
 use crate::check::{Problem, Random, add_loss, compare, feed, start};

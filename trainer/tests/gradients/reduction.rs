@@ -1,4 +1,4 @@
-use sketch_model::onnx::build::attribute_int;
+use sketch_model::inference::onnx::build::attribute_int;
 
 use crate::case::Case;
 
@@ -40,7 +40,7 @@ fn norm_of_nothing_has_no_slope() {
 }
 
 fn gradient_at(values: crate::reference::Array) -> Vec<f32> {
-    use sketch_model::onnx::messages::DataType;
+    use sketch_model::inference::onnx::messages::DataType;
     use sketch_trainer::engine::{Tape, TrainingSession, gradients};
     crate::check::start();
     let mut tape = Tape::default();

@@ -10,8 +10,8 @@ mod shape;
 use std::collections::HashMap;
 
 use ndarray::{ArrayD, IxDyn};
-use sketch_model::onnx::build::tensor_shape;
-use sketch_model::onnx::messages::{AttributeProto, DataType, ModelProto, NodeProto, TensorProto};
+use sketch_model::inference::onnx::build::tensor_shape;
+use sketch_model::inference::onnx::messages::{AttributeProto, DataType, ModelProto, NodeProto, TensorProto};
 
 /// Integers and truth values are held as numbers, too.
 pub type Array = ArrayD<f64>;
@@ -88,7 +88,7 @@ fn constant_values(tensor: &TensorProto) -> Array {
         let raw = tensor.raw_data.as_ref().unwrap();
         raw.chunks_exact(8).map(|bytes| i64::from_le_bytes(bytes.try_into().unwrap()) as f64).collect()
     } else {
-        sketch_model::onnx::build::tensor_values(tensor).unwrap().into_iter().map(f64::from).collect()
+        sketch_model::inference::onnx::build::tensor_values(tensor).unwrap().into_iter().map(f64::from).collect()
     };
     ArrayD::from_shape_vec(shape, values).unwrap()
 }

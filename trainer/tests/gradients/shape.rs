@@ -1,4 +1,4 @@
-use sketch_model::onnx::build::{attribute_int, attribute_ints, attribute_text};
+use sketch_model::inference::onnx::build::{attribute_int, attribute_ints, attribute_text};
 
 use crate::case::Case;
 

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
-use sketch_model::onnx::build::{attribute_int, node, tensor_f16, tensor_f32, tensor_values, value_info};
-use sketch_model::onnx::messages::{AttributeProto, AttributeType, DataType, GraphProto, NodeProto, TensorProto};
-use sketch_model::onnx::messages::{ModelProto, OperatorSetIdProto};
+use sketch_model::inference::onnx::build::{attribute_int, node, tensor_f16, tensor_f32, tensor_values, value_info};
+use sketch_model::inference::onnx::messages::{
+    AttributeProto, AttributeType, DataType, GraphProto, NodeProto, TensorProto,
+};
+use sketch_model::inference::onnx::messages::{ModelProto, OperatorSetIdProto};
 use sketch_trainer::engine::{EngineError, Tape, write_back};
 
 const KEPT: [&str; 8] = ["plain", "equal", "again", "half", "equal_half", "node", "node_half", "list"];

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use image::{Rgb, RgbImage};
+use sketch_model::inference::onnx::ModelProto;
+use sketch_model::inference::onnx::build::{Size, attribute_int, value_info};
+use sketch_model::inference::onnx::messages::DataType;
 use sketch_model::manifest::{FORMAT, Input, Manifest};
-use sketch_model::onnx::ModelProto;
-use sketch_model::onnx::build::{Size, attribute_int, value_info};
-use sketch_model::onnx::messages::DataType;
-use sketch_model::preprocess::{PhotoPreprocessing, SketchPreprocessing};
+use sketch_model::render::preprocess::{PhotoPreprocessing, SketchPreprocessing};
 use sketch_trainer::augment::Rng;
 use sketch_trainer::graph::{Convolution, GraphBuilder, Precision};
 

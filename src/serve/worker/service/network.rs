@@ -10,13 +10,13 @@ use crate::settings;
 use half::f16;
 use pgrx::PgSqlErrorCode;
 use sketch_model::digest;
-use sketch_model::encoder::{EncoderError, EncoderOptions};
+use sketch_model::inference::batch::{Decision, Waiting};
+use sketch_model::inference::encoder::{EncoderError, EncoderOptions};
+use sketch_model::inference::pool::{Pool, Room};
+use sketch_model::inference::runner::{Event, Graph, Job, Loaded, Source, Wake};
+use sketch_model::inference::slot::{AGAIN, Request, State as SlotState, Target};
+use sketch_model::inference::stat::{Entry, Key, Place};
 use sketch_model::manifest::Manifest;
-use sketch_model::serve::batch::{Decision, Waiting};
-use sketch_model::serve::pool::{Pool, Room};
-use sketch_model::serve::runner::{Event, Graph, Job, Loaded, Source, Wake};
-use sketch_model::serve::slot::{AGAIN, Request, State as SlotState, Target};
-use sketch_model::serve::stat::{Entry, Key, Place};
 use std::time::{Duration, Instant};
 
 /// A model on a device.

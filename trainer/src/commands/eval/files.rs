@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use ndarray::{Array1, Array2};
 use sketch_model::codebook::{Codebook, CodebookOptions};
-use sketch_model::encoder::{Domain, Encoder, EncoderOptions};
+use sketch_model::inference::encoder::{Domain, Encoder, EncoderOptions};
 use sketch_model::manifest::Manifest;
-use sketch_model::preprocess::{PhotoPreprocessing, SketchPreprocessing};
+use sketch_model::render::preprocess::{PhotoPreprocessing, SketchPreprocessing};
 
 use sketch_trainer::data::{DataSet, Item, QUICKDRAW};
 use sketch_trainer::evaluation::Search;

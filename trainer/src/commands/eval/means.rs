@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
-use sketch_model::encoder::Domain;
+use sketch_model::inference::encoder::Domain;
 
 use sketch_trainer::data::{DataSet, Item};
 use sketch_trainer::features::{Image, Network, Output};

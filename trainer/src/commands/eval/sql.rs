@@ -3,7 +3,7 @@
 use anyhow::{Context, ensure};
 use ndarray::Array2;
 use postgres::{Client, IsolationLevel, Transaction};
-use sketch_model::encoder::Domain;
+use sketch_model::inference::encoder::Domain;
 
 use sketch_trainer::data::{DataSet, Item};
 use sketch_trainer::evaluation::Search;

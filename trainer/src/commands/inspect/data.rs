@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::bail;
 use rayon::prelude::*;
-use sketch_model::encoder::Domain;
+use sketch_model::inference::encoder::Domain;
 use sketch_trainer::data::{Collection, DataSet, Item};
 use sketch_trainer::thumbnail;
 

@@ -1,8 +1,8 @@
 //! Activations. Where the slope can be told from the output, it is: the input then need not be kept, and ONNX Runtime
 //! fuses the activation into the convolution before it.
 
-use sketch_model::onnx::build::attribute_int;
-use sketch_model::onnx::messages::DataType;
+use sketch_model::inference::onnx::build::attribute_int;
+use sketch_model::inference::onnx::messages::DataType;
 
 use super::{Gradients, Scope};
 use crate::engine::EngineError;

@@ -1,7 +1,7 @@
 //! Element by element, with broadcasting.
 
-use sketch_model::onnx::build::attribute_int;
-use sketch_model::onnx::messages::DataType;
+use sketch_model::inference::onnx::build::attribute_int;
+use sketch_model::inference::onnx::messages::DataType;
 
 use super::{Gradients, Scope};
 use crate::engine::EngineError;

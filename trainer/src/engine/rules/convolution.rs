@@ -1,7 +1,7 @@
 //! Convolutions over images: shape `(n, c, h, w)`.
 
-use sketch_model::onnx::build::{attribute_int, attribute_ints};
-use sketch_model::onnx::messages::AttributeProto;
+use sketch_model::inference::onnx::build::{attribute_int, attribute_ints};
+use sketch_model::inference::onnx::messages::AttributeProto;
 
 use super::{Gradients, Scope, depthwise};
 use crate::engine::EngineError;

@@ -4,7 +4,7 @@
 //! convolution is a matrix for each channel, from the places of its input to those of its output, and its gradients are
 //! products with these matrices.
 
-use sketch_model::onnx::build::{attribute_int, attribute_ints};
+use sketch_model::inference::onnx::build::{attribute_int, attribute_ints};
 
 use super::Scope;
 use super::convolution::{Geometry, positions, tap};

@@ -1,6 +1,6 @@
 //! Normalisations.
 
-use sketch_model::onnx::build::attribute_float;
+use sketch_model::inference::onnx::build::attribute_float;
 
 use super::{Gradients, Scope};
 use crate::engine::EngineError;

@@ -1,6 +1,6 @@
 //! Pooling over images: shape `(n, c, h, w)`.
 
-use sketch_model::onnx::build::{attribute_int, attribute_ints, attribute_text};
+use sketch_model::inference::onnx::build::{attribute_int, attribute_ints, attribute_text};
 
 use super::{Gradients, Scope};
 use crate::engine::EngineError;

@@ -1,6 +1,6 @@
 //! Operators that move values and leave them as they are.
 
-use sketch_model::onnx::build::attribute_int;
+use sketch_model::inference::onnx::build::attribute_int;
 
 use super::{Gradients, Scope};
 use crate::engine::EngineError;

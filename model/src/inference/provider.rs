@@ -1,8 +1,8 @@
 //! Execution providers: the parts of ONNX Runtime that run a network on a device.
 
-use crate::device::Device;
-use crate::encoder::{EncoderError, EncoderOptions};
-use crate::runtime;
+use crate::inference::device::Device;
+use crate::inference::encoder::{EncoderError, EncoderOptions};
+use crate::inference::runtime;
 use ort::ep::{
     ArenaExtendStrategy, CUDA, CoreML, ExecutionProvider, ExecutionProviderDispatch, OpenVINO, ROCm, TensorRT,
 };

@@ -3,8 +3,8 @@
 //! For NVIDIA's devices they are page-locked, so that copies between them and the device need no buffer between; others
 //! take plain memory.
 
-use crate::device::Device;
-use crate::encoder::{EncoderError, no_output, rows_of};
+use crate::inference::device::Device;
+use crate::inference::encoder::{EncoderError, no_output, rows_of};
 use ndarray::Array2;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, NoSelectedOutputs, RunOptions, Session};

@@ -1,10 +1,10 @@
 //! The network: one ONNX graph run by ONNX Runtime.
 
-use crate::binding::Bindings;
+use crate::inference::binding::Bindings;
+use crate::inference::onnx::{self, OnnxError, half};
+use crate::inference::provider;
+use crate::inference::runtime::RuntimeError;
 use crate::manifest::Manifest;
-use crate::onnx::{self, OnnxError, half};
-use crate::provider;
-use crate::runtime::RuntimeError;
 use memmap2::Mmap;
 use ndarray::Array2;
 use ort::session::{NoSelectedOutputs, RunOptions, Session};
@@ -17,8 +17,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
 use thiserror::Error;
 
-pub use crate::device::{Device, UnknownDevice};
-pub use crate::provider::Tuning;
+pub use crate::inference::device::{Device, UnknownDevice};
+pub use crate::inference::provider::Tuning;
 
 /// Which kind of image the network sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,7 +110,7 @@ pub struct Encoder {
 impl Encoder {
     /// Loads the graph `onnx` as `manifest` describes it.
     ///
-    /// [`runtime::init`](crate::runtime::init) comes first. ONNX Runtime starts its threads here, and they inherit the
+    /// [`runtime::init`](crate::inference::runtime::init) comes first. ONNX Runtime starts its threads here, and they inherit the
     /// caller's signal mask.
     ///
     /// # Errors
@@ -375,7 +375,7 @@ fn check_tensor(
 
 /// Opens a session on the device asked for. Returns it with the device in use and, for a fallback, its reason.
 ///
-/// [`runtime::init`](crate::runtime::init) comes first. The graph is taken as it is: [`Encoder::load`] checks what it
+/// [`runtime::init`](crate::inference::runtime::init) comes first. The graph is taken as it is: [`Encoder::load`] checks what it
 /// needs.
 ///
 /// # Errors

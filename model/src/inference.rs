@@ -1,4 +1,4 @@
-//! One inference service for many processes: what of it needs no Postgres.
+//! From pixels to embeddings: the network, and one service of it for many processes.
 //!
 //! A process that wants an image embedded puts it into a [`slot`], which lies in memory that both share; the service
 //! [`batch`]es what waits, has the [`runner`]s of a [`pool`] embed it, and answers into the same slots. [`stat`] counts what
@@ -8,8 +8,14 @@
 //! `Vec`, where the tests have them.
 
 pub mod batch;
+mod binding;
+pub mod device;
+pub mod encoder;
 pub mod notice;
+pub mod onnx;
 pub mod pool;
+mod provider;
 pub mod runner;
+pub mod runtime;
 pub mod slot;
 pub mod stat;

@@ -8,9 +8,9 @@
 use tiny_skia::{FillRule, Rect, Transform};
 use usvg::roxmltree::{self, ParsingOptions};
 
-use crate::drawing::{Colour, Fill, Shape, VectorDrawing};
 use crate::limits::Limits;
-use crate::svg_guard;
+use crate::render::drawing::{Colour, Fill, Shape, VectorDrawing};
+use crate::render::svg_guard;
 
 /// Why bytes did not become an SVG drawing.
 #[derive(Debug, thiserror::Error)]

@@ -1,6 +1,6 @@
 //! Counters of what was embedded, by model and device, in memory that processes may share.
 
-use crate::device::Device;
+use crate::inference::device::Device;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 

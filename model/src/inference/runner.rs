@@ -1,10 +1,10 @@
 //! A thread that holds one network and runs batches through it, so that who asks can do something else meanwhile:
 //! prepare the next images, heed signals, or stop the run.
 
-use crate::distance::to_f16;
-use crate::encoder::{Device, Domain, Encoder, EncoderError, EncoderOptions, Optimised, Stop, Tuning};
+use crate::inference::encoder::{Device, Domain, Encoder, EncoderError, EncoderOptions, Optimised, Stop, Tuning};
+use crate::inference::runtime;
 use crate::manifest::Manifest;
-use crate::runtime;
+use crate::simd::distance::to_f16;
 use half::f16;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};

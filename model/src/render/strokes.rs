@@ -14,8 +14,8 @@ use std::cell::{Cell, RefCell};
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tiny_skia::PathBuilder;
 
-use crate::drawing::{Colour, Shape, VectorDrawing};
 use crate::limits::Limits;
+use crate::render::drawing::{Colour, Shape, VectorDrawing};
 
 /// Why JSON did not become strokes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,6 +1,6 @@
 use super::*;
-use crate::encoder::{EncoderOptions, open_session};
-use crate::runtime;
+use crate::inference::encoder::{EncoderOptions, open_session};
+use crate::inference::runtime;
 
 /// Buffers are reused from run to run and from size to size, and return what a plain run does.
 #[test]

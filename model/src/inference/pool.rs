@@ -2,7 +2,7 @@
 //! whose threads wait for each other at every node of the graph. They share its weights.
 
 use super::runner::{Event, Graph, Job, Loaded, Runner, RunnerError, Source, Wake};
-use crate::encoder::{Device, EncoderOptions};
+use crate::inference::encoder::{Device, EncoderOptions};
 use std::num::NonZero;
 use std::time::{Duration, Instant};
 

@@ -2,10 +2,10 @@
 
 use image::{DynamicImage, GrayImage, RgbImage};
 
-use crate::ink::{Levels, PixelBox};
-use crate::paper;
-use crate::preprocess::Colours;
-use crate::resize::{self, Filter, Region};
+use crate::render::ink::{Levels, PixelBox};
+use crate::render::paper;
+use crate::render::preprocess::Colours;
+use crate::render::resize::{self, Filter, Region};
 
 /// Grey levels that ink must stand out from paper: the noise of a JPEG of an empty sheet stays below.
 const MIN_CONTRAST: u8 = 24;

@@ -3,7 +3,7 @@
 //! The JPEG decoder paints what is missing grey and says nothing, and a PNG without its last chunks
 //! decodes too. So the parts of the file are walked here, without decoding.
 
-use crate::decode::Format;
+use crate::render::decode::Format;
 
 /// Whether the file reaches its own end mark.
 ///

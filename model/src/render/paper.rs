@@ -2,8 +2,8 @@
 
 use image::GrayImage;
 
-use crate::ink::{histogram, otsu, quantile};
-use crate::resize::{self, Filter};
+use crate::render::ink::{histogram, otsu, quantile};
+use crate::render::resize::{self, Filter};
 
 /// Paper whose brightness spreads over more grey levels than this was photographed; drawn on a screen it has one.
 const EVEN: u8 = 12;

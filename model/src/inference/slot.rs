@@ -14,9 +14,9 @@
 //! A client may leave at any moment, and never waits for that. No state is lost when it does: whoever has the slot last
 //! frees it.
 
-use crate::device::Device;
 use crate::digest::Sha256Digest;
-use crate::encoder::Domain;
+use crate::inference::device::Device;
+use crate::inference::encoder::Domain;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 

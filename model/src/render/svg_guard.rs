@@ -11,7 +11,7 @@ use svgtypes::{PathParser, PathSegment, PointsParser};
 use usvg::roxmltree::{Attribute, Document, Node, NodeId};
 
 use crate::limits::Limits;
-use crate::svg::SvgError;
+use crate::render::svg::SvgError;
 
 /// Elements, texts and comments of the XML.
 pub(crate) const MAX_XML_NODES: u32 = 400_000;

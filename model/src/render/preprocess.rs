@@ -6,12 +6,12 @@
 use image::{DynamicImage, Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 
-use crate::drawing::{Drawing, VectorDrawing};
-use crate::ink;
-use crate::raster::{self, Layout, NotDrawn};
-use crate::resize::{self, Filter, Region};
-use crate::sheet::{self, Sheet};
-use crate::thickness;
+use crate::render::drawing::{Drawing, VectorDrawing};
+use crate::render::ink;
+use crate::render::raster::{self, Layout, NotDrawn};
+use crate::render::resize::{self, Filter, Region};
+use crate::render::sheet::{self, Sheet};
+use crate::render::thickness;
 
 /// Why a drawing cannot be shown to the network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

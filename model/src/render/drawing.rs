@@ -6,10 +6,10 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use image::DynamicImage;
 use tiny_skia::{FillRule, Path, Rect};
 
-use crate::decode::{DecodeError, decode_image};
 use crate::limits::Limits;
-use crate::strokes::{self, StrokesError, StrokesInput};
-use crate::svg::{self, SvgError};
+use crate::render::decode::{DecodeError, decode_image};
+use crate::render::strokes::{self, StrokesError, StrokesInput};
+use crate::render::svg::{self, SvgError};
 
 /// A decoded drawing, not yet preprocessed.
 #[derive(Clone, Debug)]

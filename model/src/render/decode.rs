@@ -6,8 +6,8 @@ use std::io::Cursor;
 use image::codecs::{jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageResult};
 
-use crate::container;
 use crate::limits::Limits;
+use crate::render::container;
 
 /// A bitmap format that can be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
