@@ -1,7 +1,7 @@
--- What the database keeps: networks and codebooks. Rows are never changed in place; a new version is a new row.
+-- Models and codebooks. Rows never change: a new version is a new row.
 
 CREATE SCHEMA sketch;
-COMMENT ON SCHEMA sketch IS 'networks and codebooks of pg_sketch';
+COMMENT ON SCHEMA sketch IS 'models and codebooks of pg_sketch';
 GRANT USAGE ON SCHEMA sketch TO PUBLIC;
 
 CREATE TABLE sketch.model (
@@ -13,11 +13,11 @@ CREATE TABLE sketch.model (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 ALTER TABLE sketch.model ALTER onnx SET STORAGE EXTERNAL;
-COMMENT ON TABLE sketch.model IS 'networks; of several with one name the newest is in use';
-COMMENT ON COLUMN sketch.model.model_id IS 'first four bytes of sha256; the tag that embeddings carry';
-COMMENT ON COLUMN sketch.model.sha256 IS 'digest of graph and manifest';
-COMMENT ON COLUMN sketch.model.onnx IS 'the graph';
-COMMENT ON COLUMN sketch.model.manifest IS 'what the graph expects and returns, and how images are prepared for it';
+COMMENT ON TABLE sketch.model IS 'models; of several with the same name, the newest is in use';
+COMMENT ON COLUMN sketch.model.model_id IS 'first four bytes of sha256; embeddings carry it as a tag';
+COMMENT ON COLUMN sketch.model.sha256 IS 'SHA-256 digest of graph and manifest';
+COMMENT ON COLUMN sketch.model.onnx IS 'ONNX graph';
+COMMENT ON COLUMN sketch.model.manifest IS 'inputs and outputs of the graph, and how images are prepared for it';
 
 CREATE TABLE sketch.codebook (
     codebook_id bigint PRIMARY KEY CHECK (codebook_id BETWEEN 1 AND 4294967295),
@@ -33,11 +33,11 @@ CREATE TABLE sketch.codebook (
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 CREATE INDEX ON sketch.codebook (name);
-COMMENT ON TABLE sketch.codebook IS 'codebooks; of several with one name the newest is in use';
-COMMENT ON COLUMN sketch.codebook.codebook_id IS 'first four bytes of sha256; the tag that fused embeddings carry';
-COMMENT ON COLUMN sketch.codebook.owner IS 'role that loaded the first codebook of that name; only its members load newer ones';
+COMMENT ON TABLE sketch.codebook IS 'codebooks; of several with the same name, the newest is in use';
+COMMENT ON COLUMN sketch.codebook.codebook_id IS 'first four bytes of sha256; fused embeddings carry it as a tag';
+COMMENT ON COLUMN sketch.codebook.owner IS 'role that loaded the first codebook of that name; only its members may load newer ones';
 COMMENT ON COLUMN sketch.codebook.weight IS 'fused embedding = weight * embedding + (1 - weight) * prototypes';
-COMMENT ON COLUMN sketch.codebook.unit_length IS 'whether fused embeddings are brought to unit length; the patent leaves them as they are';
+COMMENT ON COLUMN sketch.codebook.unit_length IS 'whether fused embeddings are normalised to unit length; the patent does not normalise them';
 
 CREATE TABLE sketch.prototype (
     codebook_id bigint NOT NULL REFERENCES sketch.codebook ON DELETE CASCADE,
@@ -54,39 +54,39 @@ SELECT pg_catalog.pg_extension_config_dump('sketch.model', '');
 SELECT pg_catalog.pg_extension_config_dump('sketch.codebook', '');
 SELECT pg_catalog.pg_extension_config_dump('sketch.prototype', '');
 
--- Networks. A graph runs as code of the server, so that only a superuser, or whom he grants it to, may bring one.
+-- Models. A graph runs as code in the server, so only superusers, and roles that they grant it to, may load one.
 
 CREATE FUNCTION sketch_load_model() RETURNS bigint
     LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'load_shipped_model_wrapper';
-COMMENT ON FUNCTION sketch_load_model() IS 'load the network that comes with the extension, unless one is loaded; returns the model_id in use';
+COMMENT ON FUNCTION sketch_load_model() IS 'load the network that ships with the extension, unless a model is loaded; returns the model_id in use';
 
 CREATE FUNCTION sketch_load_model(name text, onnx bytea, manifest jsonb) RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'load_model_wrapper';
 REVOKE EXECUTE ON FUNCTION sketch_load_model(text, bytea, jsonb) FROM PUBLIC;
-COMMENT ON FUNCTION sketch_load_model(text, bytea, jsonb) IS 'load a network: an ONNX graph and its manifest; returns its model_id';
+COMMENT ON FUNCTION sketch_load_model(text, bytea, jsonb) IS 'load a model, an ONNX graph and its manifest; returns its model_id';
 
 CREATE FUNCTION sketch_current_model() RETURNS bigint
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'current_model_wrapper';
-COMMENT ON FUNCTION sketch_current_model() IS 'model_id in use: the newest of the name in pg_sketch.model, or of all; NULL if none is loaded';
+COMMENT ON FUNCTION sketch_current_model() IS 'model_id in use: the newest model with the name in pg_sketch.model, or the newest of all; NULL if none is loaded';
 
 -- Codebooks.
 
 CREATE FUNCTION sketch_current_codebook(name text) RETURNS bigint
     LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'current_codebook_wrapper';
-COMMENT ON FUNCTION sketch_current_codebook(text) IS 'codebook_id in use: the newest of that name for the model in use, NULL if there is none';
+COMMENT ON FUNCTION sketch_current_codebook(text) IS 'codebook_id in use: the newest codebook of that name for the current model, NULL if there is none';
 
 CREATE FUNCTION sketch_load_codebook(name text, codebook jsonb) RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'load_codebook_wrapper';
-COMMENT ON FUNCTION sketch_load_codebook(text, jsonb) IS 'load a codebook as the trainer writes it; returns its codebook_id';
+COMMENT ON FUNCTION sketch_load_codebook(text, jsonb) IS 'load a codebook in the format of sketch_train_codebook; returns its codebook_id';
 
 CREATE FUNCTION sketch_train_codebook(photos regclass, embedding_column text, subspaces integer, prototypes integer,
                                       weight real, unit_length boolean, sample integer) RETURNS jsonb
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'train_codebook_wrapper';
 COMMENT ON FUNCTION sketch_train_codebook(regclass, text, integer, integer, real, boolean, integer)
-    IS 'prototypes of a sample of embeddings by k-means, as sketch_load_codebook takes them';
+    IS 'train prototypes on a sample of embeddings by k-means; returns them as sketch_load_codebook takes them';
 
 CREATE FUNCTION sketch_build_codebook(name text, photos regclass, embedding_column text DEFAULT 'embedding',
                                       subspaces integer DEFAULT 2, prototypes integer DEFAULT NULL,

@@ -1,4 +1,4 @@
--- The type "embedding", its casts, and its distance.
+-- The type "embedding", its casts and its distance.
 
 CREATE TYPE embedding;
 
@@ -11,7 +11,7 @@ CREATE FUNCTION sketch_embedding_recv(internal) RETURNS embedding
 CREATE FUNCTION sketch_embedding_send(embedding) RETURNS bytea
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'embedding_send_wrapper';
 
--- STORAGE main: a photo's bytes go out of line first, its embeddings stay in the row, where a scan finds them.
+-- STORAGE main: the photo moves out of line first, and its embeddings stay in the row, where a scan reads them.
 CREATE TYPE embedding (
     INPUT = sketch_embedding_in,
     OUTPUT = sketch_embedding_out,
@@ -21,18 +21,18 @@ CREATE TYPE embedding (
     ALIGNMENT = int4,
     STORAGE = main
 );
-COMMENT ON TYPE embedding IS 'what the network returns for one image: half-precision values, tagged with their model and codebook';
+COMMENT ON TYPE embedding IS 'output of the network for one image: half-precision values, tagged with their model and codebook';
 
 COMMENT ON FUNCTION sketch_embedding_in(cstring) IS 'I/O';
 COMMENT ON FUNCTION sketch_embedding_out(embedding) IS 'I/O';
 COMMENT ON FUNCTION sketch_embedding_recv(internal) IS 'I/O';
 COMMENT ON FUNCTION sketch_embedding_send(embedding) IS 'I/O';
 
--- Casts; the tags of model and codebook do not pass through real[].
+-- Casts. real[] does not carry the tags of model and codebook.
 
 CREATE FUNCTION sketch_from_array(real[]) RETURNS embedding
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'embedding_from_array_wrapper';
-COMMENT ON FUNCTION sketch_from_array(real[]) IS 'embedding of any origin: it compares with those of every model';
+COMMENT ON FUNCTION sketch_from_array(real[]) IS 'embedding without tags: it compares with embeddings of every model';
 
 CREATE FUNCTION sketch_to_array(embedding) RETURNS real[]
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'embedding_to_array_wrapper';
@@ -41,7 +41,7 @@ COMMENT ON FUNCTION sketch_to_array(embedding) IS 'values of an embedding';
 CREATE CAST (real[] AS embedding) WITH FUNCTION sketch_from_array(real[]) AS ASSIGNMENT;
 CREATE CAST (embedding AS real[]) WITH FUNCTION sketch_to_array(embedding) AS ASSIGNMENT;
 
--- Facts about one embedding.
+-- Properties of an embedding.
 
 CREATE FUNCTION sketch_dimension(embedding) RETURNS integer
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'embedding_dimension_wrapper';
@@ -49,11 +49,11 @@ COMMENT ON FUNCTION sketch_dimension(embedding) IS 'number of values';
 
 CREATE FUNCTION sketch_model_id(embedding) RETURNS bigint
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'embedding_model_id_wrapper';
-COMMENT ON FUNCTION sketch_model_id(embedding) IS 'sketch.model that made the embedding, NULL if none is known';
+COMMENT ON FUNCTION sketch_model_id(embedding) IS 'model that made the embedding, NULL if unknown';
 
 CREATE FUNCTION sketch_codebook_id(embedding) RETURNS bigint
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'embedding_codebook_id_wrapper';
-COMMENT ON FUNCTION sketch_codebook_id(embedding) IS 'sketch.codebook that fused the embedding, NULL if it is not fused';
+COMMENT ON FUNCTION sketch_codebook_id(embedding) IS 'codebook that fused the embedding, NULL if it is not fused';
 
 -- Distance: lower is nearer.
 
