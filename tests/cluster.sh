@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A private PostgreSQL cluster on a Unix socket, for demo, tests and benches.
+# A private PostgreSQL cluster on a Unix socket, for the demo, tests and benchmarks.
 #
-#   tests/cluster.sh start DIR   makes the cluster if it is not there, starts it, prints its connection string
-#   tests/cluster.sh stop DIR    stops it; the data stays
+#   tests/cluster.sh start DIR   creates the cluster if necessary, starts it, prints its connection string
+#   tests/cluster.sh stop DIR    stops it and keeps the data
 #   tests/cluster.sh remove DIR  stops it and removes DIR
 #   tests/cluster.sh url DIR     prints the connection string
 #
-# PG_CONFIG names the PostgreSQL to run; SETTINGS holds further lines of postgresql.conf.
-# Root runs the server as user postgres, who must be able to reach DIR.
+# PG_CONFIG selects the PostgreSQL to run; SETTINGS holds additional lines of postgresql.conf.
+# If run by root, the server runs as user postgres, who must be able to reach DIR.
 set -euo pipefail
 
 command=$1

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The tests that need a server: pg_regress and tests/system, in a private cluster that is removed afterwards.
-# PG_CONFIG names the PostgreSQL.
-#   tests/run.sh [NAME...]   runs only these tests of tests/pg_regress
+# The tests that need a server, pg_regress and tests/system, on a private cluster that is removed afterwards.
+# PG_CONFIG selects the PostgreSQL.
+#   tests/run.sh [NAME...]   runs only these tests of tests/pg_regress; "setup" must come first
 set -euo pipefail
 cd "$(dirname "$0")/.."
 : "${PG_CONFIG:=pg_config}"
@@ -10,12 +10,12 @@ export PG_CONFIG
 tests=("$@")
 [ $# -gt 0 ] || tests=(setup embedding distance embed once codebook gallery model hostile index objects)
 regress=$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress
-# That of the wheel's PostgreSQL 18 crashes before it does anything; one of another major drives the server as well.
+# pg_regress of the wheel's PostgreSQL 18 crashes at once; that of another version works with the server as well.
 "$regress" --version >/dev/null 2>&1 || regress=$(dirname "$(pg_config --pgxs)")/../test/regress/pg_regress
 dir=$(mktemp -d "${TMPDIR:-/var/tmp}/pg_sketch-test.XXXXXX")
 chmod 755 "$dir"
 trap 'tests/cluster.sh remove "$dir"' EXIT
-# Further lines of postgresql.conf may come from the environment.
+# The environment may add lines to postgresql.conf.
 SETTINGS="timezone = 'UTC'
 ${SETTINGS:-}" tests/cluster.sh start "$dir" >/dev/null
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Many connections that embed through the inference worker while statements are canceled and time out, connections and the
-# worker are terminated, and the worker is killed outright: no wrong answer, no hang, no leak.
+# Stress test of the inference worker: many connections embed images while statements are canceled or time out, connections
+# and the worker are terminated, and the worker is killed. Fails on a wrong answer, a hang or a leak.
 #
 # usage: [REQUESTS=10000] [CLIENTS=32] tests/stress.sh DIR
 #
@@ -15,7 +15,7 @@ children=()
 trap 'kill "${children[@]}" 2>/dev/null || true; rm -rf "$work"' EXIT
 
 sql() { "$psql" -X -qAt --set ON_ERROR_STOP=1 "$@"; }
-# A query that is asked again while the server restarts after the kill.
+# Retries a query while the server restarts after the kill.
 patiently() {
     for _ in $(seq 100); do
         if sql -c "$1" 2>/dev/null; then return; fi
@@ -28,7 +28,7 @@ worker() { patiently "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_
 rss() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
 descriptors() { find "/proc/$1/fd" -mindepth 1 2>/dev/null | wc -l; }
 
-# What is right, by the connection's own network. White space and bytes past the end of a file make images that no cache knows.
+# Expected embeddings, from the connection's own network. Trailing white space makes an image that no cache contains.
 sql <<'SQL'
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pg_sketch;
@@ -78,7 +78,7 @@ client() {
     done
 }
 
-# Cancels and terminates at random.
+# Cancels and terminates connections at random.
 harass() {
     while :; do
         sql -c "SELECT CASE WHEN random() < 0.8 THEN pg_cancel_backend(pid) ELSE pg_terminate_backend(pid) END
@@ -139,7 +139,7 @@ others=$(cat "$work"/*.err | grep -E 'ERROR|FATAL|PANIC' | grep -vE \
 echo "worker: $before, at the end $after"
 awk -v before="${before%% *}" -v after="${after%% *}" 'BEGIN { exit after > 1.1 * before + 8192 }' || { echo "the worker has grown" >&2; exit 1; }
 [ "${before##*, }" = "${after##*, }" ] || { echo "the worker has left files open" >&2; exit 1; }
-# Whoever was terminated a moment ago may still be on its way out.
+# A connection that was terminated a moment ago may still hold its slot.
 for _ in $(seq 20); do
     taken=$(patiently "SELECT value FROM sketch_status() WHERE name = 'worker_queue'")
     [ "${taken%% *}" != 0 ] || break

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Ranks real photos by drawings, inside PostgreSQL, and writes one picture of the result.
+# Ranks real photos by drawings inside PostgreSQL, and writes a picture of the result.
 #
 # usage: examples/demo/demo.sh run       load, embed, rank, write the picture; its path is the last line of output
 #        examples/demo/demo.sh url       print the connection string of the demo's database
 #        examples/demo/demo.sh psql      open that database
-#        examples/demo/demo.sh stop      remove the demo: server, database, photos
+#        examples/demo/demo.sh stop      remove the demo with its server, database and photos
 #
-# DEMO_DIR holds all of it. PHOTOS names a folder of your own photos, which get a database of their own; SKETCH names
-# drawings of your own (PNG, JPEG, WebP, SVG, or strokes as JSON), separated by spaces. What an earlier run has
-# downloaded, loaded or embedded is not done again.
+# DEMO_DIR is the folder of the demo. PHOTOS names a folder of your own photos, which go into a database of their own; SKETCH names
+# your own drawings (PNG, JPEG, WebP, SVG, or strokes as JSON), separated by spaces. A later run reuses what an earlier one has
+# downloaded, loaded and embedded.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -23,7 +23,7 @@ fail() {
     exit 1
 }
 
-# One database for each folder of photos, the first for the demo's own.
+# Each folder of photos has its own database; the demo's photos are in "postgres".
 database=postgres
 if [ -n "${PHOTOS:-}" ]; then
     [ -d "$PHOTOS" ] || fail "PHOTOS=$PHOTOS is not a folder"
@@ -43,7 +43,7 @@ start_server() {
     url=${server/postgresql:\/\/\/postgres/postgresql:\/\/\/$database}
 }
 
-# Prints what a statement returns, without headings; errors end the demo.
+# Prints the result of a statement without headings; an error ends the demo.
 query() {
     "$psql" --no-psqlrc --quiet --tuples-only --no-align -v ON_ERROR_STOP=1 "$url" -c "$1"
 }
@@ -61,7 +61,7 @@ load_photos() {
     step "loading photos from $photos"
     query 'SET client_min_messages = warning;
         CREATE TABLE IF NOT EXISTS photo (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text, image bytea)'
-    # Photos whose names are there are skipped.
+    # Skips photos that the table already has, by name.
     "$trainer" import "$photos" --url "$url" --table photo --image-column image --name-column name
 }
 

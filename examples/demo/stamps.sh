@@ -9,7 +9,7 @@ set -euo pipefail
 package=tuxpaint-stamps-default
 folder=$(realpath -m "${1:?usage: $0 FOLDER}")
 
-# The stamps mix photos with drawings. Left out: other folders, which hold cartoons, flags, road signs, letters; folders
+# The stamps are photos and drawings. Excluded are other folders, which hold cartoons, flags, road signs and letters; folders named
 # "cartoon"; mirrored copies; and these few drawings among the photos.
 photos=(animals food hobbies household medical military plants space sports vehicles)
 drawings=(
@@ -18,7 +18,7 @@ drawings=(
 )
 
 download() {
-    # apt's own user cannot write into a folder of root's.
+    # apt's own user cannot write into a folder that root owns.
     (cd "$1" && apt-get download -qq -o APT::Sandbox::User=root "$package")
 }
 
@@ -41,4 +41,4 @@ dpkg-deb --fsys-tarfile "$work/$package"_*.deb | tar -x -C "$work/photos" --stri
     "${photos[@]/#/$root/}"
 find "$work/photos" -type f ! -name '*.png' -delete
 find "$work/photos" -type d -empty -delete
-mv "$work/photos" "$folder"  # last, so that a folder that is there is whole
+mv "$work/photos" "$folder"  # last, so that an existing folder is complete

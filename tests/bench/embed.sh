@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Embeds the same photos by SQL and by ONNX Runtime in Python, in turns, and prints photos per second and their ratio.
+# Embeds the same photos in SQL and with ONNX Runtime in Python, alternating, and prints photos per second and their ratio.
 #
 # usage: PHOTOS=folder [ROUNDS=5] [LIMIT=200] tests/bench/embed.sh
 #
-# Python, with the packages onnxruntime, numpy and pillow, reads and resizes the photos too, and may choose the better of
-# batches of 1 and 8. Both run the graph that the server has in use, on the same number of threads.
+# Python needs the packages onnxruntime, numpy and pillow. It also reads and resizes the photos, and the faster of its batch
+# sizes 1 and 8 counts. Both run the server's current model on the same number of threads.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -20,7 +20,7 @@ chmod 755 "$dir"
 url=$("$repository/tests/cluster.sh" start "$dir")
 sql() { "$psql" --no-psqlrc --quiet --tuples-only --no-align -v ON_ERROR_STOP=1 "$url" "$@"; }
 
-# Some photos of the folder, the same ones in every run.
+# Selects the same photos of the folder in every run.
 mkdir "$dir/photos"
 number=0
 while IFS= read -r photo; do
@@ -34,7 +34,7 @@ sql -c "SELECT sketch_enable('photo', 'image', embed => false)" >/dev/null
 sql -c "SELECT encode(onnx, 'base64') FROM sketch.model WHERE model_id = sketch_current_model()" | base64 -d >"$dir/model.onnx"
 sql -c "SELECT manifest FROM sketch.model WHERE model_id = sketch_current_model()" >"$dir/model.json"
 
-# Prints "sql RATE" and "procedure RATE"; the network is loaded and warm before the clock starts.
+# Prints "sql RATE" and "procedure RATE"; a warm-up loads the network before the clock starts.
 by_sql() {
     sql 2>/dev/null <<SQL
 SET pg_sketch.threads = $1;

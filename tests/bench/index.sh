@@ -4,19 +4,19 @@
 # usage: [N=100000,1000000] [KEEP=folder] [INDEXES="ivfexact hnsw"] tests/bench/index.sh PG_CONFIG
 #        EXACT=10000 [N=20000] [KEEP=folder] tests/bench/index.sh PG_CONFIG
 #
-# The second form only counts by how much the index's answers differ from the sequential scan's, over so many queries to each
-# of several sets of N rows. The installation of PG_CONFIG must have pg_sketch and pgvector.
+# The second form only counts answers of the index that differ from the sequential scan's, over EXACT queries to each of several
+# sets of N rows. The installation of PG_CONFIG must have pg_sketch and pgvector.
 #
 #   QUERIES=200   queries whose answers are compared
-#   DURATION=10   seconds of a run of pgbench
-#   ROUNDS=3      runs of pgbench of each kind, in turns; the median counts
-#   KEEP          keeps the cluster there, and takes tables and HNSW from it; ivfexact is built again
-#   INDEXES       which of the two to measure
-#   CACHE         folder for what is made of DATA, embeddings and codebook
+#   DURATION=10   seconds per run of pgbench
+#   ROUNDS=3      runs of pgbench of each kind, alternating; the median counts
+#   KEEP          folder to keep the cluster in; the next run reuses its tables and HNSW, and builds ivfexact again
+#   INDEXES       indexes to measure
+#   CACHE         folder for the embeddings and the codebook made from DATA
 #   DATA          folder of sketchy-mini, caltech101 and unlabelled; not needed once CACHE is filled
 #
-# Photos are those of DATA and what examples/gallery makes of them; queries are the sketches of DATA. One million rows want
-# 12 GB of memory and 8 GB of disk.
+# The photos are those of DATA and synthetic ones derived from them by model/examples/gallery; the queries are the sketches of
+# DATA. One million rows need 12 GB of memory and 8 GB of disk.
 set -euo pipefail
 
 pg_config=$(realpath "${1:?usage: [N=100000,1000000] [KEEP=folder] $0 PG_CONFIG}")
@@ -31,7 +31,7 @@ cargo build --quiet --release -p sketch-model --example gallery --manifest-path 
 target=$(cargo metadata --format-version 1 --no-deps --manifest-path "$repository/Cargo.toml" |
     sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 gallery=$target/release/examples/gallery
-# Another network makes other embeddings.
+# The cache depends on the network.
 weights=$repository/model/weights/lite2-sketch
 cache=${CACHE:-$repository/.build/bench}/$(cat "$weights.onnx" "$weights.json" | sha256sum | head -c 8)
 mkdir -p "$cache"
@@ -44,7 +44,7 @@ trap clean_up EXIT
 mkdir -p "$dir"
 chmod 755 "$dir"
 
-# Buffers for two tables, of which each is to stay below a quarter lest scans pass the buffers by, and two indexes.
+# Buffers for two tables and two indexes. A sequential scan bypasses the buffers if its table is larger than a quarter of them.
 largest=$(tr , '\n' <<<"$sizes" | sort -n | tail -1)
 url=$(SETTINGS="
 shared_buffers = $((largest / 7 * 8 / 1024 * 6 + 512))MB

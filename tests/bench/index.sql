@@ -1,9 +1,9 @@
--- What the bench of the index measures with.
+-- Functions and tables of the index benchmark.
 
 SET client_min_messages = warning;
 
--- What a statement answers to the first queries, and how long that takes with planning. It takes the query's id
--- as $1 and returns columns "id" and "distance".
+-- Runs a statement for the first queries, and measures it including planning. The statement takes the query's id as $1 and
+-- returns the columns "id" and "distance".
 CREATE OR REPLACE FUNCTION answers(statement text, queries integer)
     RETURNS TABLE (query integer, ids bigint[], distances double precision[], ms double precision)
     LANGUAGE plpgsql AS $$
@@ -21,8 +21,8 @@ BEGIN
 END
 $$;
 
--- Fetches all rows of such a statement from a cursor, one by one. The checksum of the distances depends on their order,
--- that of the ids does not, for rows of the same distance come in any order.
+-- Fetches all rows of such a statement from a cursor, one by one. The checksum of the distances depends on their order; that
+-- of the ids does not, because rows at equal distance may come in any order.
 CREATE OR REPLACE FUNCTION walk(statement text, query integer)
     RETURNS TABLE (rows bigint, distances bigint, ids bigint, first_ms double precision, ms double precision)
     LANGUAGE plpgsql AS $$
@@ -51,7 +51,7 @@ BEGIN
 END
 $$;
 
--- What the index reads for each of the first queries.
+-- Counts what the index reads for each of the first queries.
 CREATE OR REPLACE FUNCTION visits(statement text, queries integer)
     RETURNS TABLE (lists bigint, rows bigint, refined bigint, pages bigint) LANGUAGE plpgsql AS $$
 BEGIN
@@ -62,7 +62,7 @@ BEGIN
 END
 $$;
 
--- How a statement, or DECLARE of a cursor, reads the photos.
+-- Names the scan that a statement, or DECLARE CURSOR, uses for the photos.
 CREATE OR REPLACE FUNCTION plan(statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     line text;
@@ -75,13 +75,13 @@ BEGIN
 END
 $$;
 
--- The share of the exact answers that others hold.
+-- Share of the exact answers that were found.
 CREATE OR REPLACE FUNCTION recall(exact bigint[], found bigint[]) RETURNS double precision LANGUAGE sql IMMUTABLE
     RETURN (SELECT count(*) FROM (SELECT unnest(exact) INTERSECT SELECT unnest(found)) AS both_have)
         / cardinality(exact)::double precision;
 
--- Figures of one size; "what" names them, "index" is ivfexact or hnsw.
+-- Figures for one size; "what" is the name of a figure, "index" is ivfexact or hnsw.
 CREATE TABLE IF NOT EXISTS figure (what text, index text, value double precision, PRIMARY KEY (what, index));
--- Statements that are more than the nearest ten: "wrong" counts answers whose distances are not the exact ones.
+-- Statements other than the nearest ten; "wrong" counts answers with inexact distances.
 CREATE TABLE IF NOT EXISTS trial (trial text, index text, setting text, plan text, ms double precision, rows double precision,
                     expected double precision, recall double precision, wrong text);

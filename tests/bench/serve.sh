@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# The inference worker beside connections that each run the network: images per second, latency, and private memory.
+# The inference worker beside connections that each run their own network: throughput, latency and private memory.
 #
 # usage: [DATA=../shared/data] [CONNECTIONS="1 8 64 200"] [SECONDS_EACH=10] [ROUNDS=3] tests/bench/serve.sh
 #
-# Other work on the machine gets in the way of few processes more than of many; statements per second of CPU time that the server
-# used do not depend on it, and, times the cores, are what an idle machine would reach. Each connection embeds a drawing that no
-# cache knows and ranks 2,000 photos by it; every fourth statement embeds a photo. Both modes run in turns on the same server. A
-# connection of its own may use one thread or one for each core: the better is taken. Then one connection embeds 400 photos: by
-# sketch_embed_photos, and row by row.
+# Each connection embeds a drawing that no cache contains and ranks 2,000 photos by it; every fourth statement embeds a photo
+# instead. Both modes alternate on the same server. A connection with its own network uses one thread or one per core, whichever
+# is faster. Then one connection embeds 400 photos, by sketch_embed_photos and row by row.
+#
+# Other work on the machine slows few processes down more than many. Statements per second of the server's CPU time do not depend
+# on it; multiplied by the number of cores, they are what an idle machine would reach.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(realpath "$here/../..")
@@ -33,10 +34,10 @@ INSERT INTO photo SELECT n, (format('[%s]@%s', (SELECT string_agg((sin(n * i) / 
 CREATE TABLE image (bytes bytea);
 \set jpeg \`base64 -w0 "$repository/model/tests/fixtures/photo.png"\`
 INSERT INTO image VALUES (decode(:'jpeg', 'base64'));
--- White space and bytes past the end of a file: the same image, but not to a cache.
+-- Trailing white space: the same image, but no cache contains it.
 CREATE FUNCTION fresh(image bytea) RETURNS bytea LANGUAGE sql VOLATILE AS
     \$\$ SELECT image || convert_to(translate((random() * 1e9)::int::bit(31)::text || (random() * 1e9)::int::bit(31)::text, '01', E' \n'), 'UTF8') \$\$;
-VACUUM ANALYZE photo, image; -- without its statistics, a table of one row is compiled for (jit)
+VACUUM ANALYZE photo, image; -- without statistics, a table of one row would be expensive enough for jit
 SQL
 cat >"$dir/query.sql" <<'SQL'
 \set x random(1, 255)
@@ -45,7 +46,7 @@ SELECT id FROM photo, (SELECT sketch_embed(fresh(convert_to('[[[:x,200,100,20],[
 SQL
 echo 'SELECT photo_embed(fresh(bytes)) FROM image;' >"$dir/photo.sql"
 
-# Kilobytes that belong to one process alone; pages of shared memory that only it has touched so far are not its own.
+# Private kilobytes of a process, without shared mappings, even if only this process has touched them so far.
 private() {
     awk '$2 ~ /^[-r][-w][-x][ps]$/ { own = $2 ~ /p$/ } own && /^Private/ { sum += $2 } END { print sum + 0 }' "/proc/$1/smaps" 2>/dev/null || echo 0
 }
@@ -60,7 +61,7 @@ cpu() {
     cat $pids 2>/dev/null | awk -v tick="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); sum += $12 + $13 } END { print sum / tick }'
 }
 
-# Only the second half of a run counts: in the first, connections load their networks.
+# Only the second half of a run counts; the first is a warm-up in which connections load their networks.
 run() { # mode threads clients: prints "statements/s p50 p95 backends_kb worker_kb statements/cpu_s"
     local worker=on seconds=$seconds
     [ "$3" -lt 64 ] || seconds=$((seconds * 3))
@@ -88,7 +89,7 @@ run() { # mode threads clients: prints "statements/s p50 p95 backends_kb worker_
 median() { sort -n | awk -v OFMT=%.2f '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 column() { awk -v c="$2" '{ print $c }' "$1" | median; }
 
-# What a connection costs that embeds nothing, and what one with a network of its own costs.
+# Memory of a connection that embeds nothing, and of one with its own network.
 cat >"$dir/plain.sql" <<'SQL'
 \set x random(1, 2000)
 SELECT id FROM photo, (SELECT fused AS s, fresh(convert_to('[[[:x,200,100,20],[30,200,210,90]]]', 'UTF8')) FROM photo WHERE id = :x OFFSET 0) AS q ORDER BY fused <-> s LIMIT 10;
@@ -102,7 +103,7 @@ echo "private memory: a connection that embeds nothing $((plain / 1024)) MB, one
 
 for clients in $connections; do
     modes="worker:0 connection:1"
-    # One thread for each core in each of many connections has never been the best.
+    # With many connections, one thread per core in each has never been the fastest.
     [ "$clients" -gt 8 ] || modes="$modes connection:0"
     if [ "$(awk '/^MemAvailable/ { print $2 }' /proc/meminfo)" -lt $((clients * one * 3 / 2)) ]; then
         echo "$clients connections with a network each would take $((clients * one / 1024)) MB: too much for this machine"
@@ -143,7 +144,7 @@ SELECT sketch_enable('bulk', 'image', embed => false) \g /dev/null
 SET client_min_messages = warning;
 CALL sketch_embed_photos('bulk'); -- and its codebook, once
 SQL
-# Milliseconds of a statement, after the connection has its network.
+# Milliseconds of a statement, after a warm-up has loaded the network.
 milliseconds() { # mode statement
     sql -c "SET pg_sketch.worker = $1" -c "SET client_min_messages = warning" -c "SELECT photo_embed(bytes) IS NULL FROM image" -c '\timing on' -c "$2" | sed -n 's/^Time: \([0-9.]*\).*/\1/p' | tail -n 1
 }

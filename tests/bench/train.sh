@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Trains the same networks by the engine and by PyTorch, in turns, and prints images per CPU-second and their ratio.
+# Trains the same networks with the engine and with PyTorch, alternating, and prints images per CPU-second and their ratio.
 #
 # usage: [ROUNDS=3] [STEPS=3] [BATCH=32] [NETWORKS=...] [SIZES=...] [THREADS=...] tests/bench/train.sh
 #
-# A step is forward, backward and Adam, with BatchNormalization on the statistics of each batch. CPU-seconds are user and
-# system time of the whole process; PyTorch may choose the better of its two layouts. PYTHON has torch, timm and onnx.
+# A step is forward, backward and Adam, with BatchNormalization on the statistics of each batch. CPU-seconds are user and system
+# time of the whole process. The faster of PyTorch's two layouts counts. PYTHON needs torch, timm and onnx.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -21,7 +21,7 @@ for network in ${NETWORKS:-mobilenetv2_050 efficientnet_lite0}; do
         for threads in ${THREADS:-1 2}; do
             for round in $(seq "$rounds"); do
                 "$engine" "$dir/network.onnx" "$size" "$batch" "$steps" "$threads"
-                # Passive: PyTorch's threads would spin where they wait, and on a busy machine burn ten times what they need.
+                # Passive, because PyTorch's waiting threads would otherwise spin, and take ten times the CPU time on a busy machine.
                 OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$threads "$python" "$here/train.py" time "$network" "$size" "$batch" "$steps" "$threads"
                 echo "$network $size px, threads $threads: round $round of $rounds" >&2
             done >"$dir/rates"

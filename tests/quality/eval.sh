@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Measures how well drawings find photos of classes that training never saw, entirely in SQL: mAP@all and P@25.
+# Measures in SQL how well drawings find photos of classes that training has not seen: mAP@all, P@25, found@10.
 #
 # usage: DATA=folder [CODEBOOK="subspaces => 4, prototypes => 32, weight => 0.5"] [RUNS=5] tests/quality/eval.sh
 #
-# DATA holds classes.tsv, sketchy-mini/{photo,sketch}/<class>/ and quickdraw/<class>.ndjson. The gallery is the photos
-# of the "val" classes; set "val" asks with their sketches, set "val-doodle" with QuickDraw drawings of those classes
-# that have some. CODEBOOK replaces the defaults of sketch_build_codebook; figures of fused embeddings are means of RUNS codebooks.
+# DATA holds classes.tsv, sketchy-mini/{photo,sketch}/<class>/ and quickdraw/<class>.ndjson. The gallery consists of the photos
+# of the "val" classes. The queries of the set "val" are the sketches of these classes, those of "val-doodle" the QuickDraw
+# drawings, where a class has some. CODEBOOK overrides the defaults of sketch_build_codebook. Figures of fused embeddings are means
+# over RUNS codebooks.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -28,7 +29,7 @@ CREATE TABLE sketch (label text, name text, image bytea);
 CREATE TABLE doodle (label text, line jsonb);
 SQL
 
-# Prints class and QuickDraw name of the classes of the split.
+# Prints the classes of the split with their QuickDraw names.
 classes() { awk -F'\t' '$2 == "val" { print $1 "\t" $3 }' "$data/classes.tsv"; }
 
 mkdir "$dir/photo" "$dir/sketch"
@@ -41,7 +42,7 @@ for domain in photo sketch; do
     "$trainer" import "$dir/$domain" --url "$url" --table "$domain" --image-column image --name-column name --label-column label
 done
 while IFS=$'\t' read -r class doodle; do
-    # COPY reads a backslash as an escape.
+    # To COPY, a backslash is an escape.
     [ -z "$doodle" ] || sed -e 's/\\/\\\\/g' -e "s/^/$class\t/" "$data/quickdraw/$doodle.ndjson"
 done < <(classes) | sql -c 'COPY doodle FROM STDIN'
 

@@ -1,8 +1,8 @@
--- Ranks every photo by every drawing, and prints mAP@all, P@25, and the share of drawings that find a photo of their class
+-- Ranks all photos by every drawing and prints mAP@all, P@25, and found@10, the share of drawings with a photo of their class
 -- among the first ten. See eval.sh.
 \set QUIET on
 \pset footer off
-SET max_parallel_workers_per_gather = 0;  -- random() in one order, so that figures repeat
+SET max_parallel_workers_per_gather = 0;  -- random() is called in a fixed order, so that figures repeat
 SET work_mem = '512MB';
 SET client_min_messages = warning;
 
@@ -14,7 +14,7 @@ INSERT INTO query (set, label, embedding) SELECT 'val', label, sketch_embed(imag
 INSERT INTO query (set, label, embedding)
 SELECT 'val-doodle', label, sketch_embed(line -> 'drawing') FROM doodle ORDER BY label, line ->> 'key_id';
 
--- K-means ends elsewhere when it sees the photos in another order, by some points of mAP: take the mean over orders.
+-- The result of k-means depends on the order of the photos, by some points of mAP: take the mean over several orders.
 SELECT setseed(0.5) \g /dev/null
 CREATE TABLE candidate (ranked_by text, run integer, photo_id bigint, label text, embedding embedding);
 INSERT INTO candidate SELECT 'embedding', 1, id, label, embedding FROM photo ORDER BY id;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A dump restores network, codebook and embeddings: the same drawing ranks the same photos at the same distances.
+# A dump restores model, codebook and embeddings: the same drawing ranks the same photos at the same distances.
 #   tests/system/dump_restore.sh DIR   DIR: a running cluster of tests/cluster.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -17,7 +17,7 @@ CREATE EXTENSION pg_sketch;
 CREATE TABLE photo (id int PRIMARY KEY, image bytea);
 SELECT sketch_enable('photo', 'image');
 INSERT INTO photo SELECT 1, decode('$photo', 'base64');
--- Photos of many kinds would have to be shipped; embeddings of many kinds do as well, kept as if they came from a copy.
+-- Synthetic embeddings stand in for many different photos, as if they had been copied from another table.
 INSERT INTO photo (id, image, embedding)
 SELECT n, decode('$photo', 'base64'),
        (format('[%s]@%s', (SELECT string_agg((sin(n * i) / 16)::text, ',') FROM generate_series(1, 512) AS i),
@@ -37,10 +37,10 @@ before=$(rank original)
 [ "$(grep -c '^[0-9]*|[0-9]*|0\.\|^[0-9]*|[0-9]*|1\.' <<<"$before")" = 200 ] || { echo "expected 200 fused photos" >&2; exit 1; }
 "$bindir/pg_dump" --format=custom original | "$bindir/pg_restore" --exit-on-error --dbname=restored
 after=$(rank restored)
-diff <(echo "$before") <(echo "$after") || { echo "the restored database ranks otherwise" >&2; exit 1; }
-# The restored gallery goes on: new photos are fused with the restored codebook, no network is loaded anew.
+diff <(echo "$before") <(echo "$after") || { echo "the restored database ranks differently" >&2; exit 1; }
+# The restored gallery keeps working: new photos are fused with the restored codebook, and no model is loaded again.
 psql_in restored -c "INSERT INTO photo (id, image) SELECT 1000, image FROM photo WHERE id = 1"
 same=$(psql_in restored -c "SELECT a.fused <-> b.fused = 0 AND (SELECT count(*) FROM sketch.model) = 1 FROM photo AS a, photo AS b WHERE (a.id, b.id) = (1, 1000)")
-[ "$same" = t ] || { echo "a photo inserted after the restore is fused otherwise" >&2; exit 1; }
+[ "$same" = t ] || { echo "a photo inserted after the restore is fused differently" >&2; exit 1; }
 for database in original restored; do psql_in postgres -c "DROP DATABASE $database"; done
 echo "200 photos rank the same after dump and restore"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Photos come in from a folder and from a CSV file, broken ones as asked, what is there once; and drawings are evaluated
-# against the table.
+# Imports photos from a folder and a CSV file, with each way to treat broken files, and again without duplicates; then
+# evaluates drawings against the table.
 #   tests/system/import.sh DIR   DIR: a running cluster of tests/cluster.sh
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -33,7 +33,7 @@ expect "$(import "$folder/photos/cup" 2>&1)" 'added'
 labels=$(sql import -c "SELECT string_agg(DISTINCT label, ',' ORDER BY label) FROM photo WHERE name ~ '^(cup/|one|two)'")
 [ "$labels" = ,cup,face ] || fail "labels are $labels"
 
-# Unseen classes that the table has: the face's drawing is nearer to it than to the cups, or not; the figures say so.
+# Evaluation against the table: its mAP must agree with the rank that SQL computes for the face.
 sql import -c "DELETE FROM photo WHERE name ~ 'torn|two'" -c "SELECT sketch_enable('photo', 'image')"
 mkdir -p "$folder/data/drawn/face" "$folder/data/photos/face"
 cp model/tests/fixtures/face.json "$folder/data/drawn/face/"

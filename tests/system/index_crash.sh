@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A server that is killed at a random moment of inserts, updates, VACUUM and builds comes up with whole indexes: checked page
-# by page and row by row, and their answers are a sequential scan's.
+# Kills the server at random moments of inserts, updates, VACUUM and builds. After recovery, sketch_check_index must find the
+# indexes intact, and their answers must be those of a sequential scan.
 #   tests/system/index_crash.sh DIR   makes a cluster of its own, beside DIR
-#   ROUNDS=20 for more kills; SEED repeats the moments of a run
+#   ROUNDS=20 kills more often; SEED repeats the moments of an earlier run
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bindir=$("$PG_CONFIG" --bindir)
@@ -34,7 +34,7 @@ CREATE INDEX built_e ON built USING ivfexact (e);
 CREATE TABLE query AS SELECT q, point(q) AS e FROM generate_series(1, 300, 7) AS q;
 SQL
 
-# Statements of a kind, one after another, until the server is gone.
+# Runs statements of one kind, one after another, until the server is gone.
 load() {
     for ((i = 0; ; i++)); do
         case $1 in
@@ -70,7 +70,7 @@ for ((round = 1; round <= rounds; round++)); do
 done
 [ "$rows" -gt 3000 ] || fail "nothing was inserted"
 
-# A page that is lost is noticed.
+# A lost page is detected.
 sql -c "CREATE TABLE damaged AS TABLE built" -c "CREATE INDEX damaged_e ON damaged USING ivfexact (e)" -c "CHECKPOINT"
 file=$dir/data/$(sql -c "SELECT pg_relation_filepath('damaged_e')") pages=$(sql -c "SELECT pages FROM sketch_check_index('damaged_e')")
 tests/cluster.sh stop "$dir"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# While others insert, change, delete and VACUUM, and the index is built anew beside them, an ordered scan gives what a
-# sequential scan of the same snapshot gives, and the index is whole.
+# While other sessions insert, update, delete, VACUUM and REINDEX CONCURRENTLY, an index scan must return what a sequential
+# scan of the same snapshot returns, and sketch_check_index must find the index intact.
 #   tests/system/index_load.sh DIR   DIR: a running cluster of tests/cluster.sh
-#   SECONDS_LONG=60 for longer
+#   SECONDS_LONG=60 runs longer
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bindir=$("$PG_CONFIG" --bindir)
@@ -47,7 +47,7 @@ compared=0
 while ((SECONDS < end)); do
     same=$(sql -c "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT answers(true) = answers(false); COMMIT")
     [ "$same" = t ] || fail "an ordered scan differs from a sequential scan: $same"
-    # REINDEX CONCURRENTLY may take the index away between its name and the check: then the new one is checked.
+    # REINDEX CONCURRENTLY may replace the index between the lookup of its name and the check: then check the new one.
     until message=$(sql -c "SELECT sketch_check_index('photo_e')" 2>&1 >/dev/null); do
         grep -q "OID [0-9]* does not exist" <<<"$message" || fail "the index is not whole: $message"
     done

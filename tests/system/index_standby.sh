@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A streaming standby gives the primary's answers by its own copy of an index, finds nothing wrong with it, and can take over.
+# A streaming standby returns the primary's answers from its copy of an index, finds the copy intact, and can be promoted.
 #   tests/system/index_standby.sh DIR   makes clusters of its own, beside DIR
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The inference worker: the same embeddings as without it, cancels, timeouts, its end and return, models that come and go.
-#   tests/system/serve.sh [DIR]   the worker needs a cluster of its own; DIR is left alone
+# The inference worker: the same embeddings as without it, cancels, timeouts, its termination and restart, model replacement.
+#   tests/system/serve.sh [DIR]   makes a cluster of its own, because the worker must be preloaded; DIR is not used
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 dir=$(mktemp -d "${TMPDIR:-/var/tmp}/pg_sketch-serve.XXXXXX")
@@ -13,7 +13,7 @@ cleanup() {
 trap cleanup EXIT
 preload="shared_preload_libraries = 'pg_sketch'"
 
-# All that SQL promises holds with the worker, too.
+# The SQL tests pass with the worker, too.
 SETTINGS=$preload OUTPUT=$PWD/.build/regress-worker tests/run.sh setup embed once codebook gallery hostile >"$dir/regress.log" 2>&1 ||
     { cat "$dir/regress.log" >&2; exit 1; }
 
@@ -27,7 +27,7 @@ sql() { "$psql" -X -qAt --set ON_ERROR_STOP=1 "$@"; }
 fail() { echo "$*" >&2; tail -n 20 "$dir/server.log" >&2; exit 1; }
 is() { [ "$2" = "$3" ] || fail "$1: expected \"$2\", found \"$3\""; }
 worker() { sql -c "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_sketch inference worker'"; }
-# Asks until the answer is as expected.
+# Repeats a query until it returns the expected value.
 becomes() {
     local found
     for _ in $(seq 100); do
@@ -51,7 +51,7 @@ INSERT INTO image VALUES ('photo', decode(:'photo', 'base64')), ('jpeg', decode(
                          ('face', decode(:'face', 'base64')), ('scan', decode(:'scan', 'base64'));
 SQL
 
-# Threads belong to those processes only that run the network, and take no signal from the server's own thread.
+# Only processes that run the network have threads, and these threads block all signals.
 becomes "worker" "running; it runs the network for all connections" "SELECT value FROM sketch_status() WHERE name = 'worker'"
 sql -c "SELECT photo_embed(bytes) FROM image WHERE name = 'photo'" >/dev/null
 postmaster=$(head -n 1 "$dir/data/postmaster.pid")
@@ -60,18 +60,18 @@ is "threads of the postmaster" 1 "$(find "/proc/$postmaster/task" -mindepth 1 -m
 worker=$(worker)
 [ "$(find "/proc/$worker/task" -mindepth 1 -maxdepth 1 | wc -l)" -gt 1 ] || fail "the worker has no thread for the network"
 for task in /proc/"$worker"/task/*; do
-    # All but SIGKILL, SIGSTOP, and the two that the C library keeps for itself.
+    # All but SIGKILL, SIGSTOP, and the two that the C library reserves.
     [ "${task##*/}" = "$worker" ] || is "signals that thread ${task##*/} blocks" fffffffe7ffbfeff "$(awk '/^SigBlk/ { print $2 }' "$task/status")"
 done
 
-# The same bytes, the same embedding: alone, in a batch, and by the connection itself; to the bit, or the last one of half precision.
+# The same image gives the same embedding alone, in a batch, and in the connection, up to the last bit of half precision.
 batched=$(sql <<'SQL'
 CREATE TABLE photo (id int PRIMARY KEY, image bytea);
 INSERT INTO photo SELECT i, bytes || convert_to(repeat(' ', i), 'UTF8') FROM generate_series(1, 40) AS i, image WHERE name = (ARRAY['photo', 'jpeg', 'webp'])[i % 3 + 1];
 SELECT sketch_enable('photo', 'image', embed => false) \g /dev/null
 SELECT sketch_stat_reset() \g /dev/null
--- The worker waits for more, so that it shows how many images the bulk path keeps in flight, on slow and fast machines alike: half of
--- the queue, 4, which on a CPU two runners share.
+-- With max_wait the batches show how many images the bulk path keeps in flight, however fast the machine is: half of the queue,
+-- 4, which two runners share on a CPU.
 ALTER SYSTEM SET pg_sketch.max_wait = '200ms';
 SELECT pg_reload_conf() \g /dev/null
 SELECT pg_sleep(0.2) \g /dev/null
@@ -92,7 +92,7 @@ is "embeddings that differ by more than one half-precision step" 0 "$(sql -c "
 echo "$(sql -c "SELECT count(*) || ' of ' || (SELECT count(*) FROM here) || ' embeddings are the same to the bit in the worker, in its batches and in the connection'
     FROM photo AS p JOIN alone AS a USING (id) JOIN here AS h USING (id) WHERE p.embedding::text = h.embedding::text AND a.embedding::text = h.embedding::text")"
 
-# While the worker hangs, statements are canceled in time, and waits are limited.
+# While the worker hangs, cancels and timeouts still take effect.
 took() { # milliseconds of a statement that fails with $1
     local start end message
     start=$(date +%s%N)
@@ -111,7 +111,7 @@ for try in 1 2 3; do # on a busy machine, the best of three
 done
 [ "$late" -le 100 ] || fail "a cancel took $late ms"
 took "timeout of the inference worker" "SET pg_sketch.worker_timeout = 150; $embed" >/dev/null
-# The queue is full, and who comes next waits for a place; both leave when they are told to.
+# When the queue is full, the next image waits for a slot. Connections with a slot and without one can be canceled.
 crowd=()
 for i in $(seq 10); do
     sql -c "SET statement_timeout = 1500; $embed" >/dev/null 2>&1 &
@@ -124,7 +124,7 @@ kill -CONT "$stopped" && stopped=
 becomes "places of the queue" "0 of 8 places taken" "SELECT value FROM sketch_status() WHERE name = 'worker_queue'"
 sql -c "$embed" >/dev/null
 
-# A long batch is stopped between two nodes of the graph, wherever it runs.
+# A long batch can be stopped between two nodes of the graph, in the worker and in the connection.
 sql -c "CREATE TABLE many AS SELECT i AS id, bytes || convert_to(repeat(' ', i), 'UTF8') AS image FROM generate_series(1, 512) AS i, image WHERE name = 'photo'"
 sql -c "ALTER TABLE many ADD PRIMARY KEY (id)" -c "SELECT sketch_enable('many', 'image', embed => false)" -c "ALTER SYSTEM SET pg_sketch.max_batch = 64" -c "SELECT pg_reload_conf()" >/dev/null
 for mode in on off; do
@@ -139,12 +139,12 @@ for mode in on off; do
 done
 sql -c "ALTER SYSTEM RESET pg_sketch.max_batch" -c "SELECT pg_reload_conf()" -c "DROP TABLE many" >/dev/null
 
-# Told to end, it comes back, and what waits in the queue is served by the next.
+# After termination the worker is started again, and the new one serves the queue.
 sql -c "SELECT pg_terminate_backend($(worker))" >/dev/null
 sql -c "$embed" >/dev/null
 [ "$(worker)" != "$worker" ] || fail "the worker is the same"
 
-# A model that is replaced is picked up, the least recently used goes; a damaged one is an error for those who ask for it.
+# A replaced model is picked up and the least recently used one released. A damaged model is an error only for those who use it.
 sql <<'SQL'
 SELECT sketch_load_model('twin', onnx, manifest || '{"origin": "a twin"}') FROM sketch.model \g /dev/null
 SELECT sketch_embed(bytes) FROM image WHERE name = 'face' \g /dev/null
