@@ -4,7 +4,7 @@
 //! are clustered in each. A prototype (the literature says centroid) is the centre of such a cluster.
 //! A photo's fused embedding is `weight · embedding + (1 − weight) · prototypes`, with the nearest prototype of each
 //! subspace side by side, brought to unit length again. The patent leaves it as it is; but a photo that is like no other
-//! then gets a short one, which is near to every query: the model card has the figures.
+//! then gets a short one, which is near to every query; `make eval CODEBOOK='unit_length => false'` measures that.
 //!
 //! Source: patent CN117131214B; "Distribution Aligned Feature Clustering for Zero-Shot Sketch-Based Image Retrieval".
 

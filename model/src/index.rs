@@ -88,7 +88,7 @@ pub struct BuildOptions {
 impl BuildOptions {
     /// The number of lists for so many rows.
     ///
-    /// Twice the root of the rows was the best of what docs/index.md compares.
+    /// Twice the root of the rows: more lists hardly prune more, and cost size and build time (docs/index.md).
     pub fn lists_for(&self, rows: f64) -> usize {
         let chosen = if self.lists > 0 { self.lists } else { (2.0 * rows.max(1.0).sqrt()) as usize };
         chosen.clamp(1, MAX_LISTS)

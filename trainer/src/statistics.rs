@@ -1,6 +1,6 @@
 //! What is fitted to features of training images: a mean per domain and one projection for both.
 //!
-//! Features are scaled first ([`Scale`]). What each step is worth is in `model/weights/README.md`.
+//! Features are scaled first ([`Scale`]). `docs/benchmarks.md` shows what each step is worth.
 
 use nalgebra::{DMatrix, SymmetricEigen};
 use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate};
@@ -114,7 +114,7 @@ pub fn principal_directions(covariance: &Array2<f64>, count: usize) -> Array2<f6
 /// `directions`: shape `(c, count)`, the greatest variance first. Returns the same shape.
 ///
 /// Source: rotation after the principal components as in Jégou et al., "Aggregating local image descriptors into
-/// compact codes", 2012; there by a random matrix (`model/weights/README.md` compares).
+/// compact codes", 2012; there by a random matrix.
 fn spread_evenly(directions: &Array2<f64>) -> Array2<f64> {
     let count = directions.ncols();
     let size = 1 << count.trailing_zeros();

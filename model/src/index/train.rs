@@ -183,7 +183,7 @@ fn complete(directions: Array2<f32>, rng: &mut impl RngCore, check: Check) -> Re
 /// Lloyd's k-means from random rows. Returns the centroids, shape `(k, w)`, and each row's; centroids without rows are
 /// left out.
 ///
-/// linfa's took 6 to 30 times as long (docs/index.md): here are thousands of centroids, and a good assignment will do.
+/// linfa's is many times slower with thousands of centroids, and a good assignment is enough here.
 fn kmeans(
     rows: ArrayView2<f32>,
     lists: usize,

@@ -81,7 +81,7 @@ pub enum Frame {
 }
 
 impl SketchPreprocessing {
-    /// What retrieves best over the validation classes, see docs/preprocessing.md.
+    /// The default, which docs/preprocessing.md explains.
     pub fn best() -> Self {
         Self {
             polarity: Polarity::DarkOnLight,
@@ -221,7 +221,7 @@ pub enum Fit {
 }
 
 impl PhotoPreprocessing {
-    /// What retrieves best over the validation classes, see docs/preprocessing.md.
+    /// The default, which docs/preprocessing.md explains.
     pub fn best() -> Self {
         Self { fit: Fit::Squash, filter: Filter::Triangle }
     }

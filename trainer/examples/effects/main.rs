@@ -1,4 +1,4 @@
-//! What each step of preprocessing is worth: prints the tables of docs/preprocessing.md.
+//! What each step of preprocessing is worth, in tables; docs/preprocessing.md describes the steps.
 //!
 //! Every row changes one step, takes the mean of each domain again over training images prepared that way, and searches
 //! the photos of the `val` classes with drawings of those classes. Beside each figure stands the standard error of
