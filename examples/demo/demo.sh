@@ -39,7 +39,7 @@ if [ -n "${SKETCH:-}" ]; then
 fi
 
 start_server() {
-    server=$("$cluster" start "$dir") || fail "the server did not start; \"make demo-stop\" clears the way for a new one"
+    server=$("$cluster" start "$dir") || fail "the server did not start; \"make demo-stop\" removes what is left of it"
     url=${server/postgresql:\/\/\/postgres/postgresql:\/\/\/$database}
 }
 
@@ -66,7 +66,7 @@ load_photos() {
 }
 
 embed_photos() {
-    step "embedding what is not embedded yet"
+    step "embedding photos that have no embedding yet"
     [ "$(query "SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'photo'::regclass AND tgname = 'sketch_trigger')")" = t ] ||
         query "SELECT sketch_enable('photo', 'image', embed => false)" >/dev/null
     query "CALL sketch_embed_photos('photo')"
