@@ -1,8 +1,96 @@
--- One call for a table of photos: columns, trigger, codebook.
+-- Galleries: tables of photos with an embedding, a fused embedding, and a trigger that keeps both.
+
+-- A column of a table, stored by number and printed by name, as regclass does for tables. A rename needs no action, and a
+-- dump holds names, which a restore turns into the numbers of the new table: they differ after dropped columns. Plain
+-- names would need an event trigger on every ALTER TABLE; plain numbers would be wrong after a restore.
+CREATE TYPE sketch.regcolumn;
+
+CREATE FUNCTION sketch.regcolumn_in(cstring) RETURNS sketch.regcolumn
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'regcolumn_in_wrapper';
+COMMENT ON FUNCTION sketch.regcolumn_in(cstring) IS 'I/O';
+CREATE FUNCTION sketch.regcolumn_out(sketch.regcolumn) RETURNS cstring
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'regcolumn_out_wrapper';
+COMMENT ON FUNCTION sketch.regcolumn_out(sketch.regcolumn) IS 'I/O';
+
+CREATE TYPE sketch.regcolumn (
+    INPUT = sketch.regcolumn_in,
+    OUTPUT = sketch.regcolumn_out,
+    LIKE = pg_catalog.int8
+);
+COMMENT ON TYPE sketch.regcolumn IS 'column of a table: table.column';
+
+CREATE FUNCTION sketch.column_name(sketch.regcolumn) RETURNS name
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_name_wrapper';
+COMMENT ON FUNCTION sketch.column_name(sketch.regcolumn) IS 'name of a column, NULL if it is gone';
+
+CREATE FUNCTION sketch.column_number(sketch.regcolumn) RETURNS smallint
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_number_wrapper';
+COMMENT ON FUNCTION sketch.column_number(sketch.regcolumn) IS 'number of a column, its pg_attribute.attnum';
+
+-- Only sketch_enable and sketch_disable write it, for the owner of the table. The codebook is a name without a foreign
+-- key: it is built once there are enough photos, and the newest of that name is in use.
+CREATE TABLE sketch.gallery (
+    relation  regclass PRIMARY KEY,
+    image     sketch.regcolumn NOT NULL,
+    embedding sketch.regcolumn NOT NULL,
+    fused     sketch.regcolumn NOT NULL,
+    codebook  text NOT NULL
+);
+COMMENT ON TABLE sketch.gallery IS 'tables that sketch_enable prepared';
+COMMENT ON COLUMN sketch.gallery.image IS 'the photos, of type bytea';
+COMMENT ON COLUMN sketch.gallery.embedding IS 'what the network returns for the photo';
+COMMENT ON COLUMN sketch.gallery.fused IS 'embedding fused with the codebook; what drawings are compared with';
+COMMENT ON COLUMN sketch.gallery.codebook IS 'name of the codebook; the newest of that name is in use';
+-- Names of tables and columns are public in pg_catalog, too; a pg_dump by any role reads this table.
+GRANT SELECT ON sketch.gallery TO PUBLIC;
+
+-- Leaves out temporary tables, and rows that a drop left behind while event triggers were off.
+SELECT pg_catalog.pg_extension_config_dump('sketch.gallery',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) relation AND relpersistence OPERATOR(pg_catalog.<>) ''t'') '
+    'AND sketch.column_name(image) IS NOT NULL AND sketch.column_name(embedding) IS NOT NULL AND sketch.column_name(fused) IS NOT NULL');
+
+CREATE VIEW sketch.galleries AS
+SELECT relation, sketch.column_name(image) AS image_column, sketch.column_name(embedding) AS embedding_column,
+       sketch.column_name(fused) AS fused_column, codebook
+FROM sketch.gallery
+WHERE pg_catalog.has_table_privilege(relation, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+   OR pg_catalog.has_any_column_privilege(relation, 'SELECT, INSERT, UPDATE, REFERENCES');
+GRANT SELECT ON sketch.galleries TO PUBLIC;
+COMMENT ON VIEW sketch.galleries IS 'galleries on which the user has a privilege';
 
 CREATE FUNCTION sketch_trigger() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'sketch_trigger_wrapper';
-COMMENT ON FUNCTION sketch_trigger() IS 'embed and fuse a new photo; arguments: image, embedding and fused column, codebook';
+COMMENT ON FUNCTION sketch_trigger() IS 'embed and fuse a new photo of a gallery';
+
+-- Deletes the galleries of dropped tables and, with their triggers, those of tables that lost a column. SECURITY DEFINER,
+-- because the role that drops may not write sketch.gallery; it could drop the trigger itself. Event triggers can be off,
+-- and do not fire for temporary tables at the end of a session: every reader ignores a row whose columns are gone.
+CREATE FUNCTION sketch.forget_dropped() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    lost regclass;
+    trigger_name name;
+BEGIN
+    FOR lost IN
+        DELETE FROM sketch.gallery AS g USING pg_catalog.pg_event_trigger_dropped_objects() AS o
+        WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.objid = g.relation
+            AND (o.objsubid = 0 OR o.objsubid IN (sketch.column_number(g.image), sketch.column_number(g.embedding),
+                                                  sketch.column_number(g.fused)))
+        RETURNING g.relation
+    LOOP
+        FOR trigger_name IN
+            SELECT tgname FROM pg_catalog.pg_trigger
+            WHERE tgrelid = lost AND tgparentid = 0 AND tgfoid = '@extschema@.sketch_trigger()'::regprocedure
+        LOOP
+            EXECUTE pg_catalog.format('DROP TRIGGER %I ON %s', trigger_name, lost);
+        END LOOP;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION sketch.forget_dropped() IS 'event trigger: delete galleries with their tables and columns';
+
+CREATE EVENT TRIGGER pg_sketch_forget_dropped ON sql_drop EXECUTE FUNCTION sketch.forget_dropped();
+COMMENT ON EVENT TRIGGER pg_sketch_forget_dropped IS 'delete galleries with their tables and columns';
 
 CREATE FUNCTION sketch_gallery(photos regclass)
     RETURNS TABLE (image_column text, embedding_column text, fused_column text, codebook text)
@@ -12,131 +100,33 @@ COMMENT ON FUNCTION sketch_gallery(regclass) IS 'columns and codebook of a table
 CREATE FUNCTION sketch_enable(photos regclass, image_column name, embedding_column name DEFAULT 'embedding',
                               fused_column name DEFAULT 'fused', codebook text DEFAULT NULL,
                               embed boolean DEFAULT true) RETURNS void
-    LANGUAGE plpgsql VOLATILE AS $$
-DECLARE
-    column_type regtype;
-BEGIN
-    SELECT atttypid INTO column_type FROM pg_catalog.pg_attribute
-    WHERE attrelid = photos AND attname = image_column AND attnum > 0 AND NOT attisdropped;
-    IF column_type IS DISTINCT FROM 'pg_catalog.bytea'::regtype THEN
-        RAISE EXCEPTION 'table "%" has no column "%" of type bytea', photos, image_column
-            USING ERRCODE = 'undefined_column';
-    END IF;
-    IF EXISTS (SELECT FROM pg_catalog.pg_trigger
-               WHERE tgrelid = photos AND tgfoid = '@extschema@.sketch_trigger'::regproc) THEN
-        RAISE EXCEPTION 'table "%" is enabled for sketches already', photos
-            USING ERRCODE = 'duplicate_object', HINT = 'Call sketch_disable first.';
-    END IF;
-    PERFORM @extschema@.sketch_load_model();
-    codebook := coalesce(codebook, photos::pg_catalog.text);
-    EXECUTE pg_catalog.format('ALTER TABLE %s ADD COLUMN %I @extschema@.embedding, ADD COLUMN %I @extschema@.embedding',
-                              photos, embedding_column, fused_column);
-    -- Only "fused" is scanned: without its twin beside it in the row, a scan takes about half as long.
-    EXECUTE pg_catalog.format('ALTER TABLE %s ALTER COLUMN %I SET STORAGE EXTERNAL', photos, embedding_column);
-    EXECUTE pg_catalog.format('CREATE TRIGGER sketch_trigger BEFORE INSERT OR UPDATE OF %I ON %s '
-                              'FOR EACH ROW EXECUTE FUNCTION @extschema@.sketch_trigger(%L, %L, %L, %L)',
-                              image_column, photos, image_column, embedding_column, fused_column, codebook);
-    IF embed THEN
-        EXECUTE pg_catalog.format('UPDATE %s SET %I = %I WHERE %I IS NOT NULL',
-                                  photos, image_column, image_column, image_column);
-        PERFORM @extschema@.sketch_fuse_photos(photos);
-    END IF;
-END
-$$;
+    LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'sketch_enable_wrapper';
 COMMENT ON FUNCTION sketch_enable(regclass, name, name, name, text, boolean)
     IS 'prepare a table of photos for search by drawing: columns, trigger, embeddings, codebook';
 
 CREATE FUNCTION sketch_disable(photos regclass) RETURNS void
-    LANGUAGE plpgsql VOLATILE STRICT AS $$
-DECLARE
-    gallery record;
-BEGIN
-    SELECT * INTO gallery FROM @extschema@.sketch_gallery(photos);
-    EXECUTE pg_catalog.format('DROP TRIGGER sketch_trigger ON %s', photos);
-    EXECUTE pg_catalog.format('ALTER TABLE %s DROP COLUMN IF EXISTS %I, DROP COLUMN IF EXISTS %I',
-                              photos, gallery.embedding_column, gallery.fused_column);
-END
-$$;
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'sketch_disable_wrapper';
 COMMENT ON FUNCTION sketch_disable(regclass) IS 'undo sketch_enable; codebooks stay';
 
--- Writes the codebook of a table, where there is none yet and photos enough, and fuses what is not fused with it.
--- All rows change at once: distances to fused and to plain embeddings do not rank together.
 CREATE FUNCTION sketch_fuse_photos(photos regclass) RETURNS bigint
-    LANGUAGE plpgsql VOLATILE STRICT AS $$
-DECLARE
-    gallery record;
-    photo_count bigint;
-    fused_count bigint;
-BEGIN
-    SELECT * INTO gallery FROM @extschema@.sketch_gallery(photos);
-    EXECUTE pg_catalog.format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', photos);
-    EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM (SELECT FROM %s WHERE %I IS NOT NULL LIMIT 64) AS few',
-                              photos, gallery.embedding_column) INTO photo_count;
-    IF photo_count < 64 THEN
-        RAISE NOTICE 'table "%" has % embedded photos, too few for a codebook', photos, photo_count
-            USING HINT = 'Photos are ranked by their embeddings alone until CALL sketch_embed_photos finds 64 or more.';
-        RETURN 0;
-    END IF;
-    IF @extschema@.sketch_current_codebook(gallery.codebook) IS NULL THEN
-        PERFORM @extschema@.sketch_build_codebook(gallery.codebook, photos, gallery.embedding_column);
-    END IF;
-    EXECUTE pg_catalog.format(
-        'UPDATE %1$s SET %3$I = @extschema@.sketch_fuse(%2$I, %4$L) WHERE %2$I IS NOT NULL '
-        'AND @extschema@.sketch_codebook_id(%3$I) IS DISTINCT FROM @extschema@.sketch_current_codebook(%4$L)',
-        photos, gallery.embedding_column, gallery.fused_column, gallery.codebook);
-    GET DIAGNOSTICS fused_count = ROW_COUNT;
-    RETURN fused_count;
-END
-$$;
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'sketch_fuse_photos_wrapper';
 COMMENT ON FUNCTION sketch_fuse_photos(regclass) IS 'fuse the photos of a table with its newest codebook, which is built if there is none';
 
-CREATE FUNCTION sketch_embed_rows(photos regclass, tids tid[])
-    RETURNS TABLE (tid tid, embedding embedding, fused embedding)
-    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED ROWS 100 COST 100000 AS 'MODULE_PATHNAME', 'embed_rows_wrapper';
-COMMENT ON FUNCTION sketch_embed_rows(regclass, tid[])
-    IS 'embeddings of the photos of some rows, several at a time; NULL for a photo that cannot be embedded';
+CREATE FUNCTION sketch_embed_batch(photos regclass, batch integer, progress jsonb) RETURNS jsonb
+    LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'embed_batch_wrapper';
+COMMENT ON FUNCTION sketch_embed_batch(regclass, integer, jsonb)
+    IS 'embed the next photos of a table that lack an embedding; progress is NULL at the start and at the end';
 
+-- A procedure with SET search_path cannot commit: every name has its schema, and there is no operator.
 CREATE PROCEDURE sketch_embed_photos(photos regclass, batch integer DEFAULT 100)
     LANGUAGE plpgsql AS $$
 DECLARE
-    gallery record;
-    missing text;
-    total bigint;
-    done bigint := 0;
-    tids tid[];
-    broken tid[];
-    started timestamptz := pg_catalog.clock_timestamp();
-    reported timestamptz := started;
+    progress pg_catalog.jsonb;
 BEGIN
-    SELECT * INTO gallery FROM @extschema@.sketch_gallery(photos);
-    PERFORM @extschema@.sketch_load_model();
-    missing := pg_catalog.format(
-        '%1$I IS NOT NULL AND (%2$I IS NULL OR @extschema@.sketch_model_id(%2$I) IS DISTINCT FROM @extschema@.sketch_current_model())',
-        gallery.image_column, gallery.embedding_column);
-    EXECUTE pg_catalog.format('SELECT pg_catalog.count(*) FROM %s WHERE %s', photos, missing) INTO total;
-    -- A row that someone else changes meanwhile moves away from its tid: the trigger has seen it, and we pass it over.
-    FOR tids IN EXECUTE pg_catalog.format(
-        'SELECT pg_catalog.array_agg(tid) FROM (SELECT ctid AS tid, (pg_catalog.row_number() OVER () - 1) / $1 AS part '
-        'FROM %s WHERE %s) AS missing GROUP BY part ORDER BY part', photos, missing) USING batch
     LOOP
-        EXECUTE pg_catalog.format(
-            'WITH e AS MATERIALIZED (SELECT * FROM @extschema@.sketch_embed_rows($1, $2)), '
-            'written AS (UPDATE %1$s AS p SET %2$I = e.embedding, %3$I = e.fused FROM e '
-            'WHERE p.ctid = e.tid AND e.embedding IS NOT NULL) '
-            'SELECT pg_catalog.array_agg(tid) FROM e WHERE embedding IS NULL',
-            photos, gallery.embedding_column, gallery.fused_column) INTO broken USING photos, tids;
-        -- The trigger says what is wrong with a photo, and does with it what pg_sketch.broken_photo wants.
-        IF broken IS NOT NULL THEN
-            EXECUTE pg_catalog.format('UPDATE %s SET %I = %I WHERE ctid = ANY ($1)',
-                                      photos, gallery.image_column, gallery.image_column) USING broken;
-        END IF;
+        progress := @extschema@.sketch_embed_batch(photos, batch, progress);
+        EXIT WHEN progress IS NULL;
         COMMIT;
-        done := done + pg_catalog.cardinality(tids);
-        IF pg_catalog.clock_timestamp() - reported > '2 seconds' OR done >= total THEN
-            reported := pg_catalog.clock_timestamp();
-            RAISE NOTICE 'processed % of % photos, % per second', done, total,
-                pg_catalog.round(done / greatest(extract(epoch FROM reported - started), 0.001), 1);
-        END IF;
     END LOOP;
     PERFORM @extschema@.sketch_fuse_photos(photos);
 END

@@ -9,6 +9,7 @@ use pgrx::prelude::*;
 use sketch_model::codebook::Codebook;
 use sketch_model::digest::Sha256Digest;
 use sketch_model::manifest::Manifest;
+use std::ffi::CStr;
 
 /// The first row of a query as three columns, NULLs if there is no row.
 ///
@@ -35,6 +36,17 @@ pub fn first_value<A: FromDatum + IntoDatum>(query: &str, args: &[DatumWithOid<'
     Spi::connect(|client| {
         let rows = client.select(query, Some(1), args)?;
         if rows.is_empty() { Ok(None) } else { Ok(rows.first().get_one()?) }
+    })
+}
+
+/// The first column of all rows of a query, without NULLs.
+///
+/// # Errors
+/// If the query fails or the value is of another type.
+pub fn column<A: FromDatum + IntoDatum>(query: &str, args: &[DatumWithOid<'_>]) -> Result<Vec<A>> {
+    Spi::connect(|client| {
+        let values = client.select(query, None, args)?.map(|row| row.get(1)).collect::<Result<Vec<Option<A>>, _>>()?;
+        Ok(values.into_iter().flatten().collect())
     })
 }
 
@@ -179,6 +191,43 @@ pub fn read_codebook(id: u32) -> Result<Codebook> {
 /// If the catalog cannot be read.
 pub fn relation_name(oid: pg_sys::Oid) -> Result<String> {
     let name = first_value::<String>("SELECT $1::pg_catalog.regclass::pg_catalog.text", &[oid.into()])?;
+    Ok(name.unwrap_or_default())
+}
+
+/// OID of a type by its schema and name, `InvalidOid` if there is none.
+pub fn type_oid(schema: pg_sys::Oid, name: &CStr) -> pg_sys::Oid {
+    // SAFETY: a plain look-up in the catalog.
+    unsafe {
+        pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
+            pg_sys::Anum_pg_type_oid as i16,
+            name.as_ptr().into(),
+            schema.into(),
+            0.into(),
+            0.into(),
+        )
+    }
+}
+
+/// The schema that `CREATE EXTENSION` put functions and type `embedding` into.
+///
+/// # Errors
+/// If the catalog cannot be read.
+pub fn extension_schema() -> Result<pg_sys::Oid> {
+    let schema = first_value(
+        "SELECT extnamespace FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'pg_sketch'",
+        &[],
+    )?;
+    Ok(schema.unwrap_or(pg_sys::InvalidOid))
+}
+
+/// Name of that schema, quoted for a statement.
+///
+/// # Errors
+/// As [`extension_schema`].
+pub fn quoted_extension_schema() -> Result<String> {
+    let name =
+        first_value::<String>("SELECT $1::pg_catalog.regnamespace::pg_catalog.text", &[extension_schema()?.into()])?;
     Ok(name.unwrap_or_default())
 }
 

@@ -101,35 +101,39 @@ fn train_codebook(
     unit_length: bool,
     sample: i32,
 ) -> Result<JsonB, ErrorReport> {
-    let (samples, model) = read_sample(photos, column, positive("sample", sample)?)?;
-    let prototypes = match prototypes {
-        Some(prototypes) => positive("prototypes", prototypes)?,
-        None => (samples.nrows() as f64).sqrt().round().clamp(1.0, 256.0) as usize,
-    };
-    let options = CodebookOptions {
-        subspaces: positive("subspaces", subspaces)?,
-        prototypes,
-        weight,
-        unit_length,
-        ..CodebookOptions::default()
-    };
+    let sample = read_sample(photos, column, positive("sample", sample)?)?;
+    let prototypes = prototypes.map(|prototypes| positive("prototypes", prototypes)).transpose()?;
+    let subspaces = positive("subspaces", subspaces)?;
+    let options = CodebookOptions { subspaces, weight, unit_length, ..CodebookOptions::default() };
+    Ok(JsonB(train(sample, prototypes, options)?))
+}
+
+/// K-means over a sample. Returns the codebook as `sketch_load_codebook` takes it.
+///
+/// # Errors
+/// If there are too few embeddings, or the options do not fit them.
+pub fn train(sample: Sample, prototypes: Option<usize>, options: CodebookOptions) -> Result<serde_json::Value> {
+    let (samples, model) = sample.finish()?;
+    let prototypes = prototypes.unwrap_or_else(|| (samples.nrows() as f64).sqrt().round().clamp(1.0, 256.0) as usize);
     let mut check = || {
         pgrx::check_for_interrupts!();
         ControlFlow::Continue(())
     };
-    let codebook = Codebook::train_with(samples.view(), model, &options, &mut check).map_err(SqlError::from)?;
-    let json = serde_json::from_str(&codebook.to_json()).expect("written by ourselves");
-    Ok(JsonB(json))
+    let codebook = Codebook::train_with(samples.view(), model, &CodebookOptions { prototypes, ..options }, &mut check)?;
+    Ok(serde_json::from_str(&codebook.to_json()).expect("written by ourselves"))
 }
 
-fn positive(name: &str, value: i32) -> Result<usize> {
+/// # Errors
+/// If the argument of that name is not above 0.
+pub fn positive(name: &str, value: i32) -> Result<usize> {
     usize::try_from(value).ok().filter(|value| *value > 0).ok_or_else(|| {
         SqlError::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("\"{name}\" must be positive"))
     })
 }
 
-/// Reads at most `limit` embeddings of a column, evenly spread over the table. Returns shape `(n, d)` and their model.
-fn read_sample(photos: pg_sys::Oid, column: &str, limit: usize) -> Result<(Array2<f32>, u32)> {
+/// Reads at most `limit` embeddings of a column, evenly spread over the table.
+fn read_sample(photos: pg_sys::Oid, column: &str, limit: usize) -> Result<Sample> {
+    check_type(photos, column)?;
     let from = format!(
         "FROM {} WHERE {column} IS NOT NULL",
         catalog::relation_name(photos)?,
@@ -146,7 +150,7 @@ fn read_sample(photos: pg_sys::Oid, column: &str, limit: usize) -> Result<(Array
         loop {
             let rows = cursor.fetch(FETCHED)?;
             if rows.is_empty() {
-                return sample.finish();
+                return Ok(sample);
             }
             for row in rows {
                 if row_number % stride == 0
@@ -160,16 +164,35 @@ fn read_sample(photos: pg_sys::Oid, column: &str, limit: usize) -> Result<(Array
     })
 }
 
+/// Refuses a column of any other type, including a user's own type named `embedding`.
+fn check_type(photos: pg_sys::Oid, column: &str) -> Result<()> {
+    let found = catalog::first_value::<pg_sys::Oid>(
+        "SELECT atttypid FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) $1 \
+         AND attname OPERATOR(pg_catalog.=) $2",
+        &[photos.into(), column.into()],
+    )?;
+    match found {
+        Some(found) if found != Embedding::type_oid() => Err(SqlError::new(
+            PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
+            format!("column \"{column}\" of table \"{}\" is not of type embedding", catalog::relation_name(photos)?),
+        )
+        .detail("A type of that name in another schema does not count.")),
+        _ => Ok(()),
+    }
+}
+
 /// Embeddings of one model, row by row.
 #[derive(Default)]
-struct Sample {
+pub struct Sample {
     values: Vec<f32>,
     dimension: usize,
     model: u32,
 }
 
 impl Sample {
-    fn push(&mut self, embedding: Embedding<'_>) -> Result<()> {
+    /// # Errors
+    /// If it is fused, or not of the same model as the others.
+    pub fn push(&mut self, embedding: Embedding<'_>) -> Result<()> {
         let Origin { model, codebook } = embedding.origin();
         let values = embedding.values();
         if self.values.is_empty() {
@@ -186,6 +209,7 @@ impl Sample {
         Err(SqlError::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, problem))
     }
 
+    /// Shape `(n, d)`, and the model.
     fn finish(self) -> Result<(Array2<f32>, u32)> {
         if self.values.is_empty() {
             return Err(SqlError::new(

@@ -16,6 +16,7 @@ mod io;
 
 pub use sketch_model::origin::Origin;
 
+use crate::catalog;
 use crate::error::{Result, SqlError};
 use half::f16;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
@@ -23,6 +24,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
 use pgrx::prelude::*;
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::slice;
@@ -30,6 +32,11 @@ use std::slice;
 /// Most dimensions; 16,000 half-precision values are 32 kB.
 pub const MAX_DIMENSION: usize = sketch_model::manifest::MAX_DIMENSION;
 const HEADER: usize = size_of::<Header>();
+
+thread_local! {
+    /// OID of the type, as last looked up.
+    static TYPE: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
+}
 
 #[repr(C)]
 struct Header {
@@ -74,6 +81,11 @@ impl<'a> Embedding<'a> {
             header.add(1).cast::<f16>().copy_from_nonoverlapping(values.as_ptr(), values.len());
             Self { header: NonNull::new_unchecked(header), memory: PhantomData }
         }
+    }
+
+    /// A copy in the current memory context.
+    pub fn copy(&self) -> Embedding<'static> {
+        Embedding::allocate(self.values(), self.origin())
     }
 
     /// The values, shape `(d,)`.
@@ -150,8 +162,17 @@ impl IntoDatum for Embedding<'_> {
         Some(self.datum())
     }
 
+    /// The type in the extension's schema. A look-up by name alone would follow the caller's `search_path`.
     fn type_oid() -> pg_sys::Oid {
-        pgrx::regtypein("embedding")
+        let known = TYPE.get();
+        // SAFETY: a plain look-up in the catalog. The type has a new OID after DROP and CREATE EXTENSION.
+        if unsafe { pg_sys::get_typisdefined(known) } {
+            return known;
+        }
+        let found =
+            catalog::extension_schema().map_or(pg_sys::InvalidOid, |schema| catalog::type_oid(schema, c"embedding"));
+        TYPE.set(found);
+        found
     }
 }
 

@@ -1,152 +1,147 @@
-//! The trigger that `sketch_enable` puts on a table of photos, and what it knows of the table.
+//! Galleries: tables of photos that are searched by drawing. Each has a row in `sketch.gallery`.
+//!
+//! The trigger, bulk embedding and the SQL functions read columns and codebook from that row. Columns are stored by
+//! number ([`column`]), so that tables and columns can be renamed.
 
 mod bulk;
+mod column;
+mod enable;
+mod fuse;
 mod row;
+mod store;
+mod trigger;
 
-use crate::embedding::{Embedding, Origin};
+use crate::catalog;
 use crate::error::{Result, SqlError};
-use crate::settings::{self, BrokenPhoto};
-use crate::{catalog, codebook, network};
-use pgrx::heap_tuple::PgHeapTuple;
+use column::Column;
 use pgrx::iter::TableIterator;
-use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{AllocatedByPostgres, WhoAllocated};
-use row::{Column, Row};
-use sketch_model::inference::encoder::Domain;
 
-/// Arguments of the trigger.
+/// A row of `sketch.gallery`.
 struct Gallery {
-    image: String,
-    embedding: String,
-    fused: String,
+    relation: pg_sys::Oid,
+    image: Column,
+    embedding: Column,
+    fused: Column,
     codebook: String,
 }
 
 impl Gallery {
-    fn from_args(args: Vec<String>) -> Result<Self> {
-        let [image, embedding, fused, codebook] = <[String; 4]>::try_from(args).map_err(|args| {
-            SqlError::new(
-                PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
-                format!("sketch_trigger takes 4 arguments, has {}", args.len()),
-            )
-            .hint("The arguments are image, embedding and fused column, and codebook; sketch_enable writes them.")
-        })?;
-        Ok(Self { image, embedding, fused, codebook })
+    /// The gallery of a table, or of the nearest table that it is a partition of.
+    fn find(table: pg_sys::Oid) -> Result<Option<Self>> {
+        if let Some(gallery) = Self::read(table)? {
+            return Ok(Some(gallery));
+        }
+        // SAFETY: a plain look-up in the catalog.
+        if !unsafe { pg_sys::get_rel_relispartition(table) } {
+            return Ok(None);
+        }
+        let ancestors = catalog::column::<pg_sys::Oid>(
+            "SELECT relid::pg_catalog.oid FROM pg_catalog.pg_partition_ancestors($1::pg_catalog.regclass)",
+            &[table.into()],
+        )?;
+        for ancestor in ancestors {
+            if let Some(gallery) = Self::read(ancestor)? {
+                return Ok(Some(gallery));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The same, but required.
+    ///
+    /// # Errors
+    /// If there is none, or one of its columns was dropped.
+    fn of(table: pg_sys::Oid) -> Result<Self> {
+        Self::find(table)?.filter(Self::is_whole).map_or_else(|| Err(not_enabled(table)), Ok)
+    }
+
+    /// The row of this very table.
+    fn read(table: pg_sys::Oid) -> Result<Option<Self>> {
+        Spi::connect(|client| {
+            let rows = client.select(
+                "SELECT image, embedding, fused, codebook FROM sketch.gallery WHERE relation OPERATOR(pg_catalog.=) $1",
+                Some(1),
+                &[table.into()],
+            )?;
+            if rows.is_empty() {
+                return Ok(None);
+            }
+            let row = rows.first();
+            Ok(match (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?) {
+                (Some(image), Some(embedding), Some(fused), Some(codebook)) => {
+                    Some(Self { relation: table, image, embedding, fused, codebook })
+                }
+                _ => None,
+            })
+        })
+    }
+
+    /// Whether all columns exist. A drop while event triggers are off leaves a stale row behind.
+    fn is_whole(&self) -> bool {
+        [self.image, self.embedding, self.fused].iter().all(|column| column.name().is_some())
+    }
+
+    /// Writes the row. It replaces a stale one.
+    fn write(&self) -> Result<()> {
+        let insert = "INSERT INTO sketch.gallery (relation, image, embedding, fused, codebook) VALUES ($1, $2, $3, $4, $5) \
+            ON CONFLICT (relation) DO UPDATE SET image = excluded.image, embedding = excluded.embedding, \
+            fused = excluded.fused, codebook = excluded.codebook";
+        let Self { relation, image, embedding, fused, codebook } = self;
+        as_owner(|| {
+            Ok(Spi::run_with_args(
+                insert,
+                &[(*relation).into(), (*image).into(), (*embedding).into(), (*fused).into(), codebook.as_str().into()],
+            )?)
+        })
+    }
+
+    fn delete(&self) -> Result<()> {
+        let delete = "DELETE FROM sketch.gallery WHERE relation OPERATOR(pg_catalog.=) $1";
+        as_owner(|| Ok(Spi::run_with_args(delete, &[self.relation.into()])?))
     }
 }
 
-/// Embeds and fuses the photo of a new or changed row.
+fn not_enabled(table: pg_sys::Oid) -> SqlError {
+    let name = catalog::relation_name(table).unwrap_or_default();
+    SqlError::new(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("table \"{name}\" is not enabled for sketches"),
+    )
+    .hint("Call sketch_enable with the table and its image column first.")
+}
+
+/// Runs `f` with the rights of the owner of `sketch.gallery`, the only role that may write it.
 ///
-/// An embedding that is there already is kept if the model in use made it and the photo is the one it was made of:
-/// an INSERT brings its own (a copy, a restore), an UPDATE leaves the photo as it is.
-#[pg_trigger]
-fn sketch_trigger<'a>(
-    trigger: &'a PgTrigger<'a>,
-) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, std::convert::Infallible> {
-    // pgrx would wrap an error of ours in one of its own.
-    Ok(Some(embed_row(trigger).map_err(ErrorReport::from).unwrap_or_report()))
-}
-
-fn embed_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, AllocatedByPostgres>> {
-    let gallery = Gallery::from_args(trigger.extra_args().map_err(protocol)?)?;
-    let row = Row::of(trigger)?;
-    let image = row.column(&gallery.image, pg_sys::BYTEAOID)?;
-    let embedding_type = embedding_type(trigger);
-    let embedding_column = row.column(&gallery.embedding, embedding_type)?;
-    let fused_column = row.column(&gallery.fused, embedding_type)?;
-
-    let embedding = match row.new_value::<&[u8]>(image) {
-        Some(bytes) => embed_photo(&row, image, embedding_column, &gallery, bytes)?,
-        None => None,
-    };
-    let fused = embedding.map(|embedding| fuse_photo(embedding, &gallery.codebook)).transpose()?;
-    Ok(row.with([(embedding_column, embedding), (fused_column, fused)]))
-}
-
-fn embed_photo<'a>(
-    row: &Row<'a>,
-    image: Column,
-    embedding_column: Column,
-    gallery: &Gallery,
-    bytes: &[u8],
-) -> Result<Option<Embedding<'a>>> {
-    let model = catalog::model_in_use(settings::model().as_deref())?;
-    let origin = Origin { model, codebook: 0 };
-    if let Some(given) = row.new_value::<Embedding<'a>>(embedding_column)
-        && given.origin() == origin
-        && row.is_unchanged(image)
-    {
-        return Ok(Some(given));
-    }
-    let network = network::network(model)?;
-    match network.render(Domain::Photo, bytes) {
-        Ok(input) => Ok(Some(Embedding::new(&network.embed(Domain::Photo, input)?, origin)?)),
-        Err(error) => broken(row, gallery, error.into()).map(|()| None),
-    }
-}
-
-/// Warns of a photo that cannot be embedded, or refuses it, as `pg_sketch.broken_photo` says.
-fn broken(row: &Row<'_>, gallery: &Gallery, cause: SqlError) -> Result<()> {
-    let error = cause.within(format!("could not embed photo in {} of table \"{}\"", row.name(gallery), row.table()));
-    match settings::broken_photo() {
-        BrokenPhoto::Error => Err(error),
-        BrokenPhoto::Warning => {
-            error.warn();
-            Ok(())
+/// Unlike `SECURITY DEFINER`, this covers one statement; everything else runs with the caller's rights.
+fn as_owner<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    struct Caller(pg_sys::Oid, i32);
+    impl Drop for Caller {
+        fn drop(&mut self) {
+            // SAFETY: restores what was in force before. After an error, the abort of the (sub)transaction does the same.
+            unsafe { pg_sys::SetUserIdAndSecContext(self.0, self.1) };
         }
     }
-}
-
-/// Fuses with the newest codebook of that name; a gallery that has none yet is ranked by its embeddings.
-fn fuse_photo<'a>(embedding: Embedding<'a>, codebook: &str) -> Result<Embedding<'a>> {
-    match catalog::find_codebook(codebook, embedding.origin().model)? {
-        Some(id) => codebook::fuse(embedding, &*codebook::codebook(id)?),
-        None => Ok(embedding),
-    }
-}
-
-fn protocol(error: PgTriggerError) -> SqlError {
-    SqlError::new(PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, error.to_string())
-}
-
-/// The type `embedding` of the schema that the trigger's function is in.
-fn embedding_type(trigger: &PgTrigger<'_>) -> pg_sys::Oid {
-    // SAFETY: plain look-ups in the catalog.
+    // SAFETY: plain look-ups in the catalog, and the same switch that foreign key checks make.
     unsafe {
-        let schema = pg_sys::get_func_namespace(trigger.trigger().tgfoid);
-        pg_sys::GetSysCacheOid(
-            pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
-            pg_sys::Anum_pg_type_oid as i16,
-            c"embedding".as_ptr().into(),
-            schema.into(),
-            0.into(),
-            0.into(),
-        )
+        let schema = pg_sys::get_namespace_oid(c"sketch".as_ptr(), false);
+        let table = pg_sys::table_open(
+            pg_sys::get_relname_relid(c"gallery".as_ptr(), schema),
+            pg_sys::AccessShareLock as pg_sys::LOCKMODE,
+        );
+        let owner = (*(*table).rd_rel).relowner;
+        pg_sys::table_close(table, pg_sys::NoLock as pg_sys::LOCKMODE);
+        let mut caller = Caller(pg_sys::InvalidOid, 0);
+        pg_sys::GetUserIdAndSecContext(&mut caller.0, &mut caller.1);
+        pg_sys::SetUserIdAndSecContext(owner, caller.1 | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        let result = f();
+        drop(caller);
+        result
     }
 }
 
-/// What the trigger on a table was told.
-fn find_gallery(photos: pg_sys::Oid) -> Result<Gallery> {
-    let args = catalog::first_value::<Vec<u8>>(
-        "SELECT tgargs FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid \
-         WHERE tgrelid OPERATOR(pg_catalog.=) $1 AND p.prosrc OPERATOR(pg_catalog.=) 'sketch_trigger_wrapper' LIMIT 1",
-        &[photos.into()],
-    )?;
-    match args {
-        Some(args) => {
-            let args = args.split_inclusive(|byte| *byte == 0);
-            Gallery::from_args(args.map(|arg| String::from_utf8_lossy(&arg[..arg.len() - 1]).into_owned()).collect())
-        }
-        None => Err(SqlError::new(
-            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("table \"{}\" is not enabled for sketches", catalog::relation_name(photos)?),
-        )
-        .hint("Call sketch_enable with the table and its image column first.")),
-    }
-}
-
-/// Columns and codebook of a table that `sketch_enable` prepared.
+/// The columns and the codebook of a gallery.
 #[pg_extern(stable, strict, parallel_safe)]
 fn sketch_gallery(
     photos: pg_sys::Oid,
@@ -162,6 +157,7 @@ fn sketch_gallery(
     >,
     ErrorReport,
 > {
-    let gallery = find_gallery(photos)?;
-    Ok(TableIterator::once((gallery.image, gallery.embedding, gallery.fused, gallery.codebook)))
+    let gallery = Gallery::of(photos)?;
+    let name = |column: Column| column.name().unwrap_or_default();
+    Ok(TableIterator::once((name(gallery.image), name(gallery.embedding), name(gallery.fused), gallery.codebook)))
 }

@@ -1,6 +1,7 @@
-//! The row that a trigger is to change.
+//! A row of a gallery: a new one in the trigger, or a stored one.
 
-use super::{Gallery, protocol};
+use super::Gallery;
+use super::column::Column;
 use crate::embedding::Embedding;
 use crate::error::{Result, SqlError};
 use pgrx::heap_tuple::PgHeapTuple;
@@ -13,10 +14,10 @@ use std::num::NonZeroUsize;
 /// Characters of a row's name in a message.
 const NAME_LENGTH: usize = 120;
 
-/// Number of a column, from 1.
-pub type Column = NonZeroUsize;
+/// Number of a column, from 1, whose type is known.
+pub type RowColumn = NonZeroUsize;
 
-/// A row on its way into a table.
+/// A row and, in an UPDATE, the row that it replaces.
 pub struct Row<'a> {
     relation: PgRelation,
     new: pg_sys::HeapTuple,
@@ -47,41 +48,62 @@ impl<'a> Row<'a> {
         Ok(Self { relation, new, old, tuples: PhantomData })
     }
 
+    /// The stored row at a place; `None` if the active snapshot does not see it.
+    pub fn read(relation: PgRelation, mut tid: pg_sys::ItemPointerData) -> Option<Self> {
+        // SAFETY: the relation is open, and has storage; the copy lives as long as the memory context of the call.
+        let new = unsafe {
+            let slot = pg_sys::table_slot_create(relation.as_ptr(), std::ptr::null_mut());
+            let snapshot = pg_sys::GetActiveSnapshot();
+            let found = pg_sys::table_tuple_fetch_row_version(relation.as_ptr(), &mut tid, snapshot, slot);
+            let tuple = found.then(|| pg_sys::ExecCopySlotHeapTuple(slot));
+            pg_sys::ExecDropSingleTupleTableSlot(slot);
+            tuple?
+        };
+        Some(Self { relation, new, old: None, tuples: PhantomData })
+    }
+
     /// Name of the table.
     pub fn table(&self) -> &str {
         self.relation.name()
     }
 
-    /// The column of this name.
+    /// OID of the table.
+    pub fn table_oid(&self) -> pg_sys::Oid {
+        self.relation.oid()
+    }
+
+    /// The number of a column of the gallery in this table.
     ///
     /// # Errors
-    /// If there is none, or it is of another type than `type_oid`.
-    pub fn column(&self, name: &str, type_oid: pg_sys::Oid) -> Result<Column> {
+    /// If it was dropped, or its type is no longer `type_oid`.
+    pub fn column(&self, column: Column, type_oid: pg_sys::Oid) -> Result<RowColumn> {
         let columns = self.relation.tuple_desc();
-        let found = columns.iter().find(|column| !column.is_dropped() && column.name() == name);
-        match found.map(|column| (column.num(), column.type_oid().value())) {
-            Some((number, found)) if found == type_oid => {
-                Ok(Column::new(number as usize).expect("columns count from 1"))
+        let number = column.number_in(self.table_oid()).unwrap_or_default();
+        match columns.iter().find(|found| found.num() == number && !found.is_dropped()) {
+            Some(found) if found.type_oid().value() == type_oid => {
+                Ok(RowColumn::new(number as usize).expect("columns count from 1"))
             }
             found => {
-                let problem = if found.is_some() { "is of another type" } else { "does not exist" };
-                Err(SqlError::new(
-                    PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
-                    format!("column \"{name}\" of table \"{}\" {problem}", self.table()),
-                )
-                .hint("Call sketch_disable and sketch_enable to prepare the table anew."))
+                let problem = match found {
+                    Some(found) => {
+                        format!("column \"{}\" of table \"{}\" is of another type", found.name(), self.table())
+                    }
+                    None => format!("a column of the gallery \"{}\" was dropped", self.table()),
+                };
+                Err(SqlError::new(PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN, problem)
+                    .hint("Call sketch_disable and sketch_enable to prepare the table anew."))
             }
         }
     }
 
     /// A value of the new row, `None` if it is NULL.
-    pub fn new_value<T: FromDatum>(&self, column: Column) -> Option<T> {
+    pub fn new_value<T: FromDatum>(&self, column: RowColumn) -> Option<T> {
         // SAFETY: the tuple is the server's; `column` has checked the type.
         unsafe { T::from_datum(self.raw(self.new, column)?, false) }
     }
 
     /// Whether a column of variable length is what it was, or the row is new.
-    pub fn is_unchanged(&self, column: Column) -> bool {
+    pub fn is_unchanged(&self, column: RowColumn) -> bool {
         let Some(old) = self.old else { return true };
         match (self.raw(old, column), self.raw(self.new, column)) {
             // SAFETY: both are datums of the same variable-length type.
@@ -91,7 +113,7 @@ impl<'a> Row<'a> {
     }
 
     /// The new row with two columns replaced.
-    pub fn with(&self, changes: [(Column, Option<Embedding<'_>>); 2]) -> PgHeapTuple<'a, AllocatedByPostgres> {
+    pub fn with(&self, changes: [(RowColumn, Option<Embedding<'_>>); 2]) -> PgHeapTuple<'a, AllocatedByPostgres> {
         let mut columns = changes.map(|(column, _)| column.get() as i32);
         let mut values = changes.map(|(_, value)| value.map_or(pg_sys::Datum::null(), Embedding::datum));
         let mut nulls = changes.map(|(_, value)| value.is_none());
@@ -109,30 +131,42 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// The row by its primary key, or else by all that the gallery does not own: `row (id)=(17)`.
+    /// The row by its primary key, or else by all columns that the gallery does not own: `row (id)=(17)`.
+    ///
+    /// Like the server's own messages, it shows only columns that the user may select, and none if row security applies.
     pub fn name(&self, gallery: &Gallery) -> String {
         let key = self.primary_key();
-        let own = [&gallery.image, &gallery.embedding, &gallery.fused];
+        let own = [gallery.image, gallery.embedding, gallery.fused].map(|column| column.number_in(self.table_oid()));
         let columns = self.relation.tuple_desc();
+        let named = columns.iter().filter(|column| !column.is_dropped()).filter(|column| {
+            if key.is_empty() { !own.contains(&Some(column.num())) } else { key.contains(&i32::from(column.num())) }
+        });
         let (mut names, mut values) = (Vec::new(), Vec::new());
-        for column in columns.iter().filter(|column| !column.is_dropped()) {
-            let named = if key.is_empty() {
-                !own.iter().any(|name| *name == column.name())
-            } else {
-                key.contains(&i32::from(column.num()))
-            };
-            if named {
-                names.push(column.name().to_owned());
-                values.push(self.printed(column.num()));
-            }
+        for column in named.filter(|column| self.may_read(column.num())) {
+            names.push(column.name().to_owned());
+            values.push(self.printed(column.num()));
         }
-        if names.is_empty() {
+        if names.is_empty() || names.len() < key.len() {
             return "a row".to_owned();
         }
         let name = format!("row ({})=({})", names.join(", "), values.join(", "));
         match name.char_indices().nth(NAME_LENGTH) {
             Some((end, _)) => format!("{}...", &name[..end]),
             None => name,
+        }
+    }
+
+    /// Whether the user may read a column of this row.
+    fn may_read(&self, number: i16) -> bool {
+        let table = self.table_oid();
+        // SAFETY: plain look-ups in the catalog.
+        unsafe {
+            let secured = pg_sys::check_enable_rls(table, pg_sys::InvalidOid, true);
+            let (user, select) = (pg_sys::GetUserId(), pg_sys::ACL_SELECT as pg_sys::AclMode);
+            let granted = pg_sys::AclResult::ACLCHECK_OK;
+            secured != pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+                && (pg_sys::pg_class_aclcheck(table, user, select) == granted
+                    || pg_sys::pg_attribute_aclcheck(table, number, user, select) == granted)
         }
     }
 
@@ -160,7 +194,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    fn raw(&self, tuple: pg_sys::HeapTuple, column: Column) -> Option<pg_sys::Datum> {
+    fn raw(&self, tuple: pg_sys::HeapTuple, column: RowColumn) -> Option<pg_sys::Datum> {
         // SAFETY: the tuple is of this relation, and the column one of its.
         unsafe { pgrx::htup::heap_getattr_raw(tuple, column, self.relation.rd_att) }
     }
@@ -178,4 +212,8 @@ unsafe fn same_bytes(a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
             || pg_sys::toast_raw_datum_size(a) == pg_sys::toast_raw_datum_size(b)
                 && <&[u8]>::from_datum(a, false) == <&[u8]>::from_datum(b, false)
     }
+}
+
+fn protocol(error: PgTriggerError) -> SqlError {
+    SqlError::new(PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED, error.to_string())
 }

@@ -6,6 +6,7 @@ SELECT sketch_enable('photo', 'image');
 \d photo
 SELECT id, sketch_dimension(embedding), sketch_codebook_id(fused), embedding <-> fused AS distance FROM photo ORDER BY id;
 SELECT * FROM sketch_gallery('photo');
+SELECT relation, image, embedding, fused, codebook FROM sketch.gallery;
 
 -- New and changed photos.
 INSERT INTO photo (id, image) SELECT 4, bytes FROM fixture WHERE name = 'plain.jpg';
@@ -76,18 +77,94 @@ CREATE TABLE plain (id int);
 SELECT sketch_disable('plain');
 CALL sketch_embed_photos('plain');
 SELECT sketch_gallery('plain');
-CREATE TRIGGER wrong BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION sketch_trigger('image');
+CREATE TRIGGER wrong BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION sketch_trigger('id', 'id', 'id', 'x');
 INSERT INTO plain VALUES (1);
-CREATE OR REPLACE TRIGGER wrong AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION sketch_trigger('id', 'id', 'id', 'x');
-INSERT INTO plain VALUES (1);
-CREATE OR REPLACE TRIGGER wrong BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION sketch_trigger('id', 'id', 'id', 'x');
+CREATE OR REPLACE TRIGGER wrong AFTER INSERT ON plain FOR EACH ROW EXECUTE FUNCTION sketch_trigger();
 INSERT INTO plain VALUES (1);
 DROP TABLE plain;
-ALTER TABLE photo RENAME fused TO merged;
+SELECT 'photo'::sketch.regcolumn;
+SELECT 'photo.nonesuch'::sketch.regcolumn;
+SELECT 'nonesuch.image'::sketch.regcolumn;
+ALTER TABLE photo ALTER fused TYPE text USING fused::text;
 INSERT INTO photo (id) VALUES (400);
+ALTER TABLE photo ALTER fused TYPE embedding USING fused::embedding;
+
+-- The gallery follows renames of its table and columns.
+CREATE SCHEMA elsewhere;
+ALTER TABLE photo RENAME fused TO merged;
+ALTER TABLE photo RENAME embedding TO "Von selbst";
+ALTER TABLE photo RENAME image TO picture;
+ALTER TABLE photo RENAME TO album;
+ALTER TABLE album SET SCHEMA elsewhere;
+SELECT * FROM sketch.galleries;
+INSERT INTO elsewhere.album (id, picture) SELECT 400, bytes FROM fixture WHERE name = 'photo.png';
+SET client_min_messages = warning;
+\set VERBOSITY terse
+DELETE FROM elsewhere.album WHERE id IN (11, 12);
+ALTER TABLE elsewhere.album DISABLE TRIGGER ALL;
+INSERT INTO elsewhere.album (id, picture) SELECT 401, bytes FROM fixture WHERE name = 'photo.png';
+ALTER TABLE elsewhere.album ENABLE TRIGGER ALL;
+CALL sketch_embed_photos('elsewhere.album');
+RESET client_min_messages;
+\set VERBOSITY default
+SELECT id, sketch_codebook_id(merged) = sketch_current_codebook('photo') AS fused, "Von selbst" <-> photo_embed(picture) AS distance
+FROM elsewhere.album WHERE id >= 400 ORDER BY id;
+ALTER TABLE elsewhere.album SET SCHEMA public;
+ALTER TABLE album RENAME TO photo;
+DROP SCHEMA elsewhere;
 
 SELECT sketch_disable('photo');
 \d photo
+SELECT count(*) AS galleries FROM sketch.gallery;
+
+-- Dropping the table or a column ends the gallery, with its trigger; a rollback restores it.
+CREATE TABLE dropped (id int, image bytea);
+SELECT sketch_enable('dropped', 'image', embed => false);
+BEGIN;
+DROP TABLE dropped;
+SELECT count(*) AS galleries FROM sketch.gallery;
+ROLLBACK;
+ALTER TABLE dropped DROP COLUMN id;
+SELECT * FROM sketch.gallery;
+ALTER TABLE dropped DROP COLUMN embedding;
+SELECT count(*) AS galleries FROM sketch.gallery;
+INSERT INTO dropped (image) SELECT bytes FROM fixture WHERE name = 'photo.png';
+ALTER TABLE dropped DROP COLUMN fused;
+SELECT sketch_enable('dropped', 'image', embed => false);
+ALTER TABLE dropped DROP COLUMN image;
+ALTER TABLE dropped DROP COLUMN image CASCADE;
+\d dropped
+SELECT count(*) AS galleries FROM sketch.gallery;
+DROP TABLE dropped;
+
+-- sketch_enable accepts a table that has trigger and columns already, as from a dump of the table alone.
+CREATE TABLE copied (image bytea, embedding embedding, fused embedding);
+CREATE TRIGGER sketch_trigger BEFORE INSERT OR UPDATE OF image ON copied FOR EACH ROW EXECUTE FUNCTION sketch_trigger('image', 'embedding', 'fused', 'photo');
+INSERT INTO copied SELECT bytes FROM fixture WHERE name = 'photo.png';
+SELECT sketch_enable('copied', 'image', embed => false);
+INSERT INTO copied SELECT bytes FROM fixture WHERE name = 'photo.png';
+SELECT embedding <-> photo_embed(image) AS distance FROM copied;
+DROP TABLE copied;
+
+-- Partitions: each photo gets its own embedding, although rows of two partitions have the same ctid.
+CREATE TABLE parted (id int, dropped int, image bytea) PARTITION BY LIST (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1);
+ALTER TABLE parted DROP COLUMN dropped;
+SELECT sketch_enable('parted', 'image', embed => false);
+CREATE TABLE parted_2 PARTITION OF parted FOR VALUES IN (2);
+SELECT sketch_enable('parted_1', 'image');
+SELECT * FROM sketch_gallery('parted_2');
+INSERT INTO parted SELECT 2, bytes FROM fixture WHERE name = 'photo.png';
+SELECT id, embedding <-> photo_embed(image) AS distance FROM parted;
+TRUNCATE parted;
+ALTER TABLE parted_1 DISABLE TRIGGER ALL;
+ALTER TABLE parted_2 DISABLE TRIGGER ALL;
+INSERT INTO parted SELECT CASE name WHEN 'photo.png' THEN 1 ELSE 2 END, bytes FROM fixture WHERE name IN ('photo.png', 'plain.jpg');
+SET client_min_messages = warning;
+CALL sketch_embed_photos('parted');
+RESET client_min_messages;
+SELECT id, ctid, embedding <-> photo_embed(image) AS distance FROM parted ORDER BY id;
+DROP TABLE parted;
 
 -- Names that need quotes, own columns, in another schema, by a user who owns no more than his table.
 CREATE ROLE sketch_owner;
@@ -98,14 +175,55 @@ CREATE TABLE "Odd one"."Bild ""1""" ("Bild é" bytea);
 INSERT INTO "Odd one"."Bild ""1""" SELECT bytes FROM fixture WHERE name = 'photo.png';
 SELECT sketch_enable('"Odd one"."Bild ""1"""', 'Bild é', 'Einbettung', 'Ver schmolzen', embed => false);
 SELECT * FROM sketch_gallery('"Odd one"."Bild ""1"""');
+SELECT image, embedding, fused FROM sketch.gallery;
+UPDATE sketch.gallery SET codebook = 'x';
 SET client_min_messages = warning;
 CALL sketch_embed_photos('"Odd one"."Bild ""1"""');
 INSERT INTO "Odd one"."Bild ""1""" VALUES ('\x00');
 SELECT count("Ver schmolzen") AS fused FROM "Odd one"."Bild ""1""";
+RESET ROLE;
+-- A role without privileges sees and changes no gallery; messages about a broken photo show only what the role may read.
+CREATE ROLE sketch_stranger;
+CREATE TABLE secret (id int PRIMARY KEY, secret text, image bytea);
+INSERT INTO secret VALUES (1, 'topsecret');
+SELECT sketch_enable('secret', 'image');
+GRANT USAGE ON SCHEMA "Odd one" TO sketch_stranger;
+SET ROLE sketch_stranger;
+SELECT * FROM sketch.galleries;
+SELECT sketch_disable('secret');
+SELECT sketch_enable('fixture', 'bytes');
+CALL sketch_embed_photos('secret');
+DELETE FROM sketch.gallery;
+RESET ROLE;
+GRANT UPDATE (image) ON secret TO sketch_stranger;
+SET ROLE sketch_stranger;
+SELECT * FROM sketch.galleries;
+UPDATE secret SET image = '\x00';
+RESET ROLE;
+GRANT SELECT (secret) ON secret TO sketch_stranger;
+SET ROLE sketch_stranger;
+UPDATE secret SET image = '\x00';
+RESET ROLE;
+ALTER TABLE secret DROP CONSTRAINT secret_pkey;
+SET ROLE sketch_stranger;
+UPDATE secret SET image = '\x00';
+RESET ROLE;
+GRANT SELECT ON secret TO sketch_stranger;
+ALTER TABLE secret ENABLE ROW LEVEL SECURITY;
+CREATE POLICY "all" ON secret TO sketch_stranger USING (true);
+SET ROLE sketch_stranger;
+UPDATE secret SET image = '\x00';
+RESET ROLE;
+UPDATE secret SET image = '\x00';
+DROP TABLE secret;
+REVOKE ALL ON SCHEMA "Odd one" FROM sketch_stranger;
+DROP ROLE sketch_stranger;
+SET ROLE sketch_owner;
 SELECT sketch_disable('"Odd one"."Bild ""1"""');
 RESET ROLE;
 DROP SCHEMA "Odd one" CASCADE;
 REVOKE ALL ON fixture FROM sketch_owner;
 DROP ROLE sketch_owner;
 DROP TABLE photo;
+SELECT count(*) AS galleries FROM sketch.gallery;
 DELETE FROM sketch.codebook;
