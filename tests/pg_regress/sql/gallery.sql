@@ -166,6 +166,17 @@ RESET client_min_messages;
 SELECT id, ctid, embedding <-> photo_embed(image) AS distance FROM parted ORDER BY id;
 DROP TABLE parted;
 
+-- sketch_enable builds the codebook if there are enough photos: here one JPEG with 70 quantisation tables.
+CREATE TABLE enough AS
+SELECT n AS id, set_byte(bytes, position('\xffdb'::bytea IN bytes) + 4, n) AS image FROM fixture, generate_series(1, 70) AS n WHERE name = 'plain.jpg';
+SELECT sketch_enable('enough', 'image');
+SELECT count(*) AS photos, bool_and(embedding <-> photo_embed(image) = 0) AS embedded,
+       bool_and(sketch_codebook_id(fused) = sketch_current_codebook('enough') AND fused <-> sketch_fuse(embedding, 'enough') = 0) AS fused
+FROM enough;
+SELECT sketch_build_codebook('enough', 'enough') = sketch_current_codebook('enough') AS same_codebook;
+SELECT sketch_fuse_photos('enough') AS still_to_fuse;
+DROP TABLE enough;
+
 -- Names that need quotes, own columns, in another schema, by a user who owns no more than his table.
 CREATE ROLE sketch_owner;
 CREATE SCHEMA "Odd one" AUTHORIZATION sketch_owner;
