@@ -251,7 +251,7 @@ fn damage_is_an_error() {
         let mut broken = pages.clone();
         let page = rng.gen_range(0..broken.count().unwrap());
         let at = rng.gen_range(0..PAGE_SIZE / 64) * rng.gen_range(1..=64);
-        broken.change([page], |[content]| content[at..].iter_mut().take(8).for_each(|byte| *byte ^= 0x5a)).unwrap();
+        overwrite(&mut broken, page, at, |bytes| bytes.iter_mut().take(8).for_each(|byte| *byte ^= 0x5a));
         // Whatever it is, nothing panics and nothing goes on for ever.
         let mut coder = Coder::new(&frame);
         let checked = check(&broken, &frame, |row, _, stored| match rows.get(&row) {
@@ -259,13 +259,69 @@ fn damage_is_an_error() {
             _ => Err(IndexError::Damaged { page: 0, what: "row is another" }),
         });
         found += usize::from(checked.is_err());
-        if let Ok(frame) = Frame::load(&broken)
-            && let Ok(mut search) = Search::new(Arc::new(frame), &query, ORIGIN, EXACT)
-        {
-            while let Ok(Some(_)) = search.next(&broken) {}
-        }
+        use_it(&mut broken, &query);
     }
     assert!(found > 40, "{found} of 300 damages were found");
+}
+
+/// Reads and writes an index that may be damaged; returns what was wrong with its frame.
+fn use_it(pages: &mut MemoryPages, query: &[f16]) -> Option<IndexError> {
+    let frame = match Frame::load(pages) {
+        Ok(frame) => Arc::new(frame),
+        Err(error) => return Some(error),
+    };
+    if let Ok(mut search) = Search::new(frame.clone(), query, ORIGIN, EXACT) {
+        while let Ok(Some(_)) = search.next(pages) {}
+    }
+    let _ = check(pages, &frame, |_, _, _| Ok(()));
+    let _ = remove(pages, &frame, |row| row.offset == 3);
+    for number in 5000..5010 {
+        let _ = insert(pages, &frame, query, ORIGIN, id(number));
+    }
+    let _ = found(pages, query.len());
+    None
+}
+
+#[test]
+fn a_damaged_meta_page_is_an_error() {
+    let rows = some_rows(Kind::Clustered, 200, 600, 4);
+    let (pages, _) = build(&rows, 200, &OPTIONS);
+    let query = &rows[&id(0)];
+    let mut found = 0;
+    let values = |at| [1, 2, 4, 8].map(|length| [0, 1, 0x7f, 0x80, 0xff].map(|value| (at, length, value)));
+    for (at, length, value) in (0..40).flat_map(|at| values(at).concat()) {
+        let mut broken = pages.clone();
+        overwrite(&mut broken, 0, at, |bytes| bytes[..length].fill(value));
+        match use_it(&mut broken, query) {
+            None => (),
+            Some(IndexError::Damaged { .. } | IndexError::Version { .. }) => found += 1,
+            Some(error) => panic!("bytes {at} to {}: {error}", at + length),
+        }
+    }
+    assert!(found > 500, "{found} of 800 damages were found");
+}
+
+/// Changes the bytes of a page from `at` on.
+fn overwrite(pages: &mut MemoryPages, page: u32, at: usize, edit: impl FnOnce(&mut [u8])) {
+    let whole = |[content]: [&mut [u8]; 1]| {
+        edit(&mut content[at..]);
+        Ok(())
+    };
+    pages.change([page], whole).unwrap();
+}
+
+#[test]
+fn an_edit_that_fails_changes_nothing() {
+    let rows = some_rows(Kind::Clustered, 64, 100, 4);
+    let (mut pages, frame) = build(&rows, 64, &OPTIONS);
+    let damaged = || IndexError::Damaged { page: 1, what: "of this test" };
+    let failed: Result<(), _> = pages.change([0, 1], |[meta, frame]| {
+        meta.fill(0);
+        frame.fill(0);
+        Err(damaged())
+    });
+    assert!(matches!(failed, Err(IndexError::Damaged { page: 1, .. })));
+    assert_sound(&pages, &frame, &rows);
 }
 
 #[derive(Clone, Debug)]

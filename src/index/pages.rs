@@ -3,6 +3,7 @@
 use crate::error::{Result, SqlError};
 use pgrx::prelude::*;
 use sketch_model::index::{IndexError, PAGE_SIZE, Pages};
+use std::cell::Cell;
 use std::slice;
 
 /// Bytes of a page's header.
@@ -28,6 +29,8 @@ pub struct IndexPages {
     mode: Mode,
     strategy: pg_sys::BufferAccessStrategy,
     before_page: fn(),
+    /// Pages that there were at least, when last counted.
+    known: Cell<u32>,
 }
 
 impl IndexPages {
@@ -40,6 +43,7 @@ impl IndexPages {
             mode: Mode::Logged,
             strategy: std::ptr::null_mut(),
             before_page: check_for_interrupts,
+            known: Cell::new(0),
         }
     }
 
@@ -72,9 +76,17 @@ impl IndexPages {
         Ok(())
     }
 
-    fn lock(&self, page: u32, mode: u32) -> Buffer {
+    /// # Errors
+    /// [`IndexError::Damaged`] if there is no such page: the server would take one number of all for a page to add.
+    fn lock(&self, page: u32, mode: u32) -> Result<Buffer> {
         (self.before_page)();
-        // SAFETY: the relation is open; the server raises an error if there is no such page.
+        if page >= self.known.get() {
+            self.known.set(self.count()?);
+            if page >= self.known.get() {
+                return Err(IndexError::Damaged { page, what: "page is beyond the end" }.into());
+            }
+        }
+        // SAFETY: the relation is open.
         unsafe {
             let buffer = Buffer(pg_sys::ReadBufferExtended(
                 self.relation,
@@ -84,7 +96,7 @@ impl IndexPages {
                 self.strategy,
             ));
             pg_sys::LockBuffer(buffer.0, mode as i32);
-            buffer
+            Ok(buffer)
         }
     }
 
@@ -115,12 +127,16 @@ impl Pages for IndexPages {
     }
 
     fn read<T>(&self, page: u32, look: impl FnOnce(&[u8]) -> T) -> Result<T> {
-        let buffer = self.lock(page, pg_sys::BUFFER_LOCK_SHARE);
+        let buffer = self.lock(page, pg_sys::BUFFER_LOCK_SHARE)?;
         // SAFETY: the page is pinned and locked until `buffer` is dropped.
         Ok(look(unsafe { content(pg_sys::BufferGetPage(buffer.0)) }))
     }
 
-    fn change<T, const N: usize>(&mut self, pages: [u32; N], edit: impl FnOnce([&mut [u8]; N]) -> T) -> Result<T> {
+    fn change<T, const N: usize>(
+        &mut self,
+        pages: [u32; N],
+        edit: impl FnOnce([&mut [u8]; N]) -> Result<T, IndexError>,
+    ) -> Result<T> {
         // In ascending order, so that two who change the same pages do not wait for each other.
         let mut order: [usize; N] = std::array::from_fn(|index| index);
         order.sort_unstable_by_key(|&index| pages[index]);
@@ -129,15 +145,22 @@ impl Pages for IndexPages {
         }
         let mut buffers = [const { None }; N];
         for index in order {
-            buffers[index] = Some(self.lock(pages[index], pg_sys::BUFFER_LOCK_EXCLUSIVE));
+            buffers[index] = Some(self.lock(pages[index], pg_sys::BUFFER_LOCK_EXCLUSIVE)?);
         }
         let buffers = buffers.map(|buffer: Option<Buffer>| buffer.expect("all were locked"));
         let change = Change::start(self.relation, self.mode);
         // SAFETY: the buffers are locked for this change alone, and no two are the same.
         let contents = buffers.each_ref().map(|buffer| unsafe { content(change.page(buffer, 0)) });
-        let result = edit(contents);
-        change.finish(&buffers);
-        Ok(result)
+        match edit(contents) {
+            Ok(result) => {
+                change.finish(&buffers);
+                Ok(result)
+            }
+            Err(error) => {
+                change.abort();
+                Err(error.into())
+            }
+        }
     }
 
     fn add(&mut self, fill: impl FnOnce(&mut [u8])) -> Result<u32> {
@@ -182,8 +205,8 @@ impl Drop for Buffer {
     }
 }
 
-/// A change of up to four pages in progress. Dropped unfinished, while an error unwinds, it leaves the pages as they
-/// were, unless they are being built; its memory goes with the transaction's.
+/// A change of up to four pages in progress. Aborted, or dropped while an error unwinds, it leaves the pages as they
+/// were, unless they are being built; in the latter case its memory goes with the transaction's.
 struct Change {
     log: Option<*mut pg_sys::GenericXLogState>,
 }
@@ -203,6 +226,13 @@ impl Change {
         match self.log {
             Some(log) => unsafe { pg_sys::GenericXLogRegisterBuffer(log, buffer.0, flags as i32) },
             None => unsafe { pg_sys::BufferGetPage(buffer.0) },
+        }
+    }
+
+    fn abort(self) {
+        if let Some(log) = self.log {
+            // SAFETY: the change was started and is not finished.
+            unsafe { pg_sys::GenericXLogAbort(log) };
         }
     }
 

@@ -98,7 +98,10 @@ impl<'a, P: Pages> Writer<'a, P> {
         if self.entry.head != NONE {
             let (page, at) = self.frame.entry_place(self.list);
             let entry = self.entry;
-            self.pages.change([page], |[content]| entry.write(content, at))?;
+            self.pages.change([page], |[content]| {
+                entry.write(content, at);
+                Ok(())
+            })?;
         }
         self.entry = ListEntry::EMPTY;
         Ok(())
@@ -130,7 +133,10 @@ impl<'a, P: Pages> Writer<'a, P> {
         }
         SegmentHeader { list: self.list, next: self.entry.head, ..self.header }.write(&mut self.segment);
         let content = &mut self.segment;
-        self.pages.change([segment], |[page]| page.copy_from_slice(content))?;
+        self.pages.change([segment], |[page]| {
+            page.copy_from_slice(content);
+            Ok(())
+        })?;
         content.fill(0);
         self.entry.head = segment;
         self.header = NOTHING;

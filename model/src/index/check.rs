@@ -3,7 +3,7 @@
 use super::code::Coder;
 use super::frame::Frame;
 use super::layout::{
-    FREE, Kind, Layout, ListEntry, NONE, SegmentHeader, expect_kind, get_f32, get_u32, pages_for, read_row_id,
+    FREE, Kind, Layout, ListEntry, NONE, SegmentHeader, expect_part, get_f32, get_u32, pages_for, read_row_id,
 };
 use super::segment::{distance, length, read_near};
 use super::{IndexError, Origin, Pages, RowId};
@@ -95,10 +95,7 @@ fn check_segment<P: Pages>(
         return Err(damaged("segment is in two places").into());
     }
     let content = pages.read(segment, <[u8]>::to_vec)?;
-    let header = SegmentHeader::read(&content, segment, layout)?;
-    if header.list != list {
-        return Err(damaged("segment is of another list").into());
-    }
+    let header = SegmentHeader::of_list(&content, segment, layout, list)?;
     let used = usize::from(header.used);
     let far = parts(pages, &content, segment, Part::far(layout, used), seen)?;
     let fine = parts(pages, &content, segment, Part::fine(layout, used), seen)?;
@@ -161,9 +158,7 @@ fn parts<P: Pages>(
             return Err(IndexError::Damaged { page: segment, what: "segment lacks a page or shares it" }.into());
         }
         let content = pages.read(page, <[u8]>::to_vec)?;
-        if expect_kind(&content, page, part.kind)? != segment {
-            return Err(IndexError::Damaged { page, what: "page is of another segment" }.into());
-        }
+        expect_part(&content, page, part.kind, segment)?;
         found.push(content);
     }
     Ok(found)

@@ -252,7 +252,10 @@ impl Frame {
             })?;
             follows(&mut meta.entries_page, number, page)?;
         }
-        pages.change([0], |[page]| meta.write(page))
+        pages.change([0], |[page]| {
+            meta.write(page);
+            Ok(())
+        })
     }
 
     /// Reads the frame of an index.
@@ -264,6 +267,11 @@ impl Frame {
         let options = BuildOptions { lists: 0, bits: meta.bits, seed: meta.id };
         if meta.dimension == 0 {
             return Ok(Self::empty(&options));
+        }
+        let count = u64::from(pages.count()?);
+        let firsts = [meta.frame_page, meta.entries_page].map(u64::from);
+        if firsts.into_iter().zip(meta.page_counts()).any(|(first, pages)| first + pages > count) {
+            return Err(IndexError::Damaged { page: 0, what: "meta page leads beyond the end" }.into());
         }
         let mut bytes = Vec::with_capacity(meta.frame_bytes as usize);
         let mut page = meta.frame_page;

@@ -2,7 +2,9 @@
 
 use super::code::Coder;
 use super::frame::Frame;
-use super::layout::{FREE, Kind, Layout, ListEntry, Meta, NONE, SegmentHeader, get_f32, get_u32, put, start_page};
+use super::layout::{
+    FREE, Kind, Layout, ListEntry, Meta, NONE, SegmentHeader, expect_part, get_f32, get_u32, put, start_page,
+};
 use super::segment::{distance, length, write_near};
 use super::{IndexError, Origin, Pages, RowId};
 use half::f16;
@@ -49,7 +51,7 @@ pub fn insert<P: Pages>(
     entry.radius = entry.radius.max(distance(coded.bytes));
     entry.norm = entry.norm.max(length(coded.bytes));
 
-    let slot = match reusable(pages, frame, &mut entry, origin, distance(coded.bytes))? {
+    let slot = match reusable(pages, frame, (coded.list, &mut entry), origin, distance(coded.bytes))? {
         Some(slot) => slot,
         None => appendable(pages, frame, coded.list, &mut entry, origin)?,
     };
@@ -57,7 +59,10 @@ pub fn insert<P: Pages>(
     let place = with_pages(pages, &frame.layout, segment, slot)?;
     if entry != before {
         let (page, at) = frame.entry_place(coded.list);
-        pages.change([page], |[content]| entry.write(content, at))?;
+        pages.change([page], |[content]| {
+            entry.write(content, at);
+            Ok(())
+        })?;
     }
     write(pages, frame, place, row, coded.bytes)
 }
@@ -66,7 +71,7 @@ pub fn insert<P: Pages>(
 fn reusable<P: Pages>(
     pages: &P,
     frame: &Frame,
-    entry: &mut ListEntry,
+    (list, entry): (u32, &mut ListEntry),
     origin: Origin,
     away: f32,
 ) -> Result<Option<(u32, usize)>, P::Error> {
@@ -75,7 +80,7 @@ fn reusable<P: Pages>(
     }
     let (segment, layout) = (entry.free, &frame.layout);
     let slot = pages.read(segment, |page| {
-        let header = SegmentHeader::read(page, segment, layout)?;
+        let header = SegmentHeader::of_list(page, segment, layout, list)?;
         let free = (0..usize::from(header.used)).find(|slot| get_f32(page, layout.near_base_at(*slot)) == FREE);
         let fits = header.origin == origin && header.inner < away && away <= header.outer;
         Ok::<_, IndexError>(free.map(|slot| fits.then_some(slot)))
@@ -100,7 +105,7 @@ fn appendable<P: Pages>(
     let layout = &frame.layout;
     if entry.head != NONE {
         let segment = entry.head;
-        let header = pages.read(segment, |page| SegmentHeader::read(page, segment, layout))??;
+        let header = pages.read(segment, |page| SegmentHeader::of_list(page, segment, layout, list))??;
         let open = header.outer == f32::INFINITY && header.origin == origin;
         if open && usize::from(header.used) < layout.slots {
             return Ok((segment, header.used.into()));
@@ -138,9 +143,11 @@ fn write<P: Pages>(pages: &mut P, frame: &Frame, place: Place, id: RowId, bytes:
     let (layout, row, slot) = (&frame.layout, frame.row_layout(), place.slot);
     let near = |page: &mut [u8]| {
         let mut header = SegmentHeader::read(page, place.segment, layout)?;
-        match slot == usize::from(header.used) {
-            true => header.used += 1,
-            false => header.free -= 1,
+        if slot == usize::from(header.used) {
+            header.used += 1;
+        } else {
+            let damaged = IndexError::Damaged { page: place.segment, what: "segment has more free slots than it says" };
+            header.free = header.free.checked_sub(1).ok_or(damaged)?;
         }
         header.write(page);
         write_near(page, layout, &row, slot, id, bytes);
@@ -150,25 +157,32 @@ fn write<P: Pages>(pages: &mut P, frame: &Frame, place: Place, id: RowId, bytes:
         if layout.fine {
             put(page, layout.fine_page_at(layout.fine_row(slot).0), place.fine.to_le_bytes());
         }
-        Ok::<_, IndexError>(())
+        Ok(())
     };
-    let far = |page: &mut [u8]| put(page, layout.far_row(slot).1, &bytes[row.far..row.fine]);
-    let fine = |page: &mut [u8]| put(page, layout.fine_row(slot).1, &bytes[row.fine..]);
+    let far = |page: &mut [u8]| {
+        expect_part(page, place.far, Kind::Far, place.segment)?;
+        put(page, layout.far_row(slot).1, &bytes[row.far..row.fine]);
+        Ok(())
+    };
+    let fine = |page: &mut [u8]| {
+        expect_part(page, place.fine, Kind::Fine, place.segment)?;
+        put(page, layout.fine_row(slot).1, &bytes[row.fine..]);
+        Ok(())
+    };
     match (layout.far > 0, layout.fine) {
-        (false, false) => pages.change([place.segment], |[segment]| near(segment))?,
+        (false, false) => pages.change([place.segment], |[segment]| near(segment)),
         (true, false) => pages.change([place.segment, place.far], |[segment, page]| {
-            far(page);
+            far(page)?;
             near(segment)
-        })?,
+        }),
         (false, true) => pages.change([place.segment, place.fine], |[segment, page]| {
-            fine(page);
+            fine(page)?;
             near(segment)
-        })?,
+        }),
         (true, true) => pages.change([place.segment, place.far, place.fine], |[segment, far_page, fine_page]| {
-            far(far_page);
-            fine(fine_page);
+            far(far_page)?;
+            fine(fine_page)?;
             near(segment)
-        })?,
+        }),
     }
-    .map_err(P::Error::from)
 }

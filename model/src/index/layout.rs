@@ -12,7 +12,8 @@
 //! Every page begins with its kind. Numbers are little-endian. A list is a chain of segments, the newest first.
 
 use super::kernel::{BLOCK, BLOCK_BYTES, GROUP, LANES};
-use super::{IndexError, Origin, PAGE_SIZE, RowId};
+use super::{IndexError, MAX_LISTS, Origin, PAGE_SIZE, RowId};
+use crate::manifest::MAX_DIMENSION;
 use half::bf16;
 use std::ops::Range;
 
@@ -87,6 +88,15 @@ pub fn expect_kind(page: &[u8], at: u32, expected: Kind) -> Result<u32, IndexErr
     }
 }
 
+/// # Errors
+/// [`IndexError::Damaged`] if this is not the far or fine page, as `expected` says, of the segment.
+pub fn expect_part(page: &[u8], at: u32, expected: Kind, segment: u32) -> Result<(), IndexError> {
+    match expect_kind(page, at, expected)? == segment {
+        true => Ok(()),
+        false => Err(IndexError::Damaged { page: at, what: "page is of another segment" }),
+    }
+}
+
 /// What the meta page says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Meta {
@@ -124,7 +134,7 @@ impl Meta {
         if found != VERSION {
             return Err(IndexError::Version { found, expected: VERSION });
         }
-        Ok(Self {
+        let meta = Self {
             bits: page[6],
             dimension: get_u32(page, 8),
             lists: get_u32(page, 12),
@@ -132,7 +142,35 @@ impl Meta {
             frame_bytes: get_u64(page, 24),
             frame_page: get_u32(page, 32),
             entries_page: get_u32(page, 36),
-        })
+        };
+        match meta.is_possible() {
+            true => Ok(meta),
+            false => Err(IndexError::Damaged { page: 0, what: "meta page describes no index" }),
+        }
+    }
+
+    /// Whether there can be an index of these sizes: none of them is used before this.
+    fn is_possible(&self) -> bool {
+        let (dimension, lists) = (self.dimension as usize, self.lists as usize);
+        if !matches!(self.bits, 4 | 8) || dimension > MAX_DIMENSION || lists > MAX_LISTS {
+            return false;
+        }
+        if dimension == 0 {
+            return lists == 0;
+        }
+        let padded = dimension.next_multiple_of(BLOCK);
+        let plain = 4 + 4 * padded + 2 * padded * lists;
+        let rotated = plain + 4 * padded * padded;
+        lists > 0
+            && [plain as u64, rotated as u64].contains(&self.frame_bytes)
+            && self.frame_page != NONE
+            && self.entries_page != NONE
+    }
+
+    /// How many pages the frame takes, and the entries.
+    pub fn page_counts(&self) -> [u64; 2] {
+        let frame = self.frame_bytes.div_ceil((PAGE_SIZE - HEADER) as u64);
+        [frame, u64::from(self.lists).div_ceil(ListEntry::PER_PAGE as u64)]
     }
 }
 
@@ -345,6 +383,18 @@ impl SegmentHeader {
     }
 }
 
+impl SegmentHeader {
+    /// # Errors
+    /// [`IndexError::Damaged`] if the page is no segment of this list.
+    pub fn of_list(page: &[u8], at: u32, layout: &Layout, list: u32) -> Result<Self, IndexError> {
+        let header = Self::read(page, at, layout)?;
+        match header.list == list {
+            true => Ok(header),
+            false => Err(IndexError::Damaged { page: at, what: "segment is of another list" }),
+        }
+    }
+}
+
 /// Base of a free slot: no bound of it is within reach of a search.
 pub const FREE: f32 = f32::INFINITY;
 
@@ -392,9 +442,24 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let mut page = vec![0; PAGE_SIZE];
-        let meta = Meta { bits: 8, dimension: 512, lists: 9, id: 7, frame_page: 1, frame_bytes: 99, entries_page: 3 };
+        let meta =
+            Meta { bits: 8, dimension: 512, lists: 9, id: 7, frame_page: 1, frame_bytes: 11_268, entries_page: 3 };
         meta.write(&mut page);
         assert_eq!(Meta::read(&page).unwrap(), meta);
+        for impossible in [
+            Meta { bits: 5, ..meta },
+            Meta { dimension: 0, ..meta },
+            Meta { dimension: 511, lists: 10, ..meta },
+            Meta { dimension: u32::MAX, ..meta },
+            Meta { lists: 0, ..meta },
+            Meta { lists: u32::MAX, ..meta },
+            Meta { frame_bytes: u64::MAX, ..meta },
+            Meta { frame_page: NONE, ..meta },
+            Meta { entries_page: NONE, ..meta },
+        ] {
+            impossible.write(&mut page);
+            assert!(matches!(Meta::read(&page), Err(IndexError::Damaged { page: 0, .. })), "{impossible:?}");
+        }
         page[4] = 9;
         assert!(matches!(Meta::read(&page), Err(IndexError::Version { found: 9, .. })));
 

@@ -18,11 +18,12 @@ pub trait Pages {
     /// Looks at a page; nobody changes it meanwhile.
     fn read<T>(&self, page: u32, look: impl FnOnce(&[u8]) -> T) -> Result<T, Self::Error>;
 
-    /// Changes up to four different pages; after a crash either all changes are there or none.
+    /// Changes up to four different pages; after a crash either all changes are there or none. An edit that fails leaves
+    /// the pages as they were, unless they are being built.
     fn change<T, const N: usize>(
         &mut self,
         pages: [u32; N],
-        edit: impl FnOnce([&mut [u8]; N]) -> T,
+        edit: impl FnOnce([&mut [u8]; N]) -> Result<T, IndexError>,
     ) -> Result<T, Self::Error>;
 
     /// Adds a page, filled with zeros but for what `fill` writes, and returns its number. A crash may leave it behind
@@ -54,14 +55,17 @@ impl Pages for MemoryPages {
     fn change<T, const N: usize>(
         &mut self,
         pages: [u32; N],
-        edit: impl FnOnce([&mut [u8]; N]) -> T,
+        edit: impl FnOnce([&mut [u8]; N]) -> Result<T, IndexError>,
     ) -> Result<T, IndexError> {
         for page in pages {
             self.page(page)?;
         }
         let chosen = self.0.get_disjoint_mut(pages.map(|page| page as usize));
         let chosen = chosen.map_err(|_| IndexError::Damaged { page: pages[0], what: "page leads to itself" })?;
-        Ok(edit(chosen.map(Vec::as_mut_slice)))
+        let mut edited = chosen.each_ref().map(|page| (**page).clone());
+        let result = edit(edited.each_mut().map(Vec::as_mut_slice))?;
+        chosen.into_iter().zip(edited).for_each(|(page, edited)| *page = edited);
+        Ok(result)
     }
 
     fn add(&mut self, fill: impl FnOnce(&mut [u8])) -> Result<u32, IndexError> {

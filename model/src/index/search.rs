@@ -12,7 +12,8 @@
 use super::frame::Frame;
 use super::kernel::{self, GROUP, Kernel};
 use super::layout::{
-    FREE, Kind, Layout, ListEntry, NONE, ROW_BOUND, SegmentHeader, expect_kind, get_f32, get_u32, read_row_id,
+    FREE, Kind, Layout, ListEntry, NONE, ROW_BOUND, SegmentHeader, expect_kind, expect_part, get_f32, get_u32,
+    read_row_id,
 };
 use super::query::{FromCentroid, Known, Query};
 use super::{IndexError, Origin, Pages, RowId};
@@ -335,10 +336,7 @@ impl Search {
         at: &FromCentroid,
         bound: f32,
     ) -> Result<u32, IndexError> {
-        let header = SegmentHeader::read(page, segment, layout)?;
-        if header.list != list {
-            return Err(IndexError::Damaged { page: segment, what: "segment is of another list" });
-        }
+        let header = SegmentHeader::of_list(page, segment, layout, list)?;
         self.candidates.clear();
         let used = usize::from(header.used);
         if !self.origin.fits(header.origin) {
@@ -447,9 +445,7 @@ fn stage<P: Pages>(
         let page = numbers.pages[index];
         read += 1;
         pages.read(page, |content| {
-            if page == NONE || expect_kind(content, page, numbers.kind)? != numbers.segment {
-                return Err(IndexError::Damaged { page, what: "page is of another segment" });
-            }
+            expect_part(content, page, numbers.kind, numbers.segment)?;
             for i in begin..end {
                 let mut candidate = candidates[i];
                 let after = compare(candidate.known, &content[place(candidate.slot.into()).1..]);

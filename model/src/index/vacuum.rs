@@ -32,15 +32,24 @@ pub fn remove<P: Pages>(
                 return Ok(0);
             }
             let header = SegmentHeader::read(content, page, layout)?;
+            if header.list as usize >= frame.lists() {
+                return Err(IndexError::Damaged { page, what: "segment is of no list" });
+            }
+            let mut free = 0;
             for slot in 0..usize::from(header.used) {
-                if get_f32(content, layout.near_base_at(slot)) != FREE {
+                if get_f32(content, layout.near_base_at(slot)) == FREE {
+                    free += 1;
+                } else {
                     let row = read_row_id(content, layout.row_id_at(slot));
                     if dead(row) {
                         gone.push((slot, row));
                     }
                 }
             }
-            Ok::<_, IndexError>(u64::from(header.used - header.free) - gone.len() as u64)
+            if free != header.free {
+                return Err(IndexError::Damaged { page, what: "segment has another number of free slots" });
+            }
+            Ok(u64::from(header.used - header.free) - gone.len() as u64)
         })??;
         total.left += left;
         total.removed += gone.len() as u64;
@@ -54,10 +63,13 @@ pub fn remove<P: Pages>(
                     header.free += 1;
                 }
                 header.write(content);
-                Ok::<_, IndexError>(header.list)
-            })??;
+                Ok(header.list)
+            })?;
             let (entries, at) = frame.entry_place(list);
-            pages.change([entries], |[content]| super::layout::put(content, at + 4, page.to_le_bytes()))?;
+            pages.change([entries], |[content]| {
+                super::layout::put(content, at + 4, page.to_le_bytes());
+                Ok(())
+            })?;
         }
         page += 1;
     }
