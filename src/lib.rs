@@ -18,6 +18,7 @@
 //! | [`mod@index`] | the access method `ivfexact` |
 //! | [`settings`] | every `pg_sketch.…` |
 //! | [`status`] | `sketch_status()` |
+//! | [`role`] | acting with the rights of another role |
 //! | [`call`] | arguments and state of a call, below what pgrx offers |
 //! | [`mod@error`] | each error's SQLSTATE, DETAIL and HINT |
 
@@ -35,6 +36,7 @@ mod index;
 mod load;
 mod network;
 mod process;
+mod role;
 mod serve;
 mod settings;
 mod status;

@@ -4,6 +4,7 @@ use super::pages::IndexPages;
 use super::{build, cache, from_embedding, name, tid};
 use crate::embedding::Embedding;
 use crate::error::{Result, SqlError};
+use crate::role::Acting;
 use pgrx::PgMemoryContexts;
 use pgrx::iter::TableIterator;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -40,9 +41,13 @@ fn sketch_check_index(
 }
 
 /// An index and its table, with locks that keep neither readers nor writers away.
+///
+/// While it is open the table's owner acts: expressions and predicate of the index are functions that he chose, and the
+/// caller may be a superuser.
 struct Opened {
     index: pg_sys::Relation,
     heap: pg_sys::Relation,
+    _owner: Acting,
 }
 
 impl Opened {
@@ -60,8 +65,13 @@ impl Opened {
                 pg_sys::aclcheck_error(pg_sys::AclResult::ACLCHECK_NOT_OWNER, pg_sys::ObjectType::OBJECT_INDEX, name);
             }
             let heap = pg_sys::table_open(heap, Self::LOCK);
+            let owner = Acting::restricted((*(*heap).rd_rel).relowner);
             let index = pg_sys::relation_open(index, Self::LOCK);
-            let opened = Self { index, heap };
+            let opened = Self { index, heap, _owner: owner };
+            // Another index may have taken the OID while nothing was locked.
+            if pg_sys::IndexGetRelation((*index).rd_id, true) != (*heap).rd_id {
+                return Err(wrong_kind((*index).rd_id));
+            }
             let routine = (*index).rd_indam.as_ref();
             if routine.is_none_or(|routine| routine.ambuild.map(|f| f as *const ()) != Some(build::build as *const ()))
             {

@@ -336,6 +336,24 @@ SET ROLE sketch_other;
 SELECT sketch_check_index('photo_c');
 RESET ROLE;
 DROP ROLE sketch_other;
+-- Its expressions and predicate are run by the owner of the table, whoever checks, and nobody's search path leads them astray.
+CREATE ROLE sketch_owner;
+CREATE SCHEMA sketch_owner AUTHORIZATION sketch_owner;
+SET ROLE sketch_owner;
+CREATE TABLE sketch_owner.seen (who name, path text);
+CREATE FUNCTION sketch_owner.note() RETURNS void LANGUAGE sql VOLATILE AS
+    $$ INSERT INTO sketch_owner.seen VALUES (current_user, current_setting('search_path')) $$;
+CREATE FUNCTION sketch_owner.spy(public.embedding) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+    $$ BEGIN PERFORM sketch_owner.note(); RETURN true; END $$;
+CREATE TABLE sketch_owner.spied AS SELECT n AS id, spot(n) AS e FROM generate_series(1, 5) AS n;
+CREATE INDEX spied_e ON sketch_owner.spied USING ivfexact (e) WHERE sketch_owner.spy(e);
+TRUNCATE sketch_owner.seen;
+RESET ROLE;
+SELECT rows, visible FROM sketch_check_index('sketch_owner.spied_e');
+SELECT DISTINCT who, path FROM sketch_owner.seen;
+SELECT current_user, current_setting('search_path') AS path;
+DROP SCHEMA sketch_owner CASCADE;
+DROP ROLE sketch_owner;
 CREATE TABLE moved AS SELECT spot(n + 1) AS other, spot(n) AS e FROM generate_series(1, 10) AS n;
 CREATE INDEX moved_e ON moved USING ivfexact (e);
 
