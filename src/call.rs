@@ -3,6 +3,33 @@
 use pgrx::prelude::*;
 use pgrx::{PgMemoryContexts, pg_sys};
 
+/// What a query sees of the tables: of two that are the same, what one has read the other would read.
+///
+/// PL/pgSQL keeps the state of an expression for the whole transaction, over commands that change the tables.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    first_running: pg_sys::TransactionId,
+    first_unknown: pg_sys::TransactionId,
+    running: (u32, i32),
+    command: pg_sys::CommandId,
+}
+
+impl View {
+    /// That of the query in progress, `None` outside of one.
+    pub fn now() -> Option<Self> {
+        // SAFETY: the snapshot is active, hence valid. Below `xmax` transactions only end: their number tells which.
+        unsafe {
+            let snapshot = if pg_sys::ActiveSnapshotSet() { pg_sys::GetActiveSnapshot().as_ref() } else { None };
+            snapshot.map(|snapshot| Self {
+                first_running: snapshot.xmin,
+                first_unknown: snapshot.xmax,
+                running: (snapshot.xcnt, snapshot.subxcnt),
+                command: snapshot.curcid,
+            })
+        }
+    }
+}
+
 /// The call in progress.
 #[derive(Clone, Copy)]
 pub struct Call(pg_sys::FunctionCallInfo);
@@ -67,7 +94,7 @@ impl Call {
         unsafe { PgMemoryContexts::For((*(*self.0).flinfo).fn_mcxt).switch_to(|_| f()) }
     }
 
-    /// State that lasts as long as the statement; made on the first call.
+    /// State that lasts as long as the statement, or the transaction in PL/pgSQL; made on the first call.
     pub fn state<T: Default + 'static>(self) -> &'static mut T {
         // SAFETY: `fn_extra` is ours alone, null at first; what it points to is dropped with the statement's context,
         // and no two borrows of it overlap, since a function takes its state once in each call.

@@ -1,6 +1,6 @@
 //! `sketch_fuse`, and the training of codebooks from a table.
 
-use crate::call::Call;
+use crate::call::{Call, View};
 use crate::catalog;
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
@@ -52,8 +52,8 @@ pub fn fuse(embedding: Embedding<'_>, codebook: &Codebook) -> Result<Embedding<'
     Embedding::new(&distance::to_f16(&fused), Origin { codebook: codebook.tag(), ..embedding.origin() })
 }
 
-/// What a statement keeps between its calls of `sketch_fuse`.
-type Statement = Option<(String, u32, Rc<Codebook>)>;
+/// What a statement keeps between its calls of `sketch_fuse`: what it sees, name and model, and what they have led to.
+type Statement = Option<(View, String, u32, Rc<Codebook>)>;
 
 #[pg_extern(stable, strict, parallel_safe)]
 fn sketch_fuse(fcinfo: pg_sys::FunctionCallInfo) -> Result<Embedding<'static>, ErrorReport> {
@@ -65,12 +65,15 @@ fn sketch_fuse(fcinfo: pg_sys::FunctionCallInfo) -> Result<Embedding<'static>, E
         return Err(SqlError::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "embedding is fused already").into());
     }
     let statement: &mut Statement = call.state();
-    let known = statement.as_ref().filter(|(known, of, _)| known == name && *of == model);
+    let view = View::now();
+    let known = statement.as_ref().filter(|(seen, known, of, _)| Some(*seen) == view && known == name && *of == model);
     let codebook = match known {
         Some((.., codebook)) => codebook.clone(),
         None => {
             let id = catalog::find_codebook(name, model)?.ok_or_else(|| no_codebook(name, model))?;
-            statement.insert((name.to_owned(), model, codebook(id)?)).2.clone()
+            let codebook = codebook(id)?;
+            *statement = view.map(|view| (view, name.to_owned(), model, codebook.clone()));
+            codebook
         }
     };
     Ok(fuse(embedding, &codebook)?)

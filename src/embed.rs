@@ -4,7 +4,7 @@
 //! return it without a look at their arguments. All others find the images of late in a small cache of the backend,
 //! compared byte by byte.
 
-use crate::call::Call;
+use crate::call::{Call, View};
 use crate::catalog;
 use crate::embedding::{Embedding, Origin};
 use crate::error::Result;
@@ -35,9 +35,10 @@ struct Remembered {
     embedding: Vec<f16>,
 }
 
-/// What a statement keeps between its calls of one function.
+/// What a statement keeps between its calls of one function, as long as it would find the same again.
 #[derive(Default)]
 struct Statement {
+    view: Option<View>,
     network: Option<(Option<String>, Rc<Network>)>,
     result: Option<Embedding<'static>>,
 }
@@ -73,6 +74,7 @@ fn jsonb_text(call: Call) -> &'static [u8] {
 
 fn embed_call(call: Call, domain: Domain, image: impl Fn(Call) -> &'static [u8]) -> Result<Embedding<'static>> {
     let statement: &mut Statement = call.state();
+    statement.forget_unless_current(call);
     if let Some(result) = statement.result {
         return Ok(result);
     }
@@ -86,6 +88,24 @@ fn embed_call(call: Call, domain: Domain, image: impl Fn(Call) -> &'static [u8])
     let result = call.in_statement(|| Embedding::new(&embedding, origin))?;
     statement.result = Some(result);
     Ok(result)
+}
+
+impl Statement {
+    /// Forgets what another model in use would change.
+    fn forget_unless_current(&mut self, call: Call) {
+        let view = View::now();
+        let by_setting = call.len() == 1;
+        let is_current = view.is_some()
+            && view == self.view
+            && self.network.as_ref().is_none_or(|(name, _)| !by_setting || settings::is_model(name.as_deref()));
+        if !is_current {
+            if let Some(result) = self.result.take() {
+                // SAFETY: it is ours, and whoever got it has used it: this is another evaluation of the expression.
+                unsafe { pg_sys::pfree(result.datum().cast_mut_ptr()) };
+            }
+            *self = Self { view, ..Self::default() };
+        }
+    }
 }
 
 /// Refuses an argument by its size before it is read.

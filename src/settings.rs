@@ -258,6 +258,16 @@ pub fn model() -> Option<String> {
     Some(text(&MODEL)).filter(|name| !name.is_empty())
 }
 
+/// Whether [`model`] is this, without a copy of the setting.
+pub fn is_model(name: Option<&str>) -> bool {
+    // SAFETY: null or the server's string, which changes between statements alone.
+    let setting = unsafe {
+        let text = *MODEL.as_ptr();
+        if text.is_null() { c"" } else { CStr::from_ptr(text) }
+    };
+    setting.to_bytes() == name.unwrap_or_default().as_bytes()
+}
+
 /// Device and threads.
 ///
 /// # Errors

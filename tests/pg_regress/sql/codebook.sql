@@ -65,6 +65,19 @@ SELECT sketch_build_codebook('x', 'already', prototypes => 2);
 CREATE TEMP TABLE nothing (embedding embedding);
 SELECT sketch_build_codebook('x', 'nothing');
 
+-- A newer codebook is used by the next command, in a loop too.
+DO $$
+DECLARE
+    seen bigint[] := '{}';
+    drawn embedding := (SELECT embedding FROM cluster LIMIT 1);
+BEGIN
+    FOR prototypes IN 7 .. 9 LOOP
+        PERFORM sketch_build_codebook('cluster', 'cluster', prototypes => prototypes);
+        seen := seen || sketch_codebook_id(sketch_fuse(drawn, 'cluster'));
+    END LOOP;
+    RAISE NOTICE '% codebooks were used', (SELECT count(DISTINCT id) FROM unnest(seen) AS id);
+END $$;
+
 -- Rows that someone changed are noticed when a connection reads them.
 \c
 UPDATE sketch.prototype SET centroid[1] = 9 WHERE codebook_id = (SELECT codebook_id FROM sketch.codebook WHERE name = 'copy');

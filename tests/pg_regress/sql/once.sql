@@ -38,5 +38,15 @@ BEGIN
     END LOOP;
     RAISE NOTICE '% drawings, % embeddings', cardinality(seen), (SELECT count(DISTINCT s) FROM unnest(seen) AS s);
 END $$;
+-- But not under another model.
+DO $$
+DECLARE
+    seen embedding;
+BEGIN
+    FOR i IN 1 .. 2 LOOP
+        PERFORM set_config('pg_sketch.model', (ARRAY['', 'nonesuch'])[i], true);
+        seen := sketch_embed('[[[0,99,50],[0,30,80]]]'::bytea);
+    END LOOP;
+END $$;
 DROP TABLE many, query;
 DROP FUNCTION counter;
