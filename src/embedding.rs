@@ -20,6 +20,7 @@ use crate::catalog;
 use crate::error::{Result, SqlError};
 use half::f16;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
@@ -90,7 +91,7 @@ impl<'a> Embedding<'a> {
 
     /// The values, shape `(d,)`.
     pub fn values(&self) -> &'a [f16] {
-        // SAFETY: whoever made the value wrote as many values behind the header as it says.
+        // SAFETY: as many values lie behind the header as it says: we wrote them, or `from_datum` compared the sizes.
         unsafe {
             let header = self.header.as_ptr();
             slice::from_raw_parts(header.add(1).cast(), usize::from((*header).dimension))
@@ -141,6 +142,14 @@ fn tag_id(tag: u32) -> Option<i64> {
     (tag != 0).then_some(tag.into())
 }
 
+/// Refuses bytes that are no embedding: a cast that a superuser made, or damage, may bring them.
+#[cold]
+fn damaged(size: usize) {
+    let error = SqlError::new(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "embedding is damaged")
+        .detail(format!("Its {size} bytes are more or fewer than its dimension says."));
+    ErrorReport::from(error).report(PgLogLevel::ERROR);
+}
+
 impl FromDatum for Embedding<'_> {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
         if is_null {
@@ -151,8 +160,13 @@ impl FromDatum for Embedding<'_> {
         // meets, is used where it lies: a call into the server would cost more than the distance.
         unsafe {
             let plain = pgrx::varlena::varatt_is_4b_u(varlena);
-            let header = if plain { varlena } else { pg_sys::pg_detoast_datum(varlena) };
-            NonNull::new(header.cast()).map(|header| Self { header, memory: PhantomData })
+            let value = if plain { varlena } else { pg_sys::pg_detoast_datum(varlena) };
+            let header = value.cast::<Header>();
+            let size = pgrx::varlena::varsize_4b(value);
+            if size < HEADER || size != HEADER + 2 * usize::from((*header).dimension) {
+                damaged(size);
+            }
+            NonNull::new(header).map(|header| Self { header, memory: PhantomData })
         }
     }
 }

@@ -55,3 +55,9 @@ FROM (SELECT array_agg(sin(i)::real) AS v FROM generate_series(1, 512) AS i) AS 
 SELECT pg_column_size(e) AS bytes, pg_relation_size('stored') > 0 AS in_row,
        (SELECT count(*) FROM stored WHERE pg_column_size(f) = 1040) AS plain FROM stored;
 SELECT e <-> f AS distance FROM stored;
+
+-- Bytes that a cast makes an embedding of are looked at before they are used.
+CREATE CAST (bytea AS embedding) WITHOUT FUNCTION;
+SELECT sketch_dimension('\x00'::bytea::embedding);
+SELECT '\xff7f000000000000000000000000'::bytea::embedding;
+DROP CAST (bytea AS embedding);
