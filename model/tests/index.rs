@@ -215,18 +215,22 @@ fn an_index_without_rows_is_founded() {
 }
 
 #[test]
-fn rows_of_another_origin_come_first() {
+fn rows_of_another_origin_come_last() {
     let rows = some_rows(Kind::Uniform, 64, 200, 4);
     let (mut pages, frame) = build(&rows, 64, &OPTIONS);
     let far: Vec<f16> = vec![f16::from_f32(100.0); 64];
-    let strange = Origin { model: 9, codebook: 0 };
-    insert(&mut pages, &frame, &far, strange, id(5000)).unwrap();
-    insert(&mut pages, &frame, &far, Origin::default(), id(5001)).unwrap();
     let query = vec![f16::ZERO; 64];
+    let strange = Origin { model: 9, codebook: 0 };
+    for number in 6000..6100 {
+        insert(&mut pages, &frame, &query, strange, id(number)).unwrap();
+    }
+    insert(&mut pages, &frame, &far, Origin::default(), id(5001)).unwrap();
     let mut search = Search::new(frame, &query, ORIGIN, EXACT).unwrap();
     let hits: Vec<_> = std::iter::from_fn(|| search.next(&pages).unwrap()).collect();
-    assert_eq!((hits[0].row, hits[0].bound), (id(5000), 0.0));
-    assert_eq!((hits.len(), hits[201].row), (202, id(5001)));
+    assert_eq!((hits.len(), hits[200].row), (301, id(5001)));
+    assert!(hits[200].bound.is_finite());
+    let last: Vec<_> = hits[201..].iter().map(|hit| (hit.row, hit.bound)).collect();
+    assert_eq!(last, (6000..6100).map(|number| (id(number), f64::INFINITY)).collect::<Vec<_>>());
 }
 
 #[test]

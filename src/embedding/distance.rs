@@ -1,8 +1,8 @@
 //! The operator `<->`.
 
 use super::Embedding;
-use crate::error::{Result, SqlError};
-use pgrx::pg_sys::panic::ErrorReport;
+use crate::call::Call;
+use crate::error::SqlError;
 use pgrx::prelude::*;
 use sketch_model::simd::distance::{self, Prefetch};
 
@@ -10,15 +10,28 @@ use sketch_model::simd::distance::{self, Prefetch};
 static PREFETCH: [Prefetch; 2] = [const { Prefetch::new() }; 2];
 
 /// L2 distance of two embeddings of one model, of which at most one is fused, or both with one codebook.
+///
+/// Others are infinitely far from each other, with a warning: one row from elsewhere must not end every search of its table.
 #[pg_extern(immutable, strict, parallel_safe)]
-fn embedding_l2_distance(a: Embedding<'_>, b: Embedding<'_>) -> Result<f64, ErrorReport> {
+fn embedding_l2_distance(a: Embedding<'_>, b: Embedding<'_>, fcinfo: pg_sys::FunctionCallInfo) -> f64 {
     let (x, y) = (a.values(), b.values());
     PREFETCH[0].next(x);
     PREFETCH[1].next(y);
     if x.len() != y.len() || !a.origin().fits(b.origin()) {
-        return Err(mismatch(a, b).into());
+        warn_once(fcinfo, a, b);
+        return f64::INFINITY;
     }
-    Ok(f64::from(distance::l2_squared(x, y)).sqrt())
+    f64::from(distance::l2_squared(x, y)).sqrt()
+}
+
+/// Says what does not compare, the first time in a statement.
+#[cold]
+fn warn_once(fcinfo: pg_sys::FunctionCallInfo, a: Embedding<'_>, b: Embedding<'_>) {
+    // SAFETY: the server is calling, and the function is strict.
+    let call = unsafe { Call::new(fcinfo) };
+    if !std::mem::replace(call.state::<bool>(), true) {
+        mismatch(a, b).warn();
+    }
 }
 
 #[cold]
@@ -30,21 +43,24 @@ fn mismatch(a: Embedding<'_>, b: Embedding<'_>) -> SqlError {
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             "cannot compare embeddings of different models",
         )
-        .detail(format!("The models are {} and {}.", a.model, b.model))
+        .detail(format!("The models are {} and {}. Their embeddings count as infinitely far.", a.model, b.model))
         .hint(
-            "Set pg_sketch.model to the model that embedded the photos, or CALL sketch_embed_photos to embed them anew.",
+            "Set pg_sketch.model to the model that embedded the photos, or CALL sketch_embed_photos to embed them anew. \
+             sketch_model_id finds the rows of another model.",
         );
     }
     if dimension_a != dimension_b {
         return SqlError::new(
             PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("cannot compare embeddings of {dimension_a} and {dimension_b} dimensions"),
-        );
+        )
+        .detail("They count as infinitely far.")
+        .hint("sketch_dimension finds the rows of another dimension.");
     }
     SqlError::new(
         PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
         "cannot compare embeddings that are fused with different codebooks",
     )
-    .detail(format!("The codebooks are {} and {}.", a.codebook, b.codebook))
+    .detail(format!("The codebooks are {} and {}. Their embeddings count as infinitely far.", a.codebook, b.codebook))
     .hint("CALL sketch_embed_photos to fuse all photos with the newest codebook.")
 }

@@ -5,13 +5,12 @@
 
 use super::pages::IndexPages;
 use super::{cache, from_embedding, raise, tid};
-use crate::embedding::Embedding;
 use crate::error::{Result, SqlError};
 use crate::settings;
 use half::f16;
 use pgrx::iter::TableIterator;
 use pgrx::{PgMemoryContexts, prelude::*};
-use sketch_model::index::{Frame, IndexError, Origin, Search, SearchOptions, Visits};
+use sketch_model::index::{Frame, Origin, Search, SearchOptions, Visits};
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -33,10 +32,22 @@ enum State {
     /// Nothing was read since the last (re)start.
     #[default]
     Start,
-    /// `null_query`: every distance is NULL.
-    Search { search: Box<Search>, null_query: bool },
+    Search {
+        search: Box<Search>,
+        distances: Distances,
+    },
     /// There are no rows.
     Empty,
+}
+
+/// What the operator gives for the rows of a scan.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Distances {
+    Bounded,
+    /// The query is of another dimension.
+    Infinite,
+    /// The query is NULL.
+    Null,
 }
 
 impl Scan {
@@ -123,21 +134,20 @@ pub unsafe extern "C-unwind" fn next(scan: pg_sys::IndexScanDesc, _direction: pg
         if let State::Start = this.state {
             this.state = raise(start(scan, &pages));
         }
-        let State::Search { search, null_query } = &mut this.state else { return false };
+        let State::Search { search, distances } = &mut this.state else { return false };
         let hit = raise(search.next(&pages));
-        let null_query = *null_query;
+        let distances = *distances;
         LAST.set(this.visits());
         let Some(hit) = hit else { return false };
         (*scan).xs_heaptid = tid(hit.row);
         (*scan).xs_recheck = false;
-        // The operator refuses a row that does not fit the query. A condition may leave it out first, and only then is
-        // it in nobody's way: the executor computes the distances of what it returns, but those to recheck before.
-        (*scan).xs_recheckorderby = hit.fits;
+        (*scan).xs_recheckorderby = true;
+        let bound = if distances == Distances::Infinite { f64::INFINITY } else { hit.bound };
         for index in 0..(*scan).numberOfOrderBys as usize {
             // What ORDER BY names behind the first distance only decides between equal ones.
-            let bound = if index == 0 { hit.bound } else { f64::NEG_INFINITY };
+            let bound = if index == 0 { bound } else { f64::NEG_INFINITY };
             *(*scan).xs_orderbyvals.add(index) = pg_sys::Datum::from(bound.to_bits());
-            *(*scan).xs_orderbynulls.add(index) = index == 0 && null_query;
+            *(*scan).xs_orderbynulls.add(index) = index == 0 && distances == Distances::Null;
         }
         true
     }
@@ -156,33 +166,28 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &IndexPages) -> Result<State
             return Ok(State::Empty);
         }
         let order = &*(*scan).orderByData;
-        let null_query = order.sk_flags & pg_sys::SK_ISNULL as i32 != 0;
-        let search = if null_query {
-            // Any order will do.
-            search(&frame, &vec![f16::ZERO; frame.dimension()], Origin::default())?
+        // Without distances that differ, any order will do.
+        let any = || search(&frame, &vec![f16::ZERO; frame.dimension()], Origin::default());
+        let (search, distances) = if order.sk_flags & pg_sys::SK_ISNULL as i32 != 0 {
+            (any()?, Distances::Null)
         } else {
-            from_embedding(order.sk_argument, |query| search_for(&frame, query))?
+            from_embedding(order.sk_argument, |query| -> Result<_> {
+                if query.values().len() == frame.dimension() {
+                    Ok((search(&frame, query.values(), query.origin())?, Distances::Bounded))
+                } else {
+                    Ok((any()?, Distances::Infinite))
+                }
+            })?
         };
-        Ok(State::Search { search: Box::new(search), null_query })
+        Ok(State::Search { search: Box::new(search), distances })
     }
-}
-
-fn search_for(frame: &Arc<Frame>, query: Embedding<'_>) -> Result<Search> {
-    search(frame, query.values(), query.origin())
 }
 
 fn search(frame: &Arc<Frame>, query: &[f16], origin: Origin) -> Result<Search> {
     // SAFETY: a setting of the server, read by its only thread.
     let memory = unsafe { pg_sys::work_mem } as usize * 1024;
     let options = SearchOptions { max_lists: settings::max_lists(), memory };
-    Search::new(frame.clone(), query, origin, options).map_err(|error| match error {
-        // As the operator says it, which a sequential scan would have asked.
-        IndexError::Dimension { expected, actual } => SqlError::new(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("cannot compare embeddings of {expected} and {actual} dimensions"),
-        ),
-        error => error.into(),
-    })
+    Ok(Search::new(frame.clone(), query, origin, options)?)
 }
 
 /// An entry whose row was removed may lead to another row by the time that the heap is read: a snapshot of MVCC does

@@ -25,8 +25,8 @@ use std::sync::Arc;
 
 /// Rows of the first round: some more than a usual LIMIT, for the last of those need a look at their successors.
 const FIRST_ROUND: usize = 32;
-/// In place of the bound of a row whose origin does not fit the query: less than any.
-const UNFIT: f32 = -1.0;
+/// In place of the bound of a row whose origin does not fit the query: the operator calls it infinitely far.
+const UNFIT: f32 = f32::INFINITY;
 /// How many times as many rows each round has.
 const GROWTH: usize = 8;
 /// Lists that a search visits in order of distance before all others, which reach ends soon.
@@ -57,8 +57,6 @@ pub struct Visits {
 pub struct Hit {
     pub row: RowId,
     pub bound: f64,
-    /// Whether the row's origin fits the query: the operator compares the two.
-    pub fits: bool,
 }
 
 /// A row by its bound; of equal bounds by its id.
@@ -166,7 +164,7 @@ impl Search {
 
     /// The next row; rows come in ascending order of their bounds. `None` after the last one.
     ///
-    /// Rows whose origin does not fit the query come first, with bound 0: the operator itself says what is wrong.
+    /// Rows whose origin does not fit the query come last, infinitely far.
     ///
     /// # Errors
     /// If a page cannot be read or is damaged.
@@ -177,11 +175,7 @@ impl Search {
             }
             self.round(pages)?;
         }
-        Ok(self.ready.pop().map(|found| Hit {
-            row: found.row,
-            bound: self.operator_bound(found.bound),
-            fits: found.bound > UNFIT,
-        }))
+        Ok(self.ready.pop().map(|found| Hit { row: found.row, bound: self.operator_bound(found.bound) }))
     }
 
     /// What the operator's distance of a row with this bound is at least.
@@ -277,8 +271,8 @@ impl Search {
     #[inline]
     fn reach(&self) -> f32 {
         match self.heap.peek() {
-            Some(worst) if self.heap.len() == self.capacity => worst.bound,
-            // Beyond it lie free slots alone.
+            // Beyond the greatest lie free slots alone, and rows that do not fit, which are offered whatever the reach.
+            Some(worst) if self.heap.len() == self.capacity => worst.bound.min(f32::MAX),
             _ => f32::MAX,
         }
     }

@@ -139,17 +139,21 @@ RESET plan_cache_mode;
 SELECT (SELECT array_agg(id) FROM (SELECT id FROM photo ORDER BY e <-> spot(2), e <-> spot(3) LIMIT 20) AS i)
      = (SELECT array_agg(id) FROM (SELECT id FROM photo ORDER BY (e <-> spot(2)) + 0, e <-> spot(3) LIMIT 20) AS s) AS two_orders;
 
--- Errors are those of a sequential scan.
-SELECT id FROM photo ORDER BY e <-> '[1,2,3]' LIMIT 1;
+-- What does not compare with the query is infinitely far, for a sequential scan as well: a warning says why.
+SELECT exact('photo', '[1,2,3]');
 CREATE TABLE origin (id bigint, e embedding);
 CREATE INDEX origin_e ON origin USING ivfexact (e);
 INSERT INTO origin SELECT n, spot(n, 0.2, '@0000000a/000000ff') FROM generate_series(1, 500) AS n;
 INSERT INTO origin SELECT n, spot(n, 0.2, '@0000000a') FROM generate_series(501, 600) AS n;
-SELECT id FROM origin ORDER BY e <-> spot(3, 0.2, '@0000000b') LIMIT 1;
+SELECT exact('origin', spot(3, 0.2, '@0000000b'));
 SELECT exact('origin', spot(3, 0.2, '@0000000a'));
 SELECT exact('origin', spot(3));
-SELECT id FROM origin ORDER BY e <-> spot(3, 0.2, '@0000000a/000000fe') LIMIT 1;
+SELECT exact('origin', spot(3, 0.2, '@0000000a/000000fe'), 200);
 SELECT exact('origin', spot(3, 0.2, '@0000000a/000000fe'), 10, 'id > 500');
+-- A row from elsewhere is in nobody's way.
+INSERT INTO origin VALUES (601, spot(3, 0.2, '@0000000b'));
+SELECT exact('origin', spot(3, 0.2, '@0000000a'));
+SELECT exact('origin', spot(3, 0.2, '@0000000a'), 1000);
 
 -- An index that was empty; NULL; another dimension.
 CREATE TABLE empty (id bigint, e embedding);

@@ -14,7 +14,7 @@ SELECT sketch_current_model() <> :twin AS by_name;
 
 -- Embeddings of two models do not compare.
 \set VERBOSITY terse
-SELECT sketch_embed(bytes, 'lite2-sketch') <-> sketch_embed(bytes, 'twin') > 0 FROM fixture WHERE name = 'face.json';
+SELECT sketch_embed(bytes, 'lite2-sketch') <-> sketch_embed(bytes, 'twin') AS distance FROM fixture WHERE name = 'face.json';
 \set VERBOSITY default
 RESET pg_sketch.model;
 DELETE FROM sketch.model WHERE model_id = :twin;
