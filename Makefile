@@ -106,6 +106,11 @@ bench-serve: install ## inference worker beside connections that run the network
 test-stress: install ## 10,000 requests through the worker under cancels, terminations and a kill
 	REQUESTS=10000 tests/system/serve.sh
 
+.PHONY: test-crash
+ROUNDS ?= 20
+test-crash: install ## ROUNDS kills of a server under load, after each of which its indexes are checked and compared
+	ROUNDS=$(ROUNDS) tests/system/index_crash.sh $${TMPDIR:-/var/tmp}/pg_sketch
+
 bench-embed: install $(BUILD)/python ## photos per second beside ONNX Runtime in Python
 	@PYTHONPATH=$(BUILD)/python PHOTOS=$${PHOTOS:-$(DATA)/sketchy-mini/photo} tests/bench/embed.sh
 

@@ -17,7 +17,8 @@ SETTINGS="max_wal_size = 64MB
 checkpoint_timeout = 30s
 maintenance_work_mem = 96MB
 min_parallel_table_scan_size = 0
-autovacuum_naptime = 1s" tests/cluster.sh start "$dir" >/dev/null
+autovacuum_naptime = 1s
+wal_consistency_checking = 'generic'" tests/cluster.sh start "$dir" >/dev/null
 sql <<'SQL'
 CREATE EXTENSION pg_sketch;
 CREATE FUNCTION point(n bigint) RETURNS embedding LANGUAGE sql IMMUTABLE AS $$

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # A streaming standby returns the primary's answers from its copy of an index, finds the copy intact, and can be promoted.
+# Each page that it replays is compared with the primary's (wal_consistency_checking).
 #   tests/system/index_standby.sh DIR   makes clusters of its own, beside DIR
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -10,7 +11,7 @@ trap 'tests/cluster.sh remove "$standby"; tests/cluster.sh remove "$primary"' EX
 sql() { "$bindir/psql" -X --quiet --set ON_ERROR_STOP=1 --no-align --tuples-only --dbname postgres --host "$@"; }
 fail() { echo "$*" >&2; exit 1; }
 
-tests/cluster.sh start "$primary" >/dev/null
+SETTINGS="wal_consistency_checking = 'generic'" tests/cluster.sh start "$primary" >/dev/null
 sql "$primary" <<'SQL'
 CREATE EXTENSION pg_sketch;
 CREATE FUNCTION point(n bigint) RETURNS embedding LANGUAGE sql IMMUTABLE AS $$
@@ -59,6 +60,7 @@ sql "$primary" -c "DROP INDEX photo_e; TRUNCATE photo; CREATE INDEX photo_e ON p
     -c "INSERT INTO photo (e) SELECT point(n) FROM generate_series(1, 300) AS n"
 compare "index built without rows"
 
+! grep "inconsistent page" "$standby/server.log" || fail "a replayed page is not the primary's"
 before=$(answers "$primary")
 tests/cluster.sh stop "$primary"
 sql "$standby" -c "SELECT pg_promote()" >/dev/null
