@@ -134,7 +134,8 @@ pub fn positive(name: &str, value: i32) -> Result<usize> {
     })
 }
 
-/// Reads at most `limit` embeddings of a column, evenly spread over the table.
+/// Reads at most `limit` embeddings of a column, evenly spread over the table, or as many as `maintenance_work_mem` has
+/// room for.
 fn read_sample(photos: pg_sys::Oid, column: &str, limit: usize) -> Result<Sample> {
     check_type(photos, column)?;
     let from = format!(
@@ -145,11 +146,10 @@ fn read_sample(photos: pg_sys::Oid, column: &str, limit: usize) -> Result<Sample
     Spi::connect(|client| {
         let count: i64 =
             client.select(&format!("SELECT pg_catalog.count(*) {from}"), Some(1), &[])?.first().get(1)?.unwrap_or(0);
-        let stride = (count as usize).div_ceil(limit).max(1);
         let query = format!("SELECT {} {from}", spi::quote_identifier(column));
         let mut cursor = client.open_cursor(&query, &[]);
         let mut sample = Sample::default();
-        let mut row_number = 0;
+        let (mut row_number, mut stride) = (0, 1);
         loop {
             let rows = cursor.fetch(FETCHED)?;
             if rows.is_empty() {
@@ -159,12 +159,35 @@ fn read_sample(photos: pg_sys::Oid, column: &str, limit: usize) -> Result<Sample
                 if row_number % stride == 0
                     && let Some(embedding) = row.get::<Embedding<'_>>(1)?
                 {
+                    if row_number == 0 {
+                        let limit = fitting(limit.min(count as usize), embedding.values().len());
+                        stride = (count as usize).div_ceil(limit).max(1);
+                    }
                     sample.push(embedding)?;
                 }
                 row_number += 1;
             }
         }
     })
+}
+
+/// How many of `wanted` embeddings fit in `maintenance_work_mem`; training takes as much again as the sample.
+fn fitting(wanted: usize, dimension: usize) -> usize {
+    // SAFETY: a setting, read by the server's only thread.
+    let memory = unsafe { pg_sys::maintenance_work_mem } as usize * 1024;
+    let size = 2 * size_of::<f32>() * dimension;
+    let limit = (memory / size).max(1);
+    if wanted <= limit {
+        return wanted;
+    }
+    SqlError::new(
+        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+        format!("maintenance_work_mem has no room for a sample of {wanted} embeddings"),
+    )
+    .detail(format!("The codebook is trained on at most {limit} of them."))
+    .hint(format!("Raise it to {} MB for all.", (wanted * size).div_ceil(1 << 20)))
+    .notice();
+    limit
 }
 
 /// Refuses a column of any other type, including a user's own type named `embedding`.

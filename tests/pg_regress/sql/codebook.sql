@@ -65,6 +65,13 @@ SELECT sketch_build_codebook('x', 'already', prototypes => 2);
 CREATE TEMP TABLE nothing (embedding embedding);
 SELECT sketch_build_codebook('x', 'nothing');
 
+-- A sample takes no more than maintenance_work_mem.
+CREATE TEMP TABLE large AS SELECT ARRAY[sin(n), cos(n), sin(n / 3), cos(n / 3)]::real[]::embedding AS embedding FROM generate_series(1, 40000) AS n;
+SET maintenance_work_mem = '1MB';
+SELECT jsonb_typeof(sketch_train_codebook('large', 'embedding', 2, 2, 0.2, true, 40000)) AS trained;
+SELECT jsonb_typeof(sketch_train_codebook('large', 'embedding', 2, 2, 0.2, true, 30000)) AS trained;
+RESET maintenance_work_mem;
+
 -- A newer codebook is used by the next command, in a loop too.
 DO $$
 DECLARE
