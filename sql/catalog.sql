@@ -21,23 +21,30 @@ COMMENT ON COLUMN sketch.model.manifest IS 'inputs and outputs of the graph, and
 
 CREATE TABLE sketch.codebook (
     codebook_id bigint PRIMARY KEY CHECK (codebook_id BETWEEN 1 AND 4294967295),
-    name        text NOT NULL,
-    owner       name NOT NULL,
     model_id    bigint NOT NULL REFERENCES sketch.model,
     dimension   integer NOT NULL,
     subspaces   integer NOT NULL,
     prototypes  integer NOT NULL,
     weight      real NOT NULL CHECK (weight BETWEEN 0 AND 1),
     unit_length boolean NOT NULL,
-    sha256      bytea NOT NULL UNIQUE CHECK (octet_length(sha256) = 32),
-    created_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+    sha256      bytea NOT NULL UNIQUE CHECK (octet_length(sha256) = 32)
 );
-CREATE INDEX ON sketch.codebook (name);
-COMMENT ON TABLE sketch.codebook IS 'codebooks; of several with the same name, the newest is in use';
+COMMENT ON TABLE sketch.codebook IS 'what codebooks hold; roles that load the same codebook share its row';
 COMMENT ON COLUMN sketch.codebook.codebook_id IS 'first four bytes of sha256; fused embeddings carry it as a tag';
-COMMENT ON COLUMN sketch.codebook.owner IS 'role that loaded the first codebook of that name; only its members may load newer ones';
 COMMENT ON COLUMN sketch.codebook.weight IS 'fused embedding = weight * embedding + (1 - weight) * prototypes';
 COMMENT ON COLUMN sketch.codebook.unit_length IS 'whether fused embeddings are normalised to unit length; the patent does not normalise them';
+
+-- Each role has names of its own. The owner is kept by name: a dump can be restored where the role is missing, and
+-- galleries still find their codebook.
+CREATE TABLE sketch.codebook_name (
+    owner       name NOT NULL,
+    name        text NOT NULL,
+    codebook_id bigint NOT NULL REFERENCES sketch.codebook ON DELETE CASCADE,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (owner, name, codebook_id)
+);
+COMMENT ON TABLE sketch.codebook_name IS 'names of codebooks; of several codebooks with the same owner and name, the newest is in use';
+COMMENT ON COLUMN sketch.codebook_name.owner IS 'role that the name belongs to: only roles with its privileges may load a codebook under it';
 
 CREATE TABLE sketch.prototype (
     codebook_id bigint NOT NULL REFERENCES sketch.codebook ON DELETE CASCADE,
@@ -48,10 +55,11 @@ CREATE TABLE sketch.prototype (
 );
 COMMENT ON TABLE sketch.prototype IS 'cluster centres of the subspaces of a codebook (the literature says centroid)';
 
-GRANT SELECT ON sketch.model, sketch.codebook, sketch.prototype TO PUBLIC;
+GRANT SELECT ON sketch.model, sketch.codebook, sketch.codebook_name, sketch.prototype TO PUBLIC;
 
 SELECT pg_catalog.pg_extension_config_dump('sketch.model', '');
 SELECT pg_catalog.pg_extension_config_dump('sketch.codebook', '');
+SELECT pg_catalog.pg_extension_config_dump('sketch.codebook_name', '');
 SELECT pg_catalog.pg_extension_config_dump('sketch.prototype', '');
 
 -- Models. A graph runs as code in the server, so only superusers, and roles that they grant it to, may load one.
@@ -73,14 +81,15 @@ COMMENT ON FUNCTION sketch_current_model() IS 'model_id in use: the newest model
 
 -- Codebooks.
 
-CREATE FUNCTION sketch_current_codebook(name text) RETURNS bigint
+CREATE FUNCTION sketch_current_codebook(name text, owner text DEFAULT current_user) RETURNS bigint
     LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'current_codebook_wrapper';
-COMMENT ON FUNCTION sketch_current_codebook(text) IS 'codebook_id in use: the newest codebook of that name for the current model, NULL if there is none';
+COMMENT ON FUNCTION sketch_current_codebook(text, text)
+    IS 'codebook_id in use: the newest codebook of that name and owner for the current model, NULL if there is none';
 
-CREATE FUNCTION sketch_load_codebook(name text, codebook jsonb) RETURNS bigint
-    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS 'MODULE_PATHNAME', 'load_codebook_wrapper';
-COMMENT ON FUNCTION sketch_load_codebook(text, jsonb) IS 'load a codebook in the format of sketch_train_codebook; returns its codebook_id';
+CREATE FUNCTION sketch_load_codebook(name text, codebook jsonb, owner text DEFAULT current_user) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'load_codebook_wrapper';
+COMMENT ON FUNCTION sketch_load_codebook(text, jsonb, text)
+    IS 'load a codebook in the format of sketch_train_codebook, for the caller or a role whose privileges the caller has; returns its codebook_id';
 
 CREATE FUNCTION sketch_train_codebook(photos regclass, embedding_column text, subspaces integer, prototypes integer,
                                       weight real, unit_length boolean, sample integer) RETURNS jsonb
@@ -91,9 +100,9 @@ COMMENT ON FUNCTION sketch_train_codebook(regclass, text, integer, integer, real
 CREATE FUNCTION sketch_build_codebook(name text, photos regclass, embedding_column text DEFAULT 'embedding',
                                       subspaces integer DEFAULT 2, prototypes integer DEFAULT NULL,
                                       weight real DEFAULT 0.2, unit_length boolean DEFAULT true,
-                                      sample integer DEFAULT 10000) RETURNS bigint
+                                      sample integer DEFAULT 10000, owner text DEFAULT current_user) RETURNS bigint
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN sketch_load_codebook(name, sketch_train_codebook(photos, embedding_column, subspaces, prototypes, weight,
-                                                      unit_length, sample));
-COMMENT ON FUNCTION sketch_build_codebook(text, regclass, text, integer, integer, real, boolean, integer)
+                                                      unit_length, sample), owner);
+COMMENT ON FUNCTION sketch_build_codebook(text, regclass, text, integer, integer, real, boolean, integer, text)
     IS 'build a codebook from the embeddings of a table; returns its codebook_id';

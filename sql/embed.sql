@@ -29,9 +29,9 @@ CREATE FUNCTION photo_embed(photo bytea, model text) RETURNS embedding
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED SUPPORT sketch_embed_support AS 'MODULE_PATHNAME', 'photo_embed_wrapper';
 COMMENT ON FUNCTION photo_embed(bytea, text) IS 'embed a photo with the model of that name';
 
-CREATE FUNCTION sketch_fuse(embedding, codebook text) RETURNS embedding
+CREATE FUNCTION sketch_fuse(embedding, codebook text, owner text DEFAULT current_user) RETURNS embedding
     LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'sketch_fuse_wrapper';
-COMMENT ON FUNCTION sketch_fuse(embedding, text) IS 'fused embedding: weight * embedding + (1 - weight) * nearest prototypes';
+COMMENT ON FUNCTION sketch_fuse(embedding, text, text) IS 'fused embedding: weight * embedding + (1 - weight) * nearest prototypes';
 
 -- The planner inlines it to the operator, so that an index on "fused" can be used.
 CREATE FUNCTION sketch_distance(fused embedding, drawing bytea) RETURNS double precision

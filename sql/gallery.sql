@@ -34,13 +34,15 @@ CREATE TABLE sketch.gallery (
     image     sketch.regcolumn NOT NULL,
     embedding sketch.regcolumn NOT NULL,
     fused     sketch.regcolumn NOT NULL,
-    codebook  text NOT NULL
+    codebook  text NOT NULL,
+    codebook_owner name NOT NULL
 );
 COMMENT ON TABLE sketch.gallery IS 'tables that sketch_enable prepared';
 COMMENT ON COLUMN sketch.gallery.image IS 'the photos, of type bytea';
 COMMENT ON COLUMN sketch.gallery.embedding IS 'what the network returns for the photo';
 COMMENT ON COLUMN sketch.gallery.fused IS 'embedding fused with the codebook; what drawings are compared with';
-COMMENT ON COLUMN sketch.gallery.codebook IS 'name of the codebook; the newest of that name is in use';
+COMMENT ON COLUMN sketch.gallery.codebook IS 'name of the codebook; the newest of that name and owner is in use';
+COMMENT ON COLUMN sketch.gallery.codebook_owner IS 'role whose codebook it is: the owner of the table when it was enabled';
 -- Names of tables and columns are public in pg_catalog, too; a pg_dump by any role reads this table.
 GRANT SELECT ON sketch.gallery TO PUBLIC;
 
@@ -51,7 +53,7 @@ SELECT pg_catalog.pg_extension_config_dump('sketch.gallery',
 
 CREATE VIEW sketch.galleries AS
 SELECT relation, sketch.column_name(image) AS image_column, sketch.column_name(embedding) AS embedding_column,
-       sketch.column_name(fused) AS fused_column, codebook
+       sketch.column_name(fused) AS fused_column, codebook, codebook_owner
 FROM sketch.gallery
 WHERE pg_catalog.has_table_privilege(relation, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
    OR pg_catalog.has_any_column_privilege(relation, 'SELECT, INSERT, UPDATE, REFERENCES');
@@ -93,7 +95,7 @@ CREATE EVENT TRIGGER pg_sketch_forget_dropped ON sql_drop EXECUTE FUNCTION sketc
 COMMENT ON EVENT TRIGGER pg_sketch_forget_dropped IS 'delete galleries with their tables and columns';
 
 CREATE FUNCTION sketch_gallery(photos regclass)
-    RETURNS TABLE (image_column text, embedding_column text, fused_column text, codebook text)
+    RETURNS TABLE (image_column text, embedding_column text, fused_column text, codebook text, codebook_owner text)
     LANGUAGE c STABLE STRICT PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'sketch_gallery_wrapper';
 COMMENT ON FUNCTION sketch_gallery(regclass) IS 'columns and codebook of a table that sketch_enable prepared';
 

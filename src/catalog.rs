@@ -132,15 +132,24 @@ fn no_model(id: u32) -> SqlError {
     SqlError::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("model with id {id} does not exist"))
 }
 
+/// What a codebook is called: names are their owner's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodebookName {
+    pub owner: String,
+    pub name: String,
+}
+
 /// Id of the newest codebook of that name for a model; `None` if there is none.
 ///
 /// # Errors
 /// If the table cannot be read.
-pub fn find_codebook(name: &str, model: u32) -> Result<Option<u32>> {
+pub fn find_codebook(codebook: &CodebookName, model: u32) -> Result<Option<u32>> {
     let id = first_value::<i64>(
-        "SELECT codebook_id FROM sketch.codebook WHERE name OPERATOR(pg_catalog.=) $1 \
-         AND model_id OPERATOR(pg_catalog.=) $2 ORDER BY created_at DESC LIMIT 1",
-        &[name.into(), i64::from(model).into()],
+        "SELECT n.codebook_id FROM sketch.codebook_name AS n \
+         JOIN sketch.codebook AS c ON c.codebook_id OPERATOR(pg_catalog.=) n.codebook_id \
+         WHERE n.owner OPERATOR(pg_catalog.=) $1::pg_catalog.name AND n.name OPERATOR(pg_catalog.=) $2 \
+         AND c.model_id OPERATOR(pg_catalog.=) $3 ORDER BY n.created_at DESC LIMIT 1",
+        &[codebook.owner.as_str().into(), codebook.name.as_str().into(), i64::from(model).into()],
     )?;
     Ok(id.map(|id| id as u32))
 }
@@ -237,7 +246,8 @@ fn current_model() -> Result<Option<i64>, ErrorReport> {
 }
 
 #[pg_extern(stable, strict, parallel_safe)]
-fn current_codebook(name: &str) -> Result<Option<i64>, ErrorReport> {
+fn current_codebook(name: &str, owner: &str) -> Result<Option<i64>, ErrorReport> {
     let Some(model) = find_model(settings::model().as_deref())? else { return Ok(None) };
-    Ok(find_codebook(name, model)?.map(i64::from))
+    let codebook = CodebookName { owner: owner.to_owned(), name: name.to_owned() };
+    Ok(find_codebook(&codebook, model)?.map(i64::from))
 }

@@ -1,7 +1,7 @@
 //! `sketch_fuse`, and the training of codebooks from a table.
 
 use crate::call::{Call, View};
-use crate::catalog;
+use crate::catalog::{self, CodebookName};
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
 use half::slice::HalfFloatSliceExt;
@@ -53,42 +53,45 @@ pub fn fuse(embedding: Embedding<'_>, codebook: &Codebook) -> Result<Embedding<'
 }
 
 /// What a statement keeps between its calls of `sketch_fuse`: what it sees, name and model, and what they have led to.
-type Statement = Option<(View, String, u32, Rc<Codebook>)>;
+type Statement = Option<(View, CodebookName, u32, Rc<Codebook>)>;
 
 #[pg_extern(stable, strict, parallel_safe)]
 fn sketch_fuse(fcinfo: pg_sys::FunctionCallInfo) -> Result<Embedding<'static>, ErrorReport> {
     // SAFETY: the server is calling, and the function is strict.
     let call = unsafe { Call::new(fcinfo) };
-    let (embedding, name): (Embedding<'_>, &str) = (call.arg(0), call.arg(1));
+    let (embedding, name, owner): (Embedding<'_>, &str, &str) = (call.arg(0), call.arg(1), call.arg(2));
     let Origin { model, codebook: fused } = embedding.origin();
     if fused != 0 {
         return Err(SqlError::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "embedding is fused already").into());
     }
     let statement: &mut Statement = call.state();
     let view = View::now();
-    let known = statement.as_ref().filter(|(seen, known, of, _)| Some(*seen) == view && known == name && *of == model);
+    let known = statement.as_ref().filter(|(seen, known, of, _)| {
+        Some(*seen) == view && known.name == name && known.owner == owner && *of == model
+    });
     let codebook = match known {
         Some((.., codebook)) => codebook.clone(),
         None => {
-            let id = catalog::find_codebook(name, model)?.ok_or_else(|| no_codebook(name, model))?;
+            let name = CodebookName { owner: owner.to_owned(), name: name.to_owned() };
+            let id = catalog::find_codebook(&name, model)?.ok_or_else(|| no_codebook(&name, model))?;
             let codebook = codebook(id)?;
-            *statement = view.map(|view| (view, name.to_owned(), model, codebook.clone()));
+            *statement = view.map(|view| (view, name, model, codebook.clone()));
             codebook
         }
     };
     Ok(fuse(embedding, &codebook)?)
 }
 
-fn no_codebook(name: &str, model: u32) -> SqlError {
+fn no_codebook(CodebookName { owner, name }: &CodebookName, model: u32) -> SqlError {
     let error = SqlError::new(
         PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-        format!("codebook \"{name}\" does not exist for the model of the embedding"),
+        format!("codebook \"{name}\" of role \"{owner}\" does not exist for the model of the embedding"),
     );
     match model {
         0 => error.detail("The embedding was made from an array and has no model."),
         _ => error.detail(format!("The model of the embedding has id {model}.")),
     }
-    .hint("Table sketch.codebook lists the codebooks; sketch_build_codebook builds one.")
+    .hint("Table sketch.codebook_name lists the codebooks; sketch_build_codebook builds one.")
 }
 
 /// K-means over a sample of a table's embeddings; returns the codebook as `sketch_load_codebook` takes it.

@@ -11,7 +11,7 @@ mod row;
 mod store;
 mod trigger;
 
-use crate::catalog;
+use crate::catalog::{self, CodebookName};
 use crate::error::{Result, SqlError};
 use column::Column;
 use pgrx::iter::TableIterator;
@@ -24,7 +24,7 @@ struct Gallery {
     image: Column,
     embedding: Column,
     fused: Column,
-    codebook: String,
+    codebook: CodebookName,
 }
 
 impl Gallery {
@@ -61,7 +61,7 @@ impl Gallery {
     fn read(table: pg_sys::Oid) -> Result<Option<Self>> {
         Spi::connect(|client| {
             let rows = client.select(
-                "SELECT image, embedding, fused, codebook FROM sketch.gallery WHERE relation OPERATOR(pg_catalog.=) $1",
+                "SELECT image, embedding, fused, codebook, codebook_owner::pg_catalog.text FROM sketch.gallery WHERE relation OPERATOR(pg_catalog.=) $1",
                 Some(1),
                 &[table.into()],
             )?;
@@ -69,8 +69,9 @@ impl Gallery {
                 return Ok(None);
             }
             let row = rows.first();
-            Ok(match (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?) {
-                (Some(image), Some(embedding), Some(fused), Some(codebook)) => {
+            Ok(match (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?) {
+                (Some(image), Some(embedding), Some(fused), Some(name), Some(owner)) => {
+                    let codebook = CodebookName { owner, name };
                     Some(Self { relation: table, image, embedding, fused, codebook })
                 }
                 _ => None,
@@ -85,14 +86,22 @@ impl Gallery {
 
     /// Writes the row. It replaces a stale one.
     fn write(&self) -> Result<()> {
-        let insert = "INSERT INTO sketch.gallery (relation, image, embedding, fused, codebook) VALUES ($1, $2, $3, $4, $5) \
+        let insert = "INSERT INTO sketch.gallery (relation, image, embedding, fused, codebook, codebook_owner) \
+            VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name) \
             ON CONFLICT (relation) DO UPDATE SET image = excluded.image, embedding = excluded.embedding, \
-            fused = excluded.fused, codebook = excluded.codebook";
+            fused = excluded.fused, codebook = excluded.codebook, codebook_owner = excluded.codebook_owner";
         let Self { relation, image, embedding, fused, codebook } = self;
         as_owner(|| {
             Ok(Spi::run_with_args(
                 insert,
-                &[(*relation).into(), (*image).into(), (*embedding).into(), (*fused).into(), codebook.as_str().into()],
+                &[
+                    (*relation).into(),
+                    (*image).into(),
+                    (*embedding).into(),
+                    (*fused).into(),
+                    codebook.name.as_str().into(),
+                    codebook.owner.as_str().into(),
+                ],
             )?)
         })
     }
@@ -115,7 +124,7 @@ fn not_enabled(table: pg_sys::Oid) -> SqlError {
 /// Runs `f` with the rights of the owner of `sketch.gallery`, the only role that may write it.
 ///
 /// Unlike `SECURITY DEFINER`, this covers one statement; everything else runs with the caller's rights.
-fn as_owner<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+pub fn as_owner<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
     struct Caller(pg_sys::Oid, i32);
     impl Drop for Caller {
         fn drop(&mut self) {
@@ -143,6 +152,8 @@ fn as_owner<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
 
 /// The columns and the codebook of a gallery.
 #[pg_extern(stable, strict, parallel_safe)]
+// pgrx reads the names of the columns from the type.
+#[allow(clippy::type_complexity)]
 fn sketch_gallery(
     photos: pg_sys::Oid,
 ) -> Result<
@@ -153,11 +164,18 @@ fn sketch_gallery(
             name!(embedding_column, String),
             name!(fused_column, String),
             name!(codebook, String),
+            name!(codebook_owner, String),
         ),
     >,
     ErrorReport,
 > {
     let gallery = Gallery::of(photos)?;
     let name = |column: Column| column.name().unwrap_or_default();
-    Ok(TableIterator::once((name(gallery.image), name(gallery.embedding), name(gallery.fused), gallery.codebook)))
+    Ok(TableIterator::once((
+        name(gallery.image),
+        name(gallery.embedding),
+        name(gallery.fused),
+        gallery.codebook.name,
+        gallery.codebook.owner,
+    )))
 }

@@ -1,7 +1,8 @@
 //! Loading networks and codebooks into the database.
 
-use crate::catalog::{find_model, first_row, first_value};
+use crate::catalog::{find_model, first_value};
 use crate::error::{Result, SqlError};
+use crate::gallery::as_owner;
 use crate::network;
 use pgrx::JsonB;
 use pgrx::datum::DatumWithOid;
@@ -10,12 +11,15 @@ use pgrx::prelude::*;
 use sketch_model::codebook::Codebook;
 use sketch_model::digest;
 use sketch_model::manifest::Manifest;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::path::PathBuf;
 
 /// File name, without its ending, of the network that comes with the extension.
 const SHIPPED: &str = "lite2-sketch";
+const LONGEST_MODEL_NAME: usize = 63;
+/// A gallery's codebook is named after its schema and table.
+const LONGEST_CODEBOOK_NAME: usize = 63 + 1 + 63;
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn load_shipped_model() -> Result<i64, ErrorReport> {
@@ -56,51 +60,56 @@ fn load_model(name: &str, onnx: &[u8], manifest: JsonB) -> Result<i64, ErrorRepo
 
 /// Writes a model after a trial run. Returns its id.
 fn store_model(name: &str, onnx: &[u8], manifest: &Manifest) -> Result<i64> {
-    check_name("model", name)?;
+    check_name("model", name, LONGEST_MODEL_NAME)?;
     let digest = manifest.digest(onnx);
     network::try_out(digest::tag(&digest), onnx, manifest)?;
     let id = i64::from(digest::tag(&digest));
     let manifest: serde_json::Value = serde_json::from_str(&manifest.to_json()).expect("written by ourselves");
-    insert_once(
-        "model",
-        name,
+    let is_new = insert(
         "INSERT INTO sketch.model (model_id, name, sha256, onnx, manifest) VALUES ($1, $2, $3, $4, $5) \
          ON CONFLICT DO NOTHING",
-        id,
         &[id.into(), name.into(), digest.to_vec().into(), onnx.to_vec().into(), JsonB(manifest).into()],
     )?;
-    Ok(id)
+    let query = "SELECT name FROM sketch.model WHERE model_id OPERATOR(pg_catalog.=) $1";
+    match if is_new { None } else { first_value::<String>(query, &[id.into()])? } {
+        Some(known) if known != name => Err(SqlError::new(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            format!("the same model is loaded already as \"{known}\""),
+        )),
+        _ => Ok(id),
+    }
 }
 
 #[pg_extern(volatile, strict, parallel_unsafe)]
-fn load_codebook(name: &str, codebook: JsonB) -> Result<i64, ErrorReport> {
+fn load_codebook(name: &str, codebook: JsonB, owner: &str) -> Result<i64, ErrorReport> {
     let codebook = Codebook::from_json(&codebook.0.to_string()).map_err(SqlError::from)?;
-    Ok(store_codebook(name, &codebook)?)
+    Ok(store_codebook(name, &codebook, owner)?)
 }
 
-/// Writes a codebook. Returns its id.
-fn store_codebook(name: &str, codebook: &Codebook) -> Result<i64> {
-    check_name("codebook", name)?;
+/// Writes a codebook under a name of `owner`, as the owner of the tables: whoever could add a codebook to another's name
+/// would change how his photos are fused. Returns its id.
+fn store_codebook(name: &str, codebook: &Codebook, owner: &str) -> Result<i64> {
+    check_name("codebook", name, LONGEST_CODEBOOK_NAME)?;
+    check_owner(owner)?;
     check_model(codebook.model())?;
-    let owner = codebook_owner(name)?;
+    as_owner(|| write_codebook(name, codebook, owner))
+}
+
+fn write_codebook(name: &str, codebook: &Codebook, owner: &str) -> Result<i64> {
     let id = i64::from(codebook.tag());
-    let is_new = insert_once(
-        "codebook",
-        name,
-        "INSERT INTO sketch.codebook (codebook_id, name, owner, model_id, dimension, subspaces, prototypes, weight, unit_length, sha256) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
-        id,
+    let digest = codebook.digest().to_vec();
+    let is_new = insert(
+        "INSERT INTO sketch.codebook (codebook_id, model_id, dimension, subspaces, prototypes, weight, unit_length, sha256) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
         &[
             id.into(),
-            name.into(),
-            owner.into(),
             i64::from(codebook.model()).into(),
             (codebook.dimension() as i32).into(),
             (codebook.subspaces() as i32).into(),
             (codebook.prototypes() as i32).into(),
             codebook.weight().into(),
             codebook.unit_length().into(),
-            codebook.digest().to_vec().into(),
+            digest.clone().into(),
         ],
     )?;
     if is_new {
@@ -112,8 +121,36 @@ fn store_codebook(name: &str, codebook: &Codebook) -> Result<i64> {
                 )?;
             }
         }
+    } else {
+        let query = "SELECT sha256 FROM sketch.codebook WHERE codebook_id OPERATOR(pg_catalog.=) $1";
+        if first_value::<Vec<u8>>(query, &[id.into()])? != Some(digest) {
+            return Err(SqlError::new(
+                PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+                format!("another codebook with id {id} is loaded already"),
+            )
+            .hint("Train this one with another number of prototypes, or on another sample."));
+        }
     }
+    insert(
+        "INSERT INTO sketch.codebook_name (owner, name, codebook_id) VALUES ($1::pg_catalog.name, $2, $3) ON CONFLICT DO NOTHING",
+        &[owner.into(), name.into(), id.into()],
+    )?;
     Ok(id)
+}
+
+/// Refuses an owner whose privileges the caller lacks.
+fn check_owner(owner: &str) -> Result<()> {
+    let role = CString::new(owner).unwrap_or_default();
+    // SAFETY: plain look-ups in the catalog; the server raises an error if there is no such role.
+    let may = unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), pg_sys::get_role_oid(role.as_ptr(), false)) };
+    if may {
+        return Ok(());
+    }
+    Err(SqlError::new(
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+        format!("permission denied to load a codebook of role \"{owner}\""),
+    )
+    .detail(format!("Only roles with privileges of \"{owner}\" may load one.")))
 }
 
 /// Refuses a codebook of a model that is not loaded.
@@ -130,60 +167,17 @@ fn check_model(model: u32) -> Result<()> {
         .hint("Load the model first, with sketch_load_model."))
 }
 
-/// Owner of the codebooks of that name: who loaded the first, or else the caller.
-///
-/// Whoever could add a codebook to another's name would change how his photos are fused.
-///
-/// # Errors
-/// If the name belongs to a role that the caller is no member of.
-fn codebook_owner(name: &str) -> Result<String> {
-    // SAFETY: a plain read. The loading functions run as the extension's owner; this is who called them.
-    let caller = unsafe { pg_sys::GetOuterUserId() };
-    let (caller_name, owner, is_member) = first_row::<String, String, bool>(
-        "SELECT caller.rolname::pg_catalog.text, owner.name::pg_catalog.text, \
-                caller.rolsuper OR pg_catalog.pg_has_role(caller.oid, role.oid, 'MEMBER') \
-         FROM pg_catalog.pg_roles AS caller \
-         LEFT JOIN (SELECT c.owner AS name FROM sketch.codebook AS c WHERE c.name OPERATOR(pg_catalog.=) $2 \
-                    ORDER BY created_at LIMIT 1) AS owner ON true \
-         LEFT JOIN pg_catalog.pg_roles AS role ON role.rolname OPERATOR(pg_catalog.=) owner.name \
-         WHERE caller.oid OPERATOR(pg_catalog.=) $1",
-        &[caller.into(), name.into()],
-    )?;
-    match (owner, is_member) {
-        (None, _) => Ok(caller_name.unwrap_or_default()),
-        (Some(owner), Some(true)) => Ok(owner),
-        (Some(owner), _) => Err(SqlError::new(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            format!("must be member of role \"{owner}\" to load a newer codebook \"{name}\""),
-        )),
-    }
+/// Inserts a row; returns whether it is new.
+fn insert(statement: &str, args: &[DatumWithOid<'_>]) -> Result<bool> {
+    Ok(Spi::connect_mut(|client| client.update(statement, None, args).map(|rows| rows.len()))? == 1)
 }
 
-/// Inserts a row whose id is its content's; returns whether it is new.
-///
-/// # Errors
-/// If the same content is there under another name.
-fn insert_once(kind: &str, name: &str, insert: &str, id: i64, args: &[DatumWithOid<'_>]) -> Result<bool> {
-    let inserted = Spi::connect_mut(|client| client.update(insert, None, args).map(|rows| rows.len()))?;
-    if inserted == 1 {
-        return Ok(true);
-    }
-    let query = format!("SELECT name FROM sketch.{kind} WHERE {kind}_id OPERATOR(pg_catalog.=) $1");
-    match first_value::<String>(&query, &[id.into()])? {
-        Some(known) if known == name => Ok(false),
-        known => Err(SqlError::new(
-            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
-            format!("the same {kind} is loaded already as \"{}\"", known.unwrap_or_default()),
-        )),
-    }
-}
-
-fn check_name(kind: &str, name: &str) -> Result<()> {
-    if (1..64).contains(&name.len()) {
+fn check_name(kind: &str, name: &str, longest: usize) -> Result<()> {
+    if (1..=longest).contains(&name.len()) {
         return Ok(());
     }
     Err(SqlError::new(
         PgSqlErrorCode::ERRCODE_INVALID_NAME,
-        format!("name of a {kind} must have 1 to 63 bytes, has {}", name.len()),
+        format!("name of a {kind} must have 1 to {longest} bytes, has {}", name.len()),
     ))
 }

@@ -7,7 +7,7 @@ DECLARE
     args pg_catalog.text[];
 BEGIN
     FOR found IN
-        SELECT t.tgrelid, t.tgargs, c.relpersistence
+        SELECT t.tgrelid, t.tgargs, c.relpersistence, c.relowner
         FROM pg_catalog.pg_trigger AS t
             JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid
             JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid
@@ -22,12 +22,12 @@ BEGIN
         FROM pg_catalog.regexp_matches(pg_catalog.encode(found.tgargs, 'hex'), '((?:(?!00)[0-9a-f]{2})*)00', 'g')
             WITH ORDINALITY AS matched (part, number);
         BEGIN
-            INSERT INTO sketch.gallery (relation, image, embedding, fused, codebook)
+            INSERT INTO sketch.gallery (relation, image, embedding, fused, codebook, codebook_owner)
             VALUES (found.tgrelid,
                     pg_catalog.format('%s.%I', found.tgrelid::pg_catalog.regclass, args[1])::sketch.regcolumn,
                     pg_catalog.format('%s.%I', found.tgrelid::pg_catalog.regclass, args[2])::sketch.regcolumn,
                     pg_catalog.format('%s.%I', found.tgrelid::pg_catalog.regclass, args[3])::sketch.regcolumn,
-                    args[4])
+                    args[4], pg_catalog.pg_get_userbyid(found.relowner))
             ON CONFLICT DO NOTHING;
         EXCEPTION WHEN undefined_column THEN
             -- Inserts have failed since the column was renamed or dropped.

@@ -6,6 +6,7 @@ use super::fuse::{self, ENOUGH};
 use super::store::Store;
 use super::trigger::fuse_photo;
 use super::{Gallery, not_enabled};
+use crate::catalog::CodebookName;
 use crate::codebook::{self, Sample};
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
@@ -31,7 +32,7 @@ struct Request {
     image: String,
     embedding: String,
     fused: String,
-    codebook: String,
+    codebook: CodebookName,
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
@@ -51,10 +52,22 @@ fn sketch_enable(
         image: text(image_column),
         embedding: text(embedding_column),
         fused: text(fused_column),
-        codebook: codebook.unwrap_or_else(|| table.clone()),
+        codebook: codebook_name(photos, codebook)?,
         table,
     };
     Ok(request.run(embed)?)
+}
+
+/// The codebook of a table is its owner's, by default under the name of schema and table: so it meets no other's, whatever
+/// the search path.
+fn codebook_name(photos: pg_sys::Oid, name: Option<String>) -> Result<CodebookName> {
+    let (owner, own_name, _) = catalog::first_row::<String, String, bool>(
+        "SELECT pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text, pg_catalog.concat(n.nspname, '.', c.relname), true \
+         FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+         WHERE c.oid OPERATOR(pg_catalog.=) $1",
+        &[photos.into()],
+    )?;
+    Ok(CodebookName { owner: owner.unwrap_or_default(), name: name.or(own_name).unwrap_or_default() })
 }
 
 impl Request {
@@ -130,8 +143,9 @@ impl Request {
             position += 1;
         }
         let json = codebook::train(sample, None, CodebookOptions::default())?;
-        let load = format!("SELECT {}.sketch_load_codebook($1, $2)", self.schema);
-        Ok(Spi::run_with_args(&load, &[self.codebook.as_str().into(), JsonB(json).into()])?)
+        let CodebookName { name, owner } = &self.codebook;
+        let load = format!("SELECT {}.sketch_load_codebook($1, $2, $3)", self.schema);
+        Ok(Spi::run_with_args(&load, &[name.as_str().into(), JsonB(json).into(), owner.as_str().into()])?)
     }
 
     /// Adds the columns, the trigger and the row of `sketch.gallery`.

@@ -38,18 +38,20 @@ pub fn fuse_photos(photos: pg_sys::Oid) -> Result<i64> {
         return Ok(0);
     }
     let model = catalog::model_in_use(settings::model().as_deref())?;
+    let (codebook_name, owner) = (gallery.codebook.name.as_str(), gallery.codebook.owner.as_str());
     let codebook = match catalog::find_codebook(&gallery.codebook, model)? {
         Some(id) => i64::from(id),
         None => catalog::first_value(
-            &format!("SELECT {schema}.sketch_build_codebook($1, $2::pg_catalog.regclass, $3)"),
-            &[gallery.codebook.as_str().into(), photos.into(), gallery.embedding.name().into()],
+            &format!("SELECT {schema}.sketch_build_codebook($1, $2::pg_catalog.regclass, $3, owner => $4)"),
+            &[codebook_name.into(), photos.into(), gallery.embedding.name().into(), owner.into()],
         )?
         .unwrap_or(0),
     };
     let update = format!(
-        "UPDATE {table} SET {fused} = {schema}.sketch_fuse({embedding}, $1) WHERE {embedding} IS NOT NULL \
-         AND COALESCE({schema}.sketch_codebook_id({fused}) OPERATOR(pg_catalog.<>) $2, true)"
+        "UPDATE {table} SET {fused} = {schema}.sketch_fuse({embedding}, $1, $3) WHERE {embedding} IS NOT NULL \
+         AND COALESCE({schema}.sketch_codebook_id({fused}) OPERATOR(pg_catalog.<>) $2 \
+         OR {schema}.sketch_model_id({fused}) OPERATOR(pg_catalog.<>) {schema}.sketch_model_id({embedding}), true)"
     );
-    let args = [gallery.codebook.as_str().into(), codebook.into()];
+    let args = [codebook_name.into(), codebook.into(), owner.into()];
     Ok(Spi::connect_mut(|client| client.update(&update, None, &args).map(|rows| rows.len()))? as i64)
 }

@@ -2,10 +2,11 @@
 
 use super::row::{Row, RowColumn};
 use super::{Gallery, not_enabled};
+use crate::catalog::{self, CodebookName};
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
 use crate::settings::{self, BrokenPhoto};
-use crate::{catalog, codebook, network};
+use crate::{codebook, network};
 use pgrx::heap_tuple::PgHeapTuple;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::prelude::*;
@@ -75,7 +76,7 @@ pub fn broken(row: &Row<'_>, gallery: &Gallery, cause: SqlError) -> Result<()> {
 }
 
 /// Fuses with the newest codebook of that name; a gallery that has none yet is ranked by its embeddings.
-pub fn fuse_photo<'a>(embedding: Embedding<'a>, codebook: &str) -> Result<Embedding<'a>> {
+pub fn fuse_photo<'a>(embedding: Embedding<'a>, codebook: &CodebookName) -> Result<Embedding<'a>> {
     match catalog::find_codebook(codebook, embedding.origin().model)? {
         Some(id) => codebook::fuse(embedding, &*codebook::codebook(id)?),
         None => Ok(embedding),

@@ -29,7 +29,7 @@ CALL sketch_embed_photos('photo');
 -- A gallery with a dropped column, renamed columns, a new name and a new schema: after the restore, its columns have other numbers.
 CREATE SCHEMA "Odd one";
 CREATE TABLE changed (dropped int, id int, bytes bytea);
-SELECT sketch_enable('changed', 'bytes', 'e', 'f', codebook => 'photo');
+SELECT sketch_enable('changed', 'bytes', 'e', 'f', codebook => 'public.photo');
 ALTER TABLE changed DROP COLUMN dropped;
 ALTER TABLE changed RENAME bytes TO "Bild é";
 ALTER TABLE changed RENAME e TO "a ""quoted"" one";

@@ -9,7 +9,8 @@ FROM generate_series(1, 200) AS n;
 
 SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 4, weight => 0.25, unit_length => false) AS id \gset
 SELECT sketch_current_codebook('cluster') = :id AS current;
-SELECT name, model_id = sketch_current_model() AS model, dimension, subspaces, prototypes, weight FROM sketch.codebook WHERE codebook_id = :id;
+SELECT model_id = sketch_current_model() AS model, dimension, subspaces, prototypes, weight FROM sketch.codebook WHERE codebook_id = :id;
+SELECT owner, name FROM sketch.codebook_name WHERE codebook_id = :id;
 SELECT subspace, prototype, array_length(centroid, 1) AS width FROM sketch.prototype WHERE codebook_id = :id ORDER BY 1, 2;
 -- k-means finds the four clusters.
 SELECT subspace, array_agg(round(centroid[1]) ORDER BY centroid[1]) AS centres FROM sketch.prototype WHERE codebook_id = :id GROUP BY 1 ORDER BY 1;
@@ -31,7 +32,7 @@ FROM fused, (SELECT '[1,0,2,0,3,0,1,0]'::embedding AS q) AS query;
 
 -- There and back as JSON: the trainer's format.
 SELECT sketch_load_codebook('copy', jsonb_set(sketch_train_codebook('cluster', 'embedding', 2, 4, 0.5, true, 100), '{weight}', '0.5')) <> :id AS loaded;
-SELECT name, weight FROM sketch.codebook WHERE name = 'copy';
+SELECT weight FROM sketch.codebook WHERE codebook_id = sketch_current_codebook('copy');
 
 -- Unless told otherwise, a fused embedding has unit length.
 SELECT count(*) FILTER (WHERE abs((sketch_fuse(embedding, 'copy') <-> '[0,0,0,0,0,0,0,0]') - 1) < 0.002) AS unit_length FROM cluster WHERE n % 16 > 0;
@@ -87,7 +88,7 @@ END $$;
 
 -- Rows that someone changed are noticed when a connection reads them.
 \c
-UPDATE sketch.prototype SET centroid[1] = 9 WHERE codebook_id = (SELECT codebook_id FROM sketch.codebook WHERE name = 'copy');
+UPDATE sketch.prototype SET centroid[1] = 9 WHERE codebook_id = sketch_current_codebook('copy');
 \set VERBOSITY terse
 SELECT sketch_fuse(embedding, 'copy') FROM cluster LIMIT 1;
 \set VERBOSITY default
@@ -99,13 +100,32 @@ SET ROLE sketch_builder;
 SELECT sketch_build_codebook('his', 'cluster', prototypes => 5) > 0 AS built;
 SELECT sketch_dimension(sketch_fuse(embedding, 'his')) FROM cluster LIMIT 1;
 UPDATE sketch.codebook SET weight = 1;
--- But not under another's name.
-SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 6);
-SELECT sketch_build_codebook('his', 'cluster', prototypes => 6) > 0 AS newer;
-SELECT name, owner, count(*) FROM sketch.codebook WHERE name = 'his' GROUP BY name, owner;
+-- A name is each role's own: another's is neither taken nor changed.
+SELECT sketch_current_codebook('cluster') AS his, sketch_current_codebook('cluster', 'postgres') IS NOT NULL AS other;
+SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 6) = sketch_current_codebook('cluster') AS built;
+SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 6, owner => 'postgres');
+SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 6, owner => 'nonesuch');
+\set VERBOSITY terse
+SELECT sketch_fuse(embedding, 'his', 'postgres') IS NULL FROM cluster WHERE n = 1;
+\set VERBOSITY default
+-- Nor do the rights of who calls a function of his.
+CREATE FUNCTION pg_temp.borrow() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS
+    $$ SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 6, owner => 'postgres') $$;
 RESET ROLE;
+\set VERBOSITY terse
+SELECT pg_temp.borrow();
+\set VERBOSITY default
+SELECT sketch_current_codebook('cluster') <> sketch_current_codebook('cluster', 'sketch_builder') AS apart;
+-- Two roles may load the same codebook, and a member one for a group.
+SELECT sketch_build_codebook('mine', 'cluster', prototypes => 6) = sketch_current_codebook('cluster', 'sketch_builder') AS same;
+CREATE ROLE sketch_group ROLE sketch_builder;
+SET ROLE sketch_builder;
+SELECT sketch_build_codebook('his', 'cluster', prototypes => 6, owner => 'sketch_group') = sketch_current_codebook('his', 'sketch_group') AS built;
+RESET ROLE;
+SELECT owner, name, count(*) FROM sketch.codebook_name GROUP BY owner, name ORDER BY owner, name;
 DELETE FROM sketch.codebook;
+SELECT count(*) AS names_left FROM sketch.codebook_name;
 SELECT count(*) AS prototypes_left FROM sketch.prototype;
 DROP TABLE cluster;
-DROP FUNCTION current_tag;
-DROP ROLE sketch_builder;
+DROP FUNCTION current_tag, pg_temp.borrow;
+DROP ROLE sketch_builder, sketch_group;

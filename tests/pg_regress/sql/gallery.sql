@@ -41,6 +41,15 @@ RESET pg_sketch.broken_photo;
 -- How fast depends on the machine.
 \set VERBOSITY terse
 SET client_min_messages = warning;
+-- Whoever was first with a codebook of the table's name has one of his own.
+CREATE ROLE sketch_squatter;
+GRANT TEMPORARY ON DATABASE postgres TO sketch_squatter;
+SET ROLE sketch_squatter;
+CREATE TEMP TABLE squat AS SELECT (format('[%s]@%s', (SELECT string_agg((n + i)::text, ',') FROM generate_series(1, 512) AS i),
+                                          lpad(to_hex(sketch_current_model()), 8, '0')))::embedding AS embedding FROM generate_series(1, 9) AS n;
+SELECT sketch_build_codebook(name, 'squat', prototypes => 2) = sketch_current_codebook(name) AS built FROM unnest(ARRAY['photo', 'public.photo']) AS name;
+RESET ROLE;
+SELECT sketch_current_codebook('public.photo') AS ours;
 -- Enough photos for a codebook: CALL builds it, and fuses all.
 CALL sketch_embed_photos('photo');
 INSERT INTO photo (id, image) SELECT n, bytes FROM fixture, generate_series(101, 160) AS n WHERE name = 'photo.png';
@@ -48,17 +57,27 @@ UPDATE photo SET embedding = (format('[%s]@%s', (SELECT string_agg(sin(id * i)::
                                      lpad(to_hex(sketch_current_model()), 8, '0')))::embedding WHERE id > 100;
 CALL sketch_embed_photos('photo');
 SELECT count(*) AS photos, count(fused) AS fused, count(DISTINCT sketch_codebook_id(fused)) AS codebooks,
-       bool_and(sketch_codebook_id(fused) = sketch_current_codebook('photo')) AS current FROM photo WHERE embedding IS NOT NULL;
-SELECT name, subspaces, prototypes, weight FROM sketch.codebook;
+       bool_and(sketch_codebook_id(fused) = sketch_current_codebook('public.photo')) AS current FROM photo WHERE embedding IS NOT NULL;
+SELECT subspaces, prototypes, weight FROM sketch.codebook WHERE codebook_id = sketch_current_codebook('public.photo');
 \set VERBOSITY default
 -- From now on the trigger fuses.
 INSERT INTO photo (id, image) SELECT 200, bytes FROM fixture WHERE name = 'plain.jpg';
-SELECT sketch_codebook_id(fused) = sketch_current_codebook('photo') AS fused FROM photo WHERE id = 200;
+SELECT sketch_codebook_id(fused) = sketch_current_codebook('public.photo') AS fused FROM photo WHERE id = 200;
 -- A new codebook takes over at the next CALL.
-SELECT sketch_build_codebook('photo', 'photo', prototypes => 4) = sketch_current_codebook('photo') AS newer;
-SELECT count(*) AS still_old FROM photo WHERE sketch_codebook_id(fused) <> sketch_current_codebook('photo');
+SELECT sketch_build_codebook('public.photo', 'photo', prototypes => 4) = sketch_current_codebook('public.photo') AS newer;
+SELECT count(*) AS still_old FROM photo WHERE sketch_codebook_id(fused) <> sketch_current_codebook('public.photo');
 CALL sketch_embed_photos('photo');
-SELECT count(*) AS still_old FROM photo WHERE sketch_codebook_id(fused) <> sketch_current_codebook('photo');
+SELECT count(*) AS still_old FROM photo WHERE sketch_codebook_id(fused) <> sketch_current_codebook('public.photo');
+
+-- Rows from elsewhere do not end a search; they are last, and the next CALL mends them.
+UPDATE photo SET fused = '[1,2]@deadbeef' WHERE id = 2;
+UPDATE photo SET fused = regexp_replace(fused::text, '@[0-9a-f]*', '@deadbeef')::embedding WHERE id = 3;
+\set VERBOSITY terse
+SELECT count(*) FILTER (WHERE d = 'infinity') AS infinite, count(*) FILTER (WHERE d < 'infinity') > 50 AS finite
+FROM (SELECT sketch_distance(fused, '[[[0,99,50],[0,30,80]]]'::bytea) AS d FROM photo WHERE fused IS NOT NULL) AS all_photos;
+\set VERBOSITY default
+CALL sketch_embed_photos('photo');
+SELECT count(*) AS from_elsewhere FROM photo WHERE sketch_model_id(fused) <> sketch_model_id(embedding);
 
 -- What is missing is embedded in batches.
 ALTER TABLE photo DISABLE TRIGGER sketch_trigger;
@@ -107,7 +126,7 @@ ALTER TABLE elsewhere.album ENABLE TRIGGER ALL;
 CALL sketch_embed_photos('elsewhere.album');
 RESET client_min_messages;
 \set VERBOSITY default
-SELECT id, sketch_codebook_id(merged) = sketch_current_codebook('photo') AS fused, "Von selbst" <-> photo_embed(picture) AS distance
+SELECT id, sketch_codebook_id(merged) = sketch_current_codebook('public.photo') AS fused, "Von selbst" <-> photo_embed(picture) AS distance
 FROM elsewhere.album WHERE id >= 400 ORDER BY id;
 ALTER TABLE elsewhere.album SET SCHEMA public;
 ALTER TABLE album RENAME TO photo;
@@ -171,9 +190,9 @@ CREATE TABLE enough AS
 SELECT n AS id, set_byte(bytes, position('\xffdb'::bytea IN bytes) + 4, n) AS image FROM fixture, generate_series(1, 70) AS n WHERE name = 'plain.jpg';
 SELECT sketch_enable('enough', 'image');
 SELECT count(*) AS photos, bool_and(embedding <-> photo_embed(image) = 0) AS embedded,
-       bool_and(sketch_codebook_id(fused) = sketch_current_codebook('enough') AND fused <-> sketch_fuse(embedding, 'enough') = 0) AS fused
+       bool_and(sketch_codebook_id(fused) = sketch_current_codebook('public.enough') AND fused <-> sketch_fuse(embedding, 'public.enough') = 0) AS fused
 FROM enough;
-SELECT sketch_build_codebook('enough', 'enough') = sketch_current_codebook('enough') AS same_codebook;
+SELECT sketch_build_codebook('public.enough', 'enough') = sketch_current_codebook('public.enough') AS same_codebook;
 SELECT sketch_fuse_photos('enough') AS still_to_fuse;
 DROP TABLE enough;
 
@@ -238,3 +257,6 @@ DROP ROLE sketch_owner;
 DROP TABLE photo;
 SELECT count(*) AS galleries FROM sketch.gallery;
 DELETE FROM sketch.codebook;
+REVOKE TEMPORARY ON DATABASE postgres FROM sketch_squatter;
+DROP OWNED BY sketch_squatter;
+DROP ROLE sketch_squatter;
