@@ -99,10 +99,10 @@ COMMENT ON FUNCTION sketch_train_codebook(regclass, text, integer, integer, real
 
 CREATE FUNCTION sketch_build_codebook(name text, photos regclass, embedding_column text DEFAULT 'embedding',
                                       subspaces integer DEFAULT 2, prototypes integer DEFAULT NULL,
-                                      weight real DEFAULT 0.2, unit_length boolean DEFAULT true,
+                                      weight double precision DEFAULT 0.2, unit_length boolean DEFAULT true,
                                       sample integer DEFAULT 10000, owner text DEFAULT current_user) RETURNS bigint
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
-    RETURN sketch_load_codebook(name, sketch_train_codebook(photos, embedding_column, subspaces, prototypes, weight,
+    RETURN sketch_load_codebook(name, sketch_train_codebook(photos, embedding_column, subspaces, prototypes, weight::real,
                                                       unit_length, sample), owner);
-COMMENT ON FUNCTION sketch_build_codebook(text, regclass, text, integer, integer, real, boolean, integer, text)
+COMMENT ON FUNCTION sketch_build_codebook(text, regclass, text, integer, integer, double precision, boolean, integer, text)
     IS 'build a codebook from the embeddings of a table; returns its codebook_id';

@@ -21,6 +21,15 @@ CREATE FUNCTION sketch_embed(drawing jsonb, model text) RETURNS embedding
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED SUPPORT sketch_embed_support AS 'MODULE_PATHNAME', 'sketch_embed_jsonb_wrapper';
 COMMENT ON FUNCTION sketch_embed(jsonb, text) IS 'embed a drawing given as strokes with the model of that name';
 
+-- A parameter or literal without a type is text. The bytes of a text are those of the drawing.
+CREATE FUNCTION sketch_embed(drawing text) RETURNS embedding
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED SUPPORT sketch_embed_support AS 'MODULE_PATHNAME', 'sketch_embed_bytea_wrapper';
+COMMENT ON FUNCTION sketch_embed(text) IS 'embed a drawing given as text: strokes as JSON, SVG, or a data URI';
+
+CREATE FUNCTION sketch_embed(drawing text, model text) RETURNS embedding
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED SUPPORT sketch_embed_support AS 'MODULE_PATHNAME', 'sketch_embed_bytea_wrapper';
+COMMENT ON FUNCTION sketch_embed(text, text) IS 'embed a drawing given as text with the model of that name';
+
 CREATE FUNCTION photo_embed(photo bytea) RETURNS embedding
     LANGUAGE c STABLE STRICT PARALLEL RESTRICTED SUPPORT sketch_embed_support AS 'MODULE_PATHNAME', 'photo_embed_wrapper';
 COMMENT ON FUNCTION photo_embed(bytea) IS 'embed a photo: PNG, JPEG or WebP';
@@ -33,11 +42,21 @@ CREATE FUNCTION sketch_fuse(embedding, codebook text, owner text DEFAULT current
     LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'sketch_fuse_wrapper';
 COMMENT ON FUNCTION sketch_fuse(embedding, text, text) IS 'fused embedding: weight * embedding + (1 - weight) * nearest prototypes';
 
--- The planner inlines it to the operator, so that an index on "fused" can be used.
+-- The planner inlines them to the operator, so that an index on "fused" can be used.
 CREATE FUNCTION sketch_distance(fused embedding, drawing bytea) RETURNS double precision
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
     RETURN fused OPERATOR(@extschema@.<->) sketch_embed(drawing);
 COMMENT ON FUNCTION sketch_distance(embedding, bytea) IS 'L2 distance to a drawing';
+
+CREATE FUNCTION sketch_distance(fused embedding, drawing jsonb) RETURNS double precision
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+    RETURN fused OPERATOR(@extschema@.<->) sketch_embed(drawing);
+COMMENT ON FUNCTION sketch_distance(embedding, jsonb) IS 'L2 distance to a drawing given as strokes';
+
+CREATE FUNCTION sketch_distance(fused embedding, drawing text) RETURNS double precision
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+    RETURN fused OPERATOR(@extschema@.<->) sketch_embed(drawing);
+COMMENT ON FUNCTION sketch_distance(embedding, text) IS 'L2 distance to a drawing given as text';
 
 CREATE FUNCTION sketch_status() RETURNS TABLE (name text, value text)
     LANGUAGE c VOLATILE PARALLEL RESTRICTED ROWS 12 AS 'MODULE_PATHNAME', 'sketch_status_wrapper';

@@ -38,7 +38,14 @@ CREATE FUNCTION sketch_to_array(embedding) RETURNS real[]
     LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'embedding_to_array_wrapper';
 COMMENT ON FUNCTION sketch_to_array(embedding) IS 'values of an embedding';
 
+-- Most drivers send floating-point numbers in double precision.
+CREATE FUNCTION sketch_from_array(double precision[]) RETURNS embedding
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN sketch_from_array($1::real[]);
+COMMENT ON FUNCTION sketch_from_array(double precision[]) IS 'embedding without tags: it compares with embeddings of every model';
+
 CREATE CAST (real[] AS embedding) WITH FUNCTION sketch_from_array(real[]) AS ASSIGNMENT;
+CREATE CAST (double precision[] AS embedding) WITH FUNCTION sketch_from_array(double precision[]) AS ASSIGNMENT;
 CREATE CAST (embedding AS real[]) WITH FUNCTION sketch_to_array(embedding) AS ASSIGNMENT;
 
 -- Properties of an embedding.

@@ -9,6 +9,8 @@ FROM generate_series(1, 200) AS n;
 
 SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 4, weight => 0.25, unit_length => false) AS id \gset
 SELECT sketch_current_codebook('cluster') = :id AS current;
+-- A weight in double precision, as drivers send it, is the same weight.
+SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 4, weight => 0.25::double precision, unit_length => false) = :id AS same;
 SELECT model_id = sketch_current_model() AS model, dimension, subspaces, prototypes, weight FROM sketch.codebook WHERE codebook_id = :id;
 SELECT owner, name FROM sketch.codebook_name WHERE codebook_id = :id;
 SELECT subspace, prototype, array_length(centroid, 1) AS width FROM sketch.prototype WHERE codebook_id = :id ORDER BY 1, 2;

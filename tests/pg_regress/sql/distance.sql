@@ -1,4 +1,4 @@
--- The operator, and both forms of sketch_distance.
+-- The operator, and all forms of sketch_distance.
 \set VERBOSITY default
 SELECT '[1,2,3]'::embedding <-> '[1,2,3]' AS same, '[0,0]'::embedding <-> '[3,4]' AS five;
 SELECT sketch_distance('[0,0]'::embedding, '[3,4]'::embedding) AS five;
@@ -23,8 +23,9 @@ SELECT '[1]@0000000a'::embedding <-> '[2]@0000000b';
 SELECT '[1]@0000000a/000000fe'::embedding <-> '[2]@0000000a/000000ff';
 SELECT '[1,2]'::embedding <-> '[1]';
 
--- Both forms become the operator, so that an index can serve them.
+-- All forms become the operator, so that an index can serve them.
 EXPLAIN (VERBOSE, COSTS off) SELECT n FROM point ORDER BY sketch_distance(e, '[1,2,3,4,5]'::embedding) LIMIT 3;
+EXPLAIN (VERBOSE, COSTS off) SELECT n FROM point ORDER BY sketch_distance(e, '[[[1,2],[3,4]]]'::jsonb) LIMIT 3;
 PREPARE by_drawing(bytea) AS SELECT n FROM point ORDER BY sketch_distance(e, $1) LIMIT 3;
 SET plan_cache_mode = force_generic_plan;
 EXPLAIN (VERBOSE, COSTS off) EXECUTE by_drawing('\x00');

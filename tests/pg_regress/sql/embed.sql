@@ -24,6 +24,15 @@ SELECT sketch_embed(bytes) <-> photo_embed(bytes) > 0.01 AS domains_differ FROM 
 -- NULL in, NULL out.
 SELECT sketch_embed(NULL::bytea), sketch_embed(NULL::jsonb), photo_embed(NULL), sketch_embed('\x00'::bytea, NULL);
 
+-- Every form of a drawing is the same drawing to sketch_distance. What has no type is text.
+PREPARE untyped AS SELECT sketch_distance(sketch_embed(bytes), $1), sketch_embed(bytes) <-> sketch_embed($2) FROM fixture WHERE name = 'face.json';
+SELECT parameter_types FROM pg_prepared_statements WHERE name = 'untyped';
+SELECT convert_from(bytes, 'UTF8') AS face FROM fixture WHERE name = 'face.json' \gset
+EXECUTE untyped(:'face', :'face');
+SELECT sketch_distance(e, :'face'::jsonb), sketch_distance(e, :'face'), e <-> sketch_embed(:'face', 'lite2-sketch') AS named
+FROM fixture, sketch_embed(bytes) AS e WHERE name = 'face.json';
+DEALLOCATE untyped;
+
 -- By the name of a model.
 SELECT sketch_embed(bytes) <-> sketch_embed(bytes, 'lite2-sketch') AS named FROM fixture WHERE name = 'face.json';
 SELECT sketch_embed(bytes, 'nonesuch') FROM fixture WHERE name = 'face.json';

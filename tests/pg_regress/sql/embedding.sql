@@ -27,6 +27,8 @@ FROM (SELECT ARRAY[n::real / 37, -1.0 / n, n * 31.0]::real[]::embedding AS e FRO
 -- Arrays.
 SELECT ARRAY[1, 2.5]::real[]::embedding;
 SELECT '[1,2.5]@0000000a'::embedding::real[];
+SELECT ARRAY[1, 2.5]::double precision[]::embedding;
+SELECT ARRAY['1e99']::double precision[]::embedding;
 SELECT ARRAY[1, NULL]::real[]::embedding;
 SELECT ARRAY[]::real[]::embedding;
 SELECT ARRAY['Infinity']::real[]::embedding;
