@@ -14,3 +14,4 @@ pub mod strokes;
 pub mod svg;
 mod svg_guard;
 mod thickness;
+pub mod vector;

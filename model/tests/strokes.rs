@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 use sketch_model::limits::Limits;
-use sketch_model::render::drawing::{Drawing, DrawingError, VectorDrawing};
+use sketch_model::render::drawing::{Drawing, DrawingError};
 use sketch_model::render::strokes::StrokesError;
+use sketch_model::render::vector::VectorDrawing;
 
 fn parse(json: &str) -> Result<VectorDrawing, StrokesError> {
     match Drawing::from_json(json, &Limits::default()) {
@@ -15,8 +16,7 @@ fn parse(json: &str) -> Result<VectorDrawing, StrokesError> {
 
 /// Points of every stroke, in the unit box that the decoder gives.
 fn points(drawing: &VectorDrawing) -> Vec<Vec<(f32, f32)>> {
-    let stroke =
-        |shape: &sketch_model::render::drawing::Shape| shape.path.points().iter().map(|p| (p.x, p.y)).collect();
+    let stroke = |shape: &sketch_model::render::vector::Shape| shape.path.points().iter().map(|p| (p.x, p.y)).collect();
     drawing.shapes.iter().map(stroke).collect()
 }
 

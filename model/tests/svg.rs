@@ -3,8 +3,9 @@
 use base64::Engine;
 use proptest::prelude::*;
 use sketch_model::limits::Limits;
-use sketch_model::render::drawing::{Colour, Drawing, DrawingError, VectorDrawing};
+use sketch_model::render::drawing::{Drawing, DrawingError};
 use sketch_model::render::svg::SvgError;
+use sketch_model::render::vector::{Colour, VectorDrawing};
 
 const HEAD: &str =
     r#"<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 100 100""#;
@@ -21,7 +22,7 @@ fn parse(text: &str) -> Result<VectorDrawing, SvgError> {
     }
 }
 
-fn shapes(body: &str) -> Vec<sketch_model::render::drawing::Shape> {
+fn shapes(body: &str) -> Vec<sketch_model::render::vector::Shape> {
     parse(&document(body)).unwrap_or_else(|error| panic!("{body}: {error}")).shapes
 }
 

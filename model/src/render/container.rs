@@ -3,7 +3,25 @@
 //! The JPEG decoder paints what is missing grey and says nothing, and a PNG without its last chunks
 //! decodes too. So the parts of the file are walked here, without decoding.
 
-use crate::render::decode::Format;
+use std::fmt;
+
+/// A bitmap format that can be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Png,
+    Jpeg,
+    WebP,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Png => "PNG",
+            Self::Jpeg => "JPEG",
+            Self::WebP => "WebP",
+        })
+    }
+}
 
 /// Whether the file reaches its own end mark.
 ///

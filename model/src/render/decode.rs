@@ -1,6 +1,5 @@
 //! PNG, JPEG and WebP bytes to pixels, within limits.
 
-use std::fmt;
 use std::io::Cursor;
 
 use image::codecs::{jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
@@ -8,24 +7,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageResult};
 
 use crate::limits::Limits;
 use crate::render::container;
-
-/// A bitmap format that can be decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    Png,
-    Jpeg,
-    WebP,
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Png => "PNG",
-            Self::Jpeg => "JPEG",
-            Self::WebP => "WebP",
-        })
-    }
-}
+pub use crate::render::container::Format;
 
 /// Why bytes did not become a picture.
 #[derive(Debug, thiserror::Error)]

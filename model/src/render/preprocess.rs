@@ -6,12 +6,14 @@
 use image::{DynamicImage, Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 
-use crate::render::drawing::{Drawing, VectorDrawing};
+use crate::render::drawing::Drawing;
 use crate::render::ink;
 use crate::render::raster::{self, Layout, NotDrawn};
 use crate::render::resize::{self, Filter, Region};
+pub use crate::render::sheet::Colours;
 use crate::render::sheet::{self, Sheet};
 use crate::render::thickness;
+use crate::render::vector::VectorDrawing;
 
 /// Why a drawing cannot be shown to the network.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +41,6 @@ const INK_THRESHOLD: u8 = 192;
 pub struct SketchPreprocessing {
     /// Whether light ink on dark paper is turned over.
     pub polarity: Polarity,
-    /// What becomes of colours.
     pub colours: Colours,
     /// Whether the photo of a sheet of paper is freed of shade and of what lies around the sheet.
     #[serde(default)]
@@ -61,14 +62,6 @@ pub struct SketchPreprocessing {
 pub enum Polarity {
     Keep,
     DarkOnLight,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Colours {
-    Keep,
-    /// Grey by the darkest of the three channels, so that red, blue and yellow ink are all black.
-    Darkest,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use image::{Rgb, RgbImage};
 use tiny_skia::{Path, PathSegment, Point, Rect, Transform};
 
 use crate::render::coverage::Coverage;
-use crate::render::drawing::{Colour, Shape, VectorDrawing};
+use crate::render::vector::{Colour, Shape, VectorDrawing};
 
 /// How a vector drawing is laid on the square.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,11 +1,20 @@
 //! A drawing as pixels, on its way from the user's picture to the network's input.
 
 use image::{DynamicImage, GrayImage, RgbImage};
+use serde::{Deserialize, Serialize};
 
 use crate::render::ink::{Levels, PixelBox};
 use crate::render::paper;
-use crate::render::preprocess::Colours;
 use crate::render::resize::{self, Filter, Region};
+
+/// What becomes of colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Colours {
+    Keep,
+    /// Grey by the darkest of the three channels, so that red, blue and yellow ink are all black.
+    Darkest,
+}
 
 /// Grey levels that ink must stand out from paper: the noise of a JPEG of an empty sheet stays below.
 const MIN_CONTRAST: u8 = 24;

@@ -15,7 +15,7 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tiny_skia::PathBuilder;
 
 use crate::limits::Limits;
-use crate::render::drawing::{Colour, Shape, VectorDrawing};
+use crate::render::vector::{Colour, Shape, VectorDrawing};
 
 /// Why JSON did not become strokes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,36 +9,9 @@ use tiny_skia::{FillRule, Rect, Transform};
 use usvg::roxmltree::{self, ParsingOptions};
 
 use crate::limits::Limits;
-use crate::render::drawing::{Colour, Fill, Shape, VectorDrawing};
 use crate::render::svg_guard;
-
-/// Why bytes did not become an SVG drawing.
-#[derive(Debug, thiserror::Error)]
-pub enum SvgError {
-    #[error("SVG has {length} bytes, the limit is {limit}")]
-    TooManyBytes { length: usize, limit: usize },
-    #[error("SVG is not UTF-8 text")]
-    NotUtf8,
-    #[error("SVG declares an XML entity")]
-    Entity,
-    #[error("SVG refers to something outside itself: \"{reference}\"")]
-    ExternalReference { reference: String },
-    #[error("SVG element \"{element}\" is not supported")]
-    UnsupportedElement { element: &'static str },
-    #[error("SVG elements are nested deeper than {limit}")]
-    TooDeep { limit: usize },
-    #[error("SVG has a \"use\" element that contains itself")]
-    RecursiveUse,
-    #[error("SVG has more than {limit} elements with every \"use\" followed")]
-    TooManyElements { limit: usize },
-    #[error("SVG has more than {limit} path segments with every \"use\" followed")]
-    TooManyPoints { limit: usize },
-    /// Attributes, styles and elements whose product would take too long to resolve.
-    #[error("SVG is too complex: {what}")]
-    TooComplex { what: &'static str },
-    #[error("SVG could not be parsed: {reason}")]
-    Malformed { reason: String },
-}
+pub use crate::render::svg_guard::SvgError;
+use crate::render::vector::{Colour, Fill, Shape, VectorDrawing};
 
 /// Parses SVG text; the shapes come in painting order, in user units of the outermost viewport.
 ///

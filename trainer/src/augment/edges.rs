@@ -11,7 +11,7 @@ use image::{DynamicImage, GrayImage};
 use imageproc::edges::canny;
 use imageproc::filter::gaussian_blur_f32;
 use imageproc::gradients::sobel_gradients;
-use sketch_model::render::drawing::{Colour, Shape, VectorDrawing};
+use sketch_model::render::vector::{Colour, Shape, VectorDrawing};
 
 use super::options::EdgeOptions;
 use super::trace::{Chain, chains, smoothed};

@@ -1,6 +1,6 @@
 //! Vector drawings: strokes left out or drawn otherwise, the whole turned, stretched, slanted, mirrored.
 
-use sketch_model::render::drawing::{Shape, VectorDrawing};
+use sketch_model::render::vector::{Shape, VectorDrawing};
 use tiny_skia::{Path, PathSegment, Point, Rect};
 
 use super::hand::Hand;
