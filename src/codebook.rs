@@ -10,7 +10,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, spi};
 use sketch_model::codebook::{Codebook, CodebookOptions};
-use sketch_model::simd::distance;
+use sketch_model::simd;
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -49,7 +49,7 @@ pub fn codebook(id: u32) -> Result<Rc<Codebook>> {
 /// If the dimensions differ.
 pub fn fuse(embedding: Embedding<'_>, codebook: &Codebook) -> Result<Embedding<'static>> {
     let fused = codebook.fuse(&embedding.values().to_f32_vec())?;
-    Embedding::new(&distance::to_f16(&fused), Origin { codebook: codebook.tag(), ..embedding.origin() })
+    Embedding::new(&simd::to_f16(&fused), Origin { codebook: codebook.tag(), ..embedding.origin() })
 }
 
 /// What a statement keeps between its calls of `sketch_fuse`: what it sees, name and model, and what they have led to.

@@ -5,7 +5,7 @@ use crate::{embed, network, settings};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 use sketch_model::inference::slot::State;
-use sketch_model::{inference::runtime, simd::distance};
+use sketch_model::{inference::runtime, simd};
 
 #[pg_extern(volatile, parallel_restricted)]
 fn sketch_status() -> TableIterator<'static, (name!(name, String), name!(value, String))> {
@@ -39,7 +39,7 @@ fn sketch_status() -> TableIterator<'static, (name!(name, String), name!(value, 
         add("worker_queue", format!("{taken} of {} places taken", shared.slots().len()));
         shared.notice().read().lines().for_each(|line| add("worker_model", line.to_owned()));
     }
-    add("distance_kernel", distance::kernel_name().to_owned());
+    add("distance_kernel", simd::kernel_name().to_owned());
     add("sketches_embedded", counters.sketches.to_string());
     add("photos_embedded", counters.photos.to_string());
     add("embeddings_reused", counters.reused.to_string());

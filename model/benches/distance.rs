@@ -3,7 +3,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::f16;
 use sketch_model::codebook::Codebook;
-use sketch_model::simd::distance::available_kernels;
+use sketch_model::simd::available_kernels;
 use std::hint::black_box;
 
 /// A value for each dimension, about as large as an embedding's of unit length.

@@ -15,7 +15,7 @@ pub use train::CodebookOptions;
 
 use crate::digest::{self, Sha256Digest};
 use crate::manifest::MAX_DIMENSION;
-use crate::simd::distance;
+use crate::simd::total;
 use linfa_clustering::KMeansError;
 use ndarray::{Array3, ArrayView3};
 use std::iter;
@@ -299,5 +299,5 @@ fn l2_squared(a: &[f32], b: &[f32]) -> f32 {
     for (sum, (a, b)) in iter::zip(&mut sums, iter::zip(a_rest, b_rest)) {
         *sum += (a - b) * (a - b);
     }
-    distance::total(&mut sums)
+    total(&mut sums)
 }

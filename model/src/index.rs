@@ -11,7 +11,7 @@
 //! | [`Search`] (`search`, `query`) | rounds of rows in order of their bounds |
 //! | [`Writer`], [`insert()`], [`remove`], [`check()`] | writing all rows at once, one, none, and verification |
 //! | [`Pages`] (`pages`, `layout`, `segment`) | where everything lies |
-//! | `kernel`, `rounding` | inner loops; rounding that keeps a bound sure |
+//! | `rounding`, [`simd`](crate::simd) | rounding that keeps a bound sure; inner loops |
 //!
 //! Sources: inverted lists after Sivic, Zisserman, "Video Google", 2003; codes of residuals after Jégou, Douze, Schmid,
 //! "Product quantization for nearest neighbor search", 2011; lower bounds from codes after Weber, Schek, Blott, "A
@@ -22,7 +22,6 @@ mod check;
 mod code;
 mod frame;
 mod insert;
-mod kernel;
 mod layout;
 mod pages;
 mod query;

@@ -2,7 +2,7 @@
 
 use half::f16;
 use proptest::prelude::*;
-use sketch_model::simd::distance::{self, Kernel, available_kernels, l2_squared_scalar};
+use sketch_model::simd::{self, Kernel, available_kernels, l2_squared_scalar};
 
 fn same(x: f32, y: f32) -> bool {
     x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan())
@@ -40,7 +40,7 @@ fn check_kernels(a: &[f16], b: &[f16]) -> Result<(), TestCaseError> {
         let actual = kernel.l2_squared(a, b);
         prop_assert!(same(actual, expected), "{}: {actual} is not {expected}", kernel.name());
     }
-    prop_assert!(same(distance::l2_squared(a, b), expected));
+    prop_assert!(same(simd::l2_squared(a, b), expected));
     Ok(())
 }
 
@@ -81,25 +81,25 @@ proptest! {
     #[test]
     fn close_to_the_exact_sum((a, b) in pair(finite_half().boxed())) {
         let bound = (a.len() as f64 / 64.0 + 10.0) * 2f64.powi(-24);
-        let (actual, expected) = (f64::from(distance::l2_squared(&a, &b)), exact(&a, &b));
+        let (actual, expected) = (f64::from(simd::l2_squared(&a, &b)), exact(&a, &b));
         prop_assert!((actual - expected).abs() <= bound * expected, "{actual} is not {expected}");
     }
 
     #[test]
     fn symmetric_and_zero_to_itself((a, b) in pair(finite_half().boxed())) {
-        prop_assert!(same(distance::l2_squared(&a, &b), distance::l2_squared(&b, &a)));
-        prop_assert!(same(distance::l2_squared(&a, &a), 0.0));
+        prop_assert!(same(simd::l2_squared(&a, &b), simd::l2_squared(&b, &a)));
+        prop_assert!(same(simd::l2_squared(&a, &a), 0.0));
     }
 
     #[test]
     fn halves_survive_single_precision(halves in prop::collection::vec(any_half(), 0..300)) {
-        let back = distance::to_f16(&distance::to_f32(&halves));
+        let back = simd::to_f16(&simd::to_f32(&halves));
         prop_assert!(halves.iter().zip(&back).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())));
     }
 
     #[test]
     fn rounds_to_the_nearest_half(values in prop::collection::vec(-65504.0f32..65504.0, 0..300)) {
-        let back = distance::to_f32(&distance::to_f16(&values));
+        let back = simd::to_f32(&simd::to_f16(&values));
         for (value, back) in values.iter().zip(back) {
             // Half a unit in the last of 11 binary places, or of the smallest subnormal.
             prop_assert!((value - back).abs() <= (value.abs() / 2048.0).max(2f32.powi(-25)));
@@ -111,8 +111,8 @@ proptest! {
 fn scalar_kernel_is_always_there() {
     let names: Vec<_> = available_kernels().iter().map(Kernel::name).collect();
     assert_eq!(names.last(), Some(&"scalar"));
-    assert!(names.contains(&distance::kernel_name()));
-    assert!(names.len() == 1 || distance::kernel_name() != "scalar");
+    assert!(names.contains(&simd::kernel_name()));
+    assert!(names.len() == 1 || simd::kernel_name() != "scalar");
 }
 
 /// Two lanes differ by a value that the other order of additions would lose.
@@ -124,8 +124,8 @@ fn partial_sums_are_added_in_the_stated_order() {
     // Each of these squares is half a unit in the last place of the first one's, so alone it is rounded away.
     a[1] = f16::ONE;
     a[33] = f16::ONE;
-    assert_eq!(distance::l2_squared(&a, &zero), 16_777_218.0);
+    assert_eq!(simd::l2_squared(&a, &zero), 16_777_218.0);
     a[33] = f16::ZERO;
     a[64] = f16::ONE;
-    assert_eq!(distance::l2_squared(&a, &zero), 16_777_216.0);
+    assert_eq!(simd::l2_squared(&a, &zero), 16_777_216.0);
 }

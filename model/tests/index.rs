@@ -9,7 +9,7 @@ use sketch_model::index::{
     BuildOptions, Coder, Frame, IndexError, MemoryPages, Origin, PAGE_SIZE, Pages, RowId, Search, SearchOptions,
     Writer, check, found, insert, remove,
 };
-use sketch_model::simd::distance;
+use sketch_model::simd;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -91,7 +91,7 @@ fn build(rows: &Rows, d: usize, options: &BuildOptions) -> (MemoryPages, Arc<Fra
 }
 
 fn operator(a: &[f16], b: &[f16]) -> f64 {
-    f64::from(distance::l2_squared(a, b)).sqrt()
+    f64::from(simd::l2_squared(a, b)).sqrt()
 }
 
 /// Asks for all rows, and holds them to the rows that there are.

@@ -10,7 +10,7 @@ use sketch_model::inference::pool::Pool;
 use sketch_model::inference::runner::{Event, Graph, Job, Runner, RunnerError, Source, Wake};
 use sketch_model::inference::runtime;
 use sketch_model::manifest::Manifest;
-use sketch_model::simd::distance::to_f16;
+use sketch_model::simd::to_f16;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -4,7 +4,7 @@ use super::Embedding;
 use crate::call::Call;
 use crate::error::SqlError;
 use pgrx::prelude::*;
-use sketch_model::simd::distance::{self, Prefetch};
+use sketch_model::simd::{self, Prefetch};
 
 /// For either argument: a query may write column and constant in any order.
 static PREFETCH: [Prefetch; 2] = [const { Prefetch::new() }; 2];
@@ -21,7 +21,7 @@ fn embedding_l2_distance(a: Embedding<'_>, b: Embedding<'_>, fcinfo: pg_sys::Fun
         warn_once(fcinfo, a, b);
         return f64::INFINITY;
     }
-    f64::from(distance::l2_squared(x, y)).sqrt()
+    f64::from(simd::l2_squared(x, y)).sqrt()
 }
 
 /// Says what does not compare, the first time in a statement.

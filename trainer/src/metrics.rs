@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use half::f16;
 use ndarray::{Array2, ArrayView1, ArrayView2};
-use sketch_model::simd::distance::{l2_squared, to_f16};
+use sketch_model::simd::{l2_squared, to_f16};
 
 /// Ranks at which precision is taken, as the papers on sketches do for galleries of this size.
 pub const PRECISION_AT: usize = 25;

@@ -29,7 +29,7 @@ use photos::Gallery;
 use rand_xoshiro::Xoshiro256Plus;
 use rayon::prelude::*;
 use sketch_model::codebook::Codebook;
-use sketch_model::simd::distance;
+use sketch_model::simd;
 use std::error::Error;
 use std::fs;
 use std::io;
@@ -77,7 +77,7 @@ fn write(count: u64, origin: Origin, embedding: impl Fn(u64) -> Vec<f32> + Sync)
     for first in (1..=count).step_by(BATCH as usize) {
         let ids = first..=count.min(first + BATCH - 1);
         let rows: Vec<Row> =
-            ids.into_par_iter().map(|id| Row { id, origin, values: distance::to_f16(&embedding(id)) }).collect();
+            ids.into_par_iter().map(|id| Row { id, origin, values: simd::to_f16(&embedding(id)) }).collect();
         rows.iter().try_for_each(|row| out.write(row))?;
     }
     out.finish()

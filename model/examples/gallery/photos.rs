@@ -8,7 +8,7 @@ use ndarray_rand::rand_distr::{Distribution, StandardNormal};
 use rand_xoshiro::Xoshiro256Plus;
 use rayon::prelude::*;
 use sketch_model::codebook::{Codebook, CodebookError, CodebookOptions};
-use sketch_model::simd::distance;
+use sketch_model::simd;
 use std::error::Error;
 use std::fs;
 
@@ -46,7 +46,7 @@ impl Gallery {
     /// If the file cannot be read or has no more photos than one of them is to have neighbours.
     pub fn open(path: &str) -> Result<Self, Box<dyn Error>> {
         let (values, model) = copy::read(&fs::read(path)?)?;
-        let photos = Array2::from_shape_vec((values.len() / DIMENSION, DIMENSION), distance::to_f32(&values))?;
+        let photos = Array2::from_shape_vec((values.len() / DIMENSION, DIMENSION), simd::to_f32(&values))?;
         if photos.nrows() <= NEIGHBOURS {
             return Err(format!("{} photos are too few", photos.nrows()).into());
         }
@@ -89,7 +89,7 @@ impl Gallery {
             photo.iter_mut().zip(self.row(neighbour)).for_each(|(value, x)| *value += step * x);
         }
         photo.iter_mut().zip(self.row(origin)).for_each(|(value, x)| *value += (1.0 - steps) * x);
-        distance::to_f32(&distance::to_f16(&unit(photo)))
+        simd::to_f32(&simd::to_f16(&unit(photo)))
     }
 
     fn row(&self, index: usize) -> &[f32] {

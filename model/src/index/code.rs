@@ -14,9 +14,9 @@
 
 use super::IndexError;
 use super::frame::Frame;
-use super::kernel::{BLOCK, BLOCK_BYTES};
-use super::layout::{RESTS, ROW_BOUND, put};
+use super::layout::{ROW_BOUND, put};
 use super::rounding::{down, up, up_bf16};
+use crate::simd::{BLOCK, BLOCK_BYTES, RESTS};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::ops::Range;
@@ -192,7 +192,7 @@ fn norm(values: &[f64], channels: Range<usize>) -> f64 {
     values[channels].iter().map(|value| value * value).sum::<f64>().sqrt()
 }
 
-/// Packs halves of codes, from the bit `shift` on, as [`Kernel::code_dot`](super::kernel::Kernel::code_dot) takes them.
+/// Packs halves of codes, from the bit `shift` on, as [`Kernel::code_dot`](crate::simd::Kernel::code_dot) takes them.
 fn pack(codes: &[u8], shift: u32, out: &mut [u8]) {
     for (codes, out) in codes.as_chunks::<BLOCK>().0.iter().zip(out.as_chunks_mut::<BLOCK_BYTES>().0) {
         for (i, out) in out.iter_mut().enumerate() {

@@ -1,8 +1,8 @@
 //! What all rows of an index are coded against: a rotation, the centroids of the lists, a scale for each channel.
 
-use super::kernel::{self, BLOCK, Kernel};
 use super::layout::{self, HEADER, Kind, Layout, ListEntry, Meta, NONE, start_page};
 use super::{BuildOptions, IndexError, PAGE_SIZE, Pages, rounding};
+use crate::simd::{self, BLOCK, Kernel};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use ndarray::{Array2, Axis};
@@ -40,7 +40,7 @@ impl Rotation {
         if self.matrix.is_empty() {
             return out.copy_from_slice(values);
         }
-        let kernel = kernel::fastest();
+        let kernel = simd::widest();
         for (row, out) in self.matrix.chunks_exact(values.len()).zip(out) {
             *out = kernel.dot(row, values);
         }
@@ -116,26 +116,26 @@ impl Centroids {
 
     /// Writes a lower bound of the squared distance of `query`, shape `(padded,)`, to every centroid, but for rounding.
     pub fn bounds(&self, query: &[f32], out: &mut Vec<f32>) {
-        let kernel = kernel::fastest();
+        let kernel = simd::widest();
         let (head, tail) = query.split_at(self.head);
         let tail_norm = norm(tail);
         out.clear();
         out.extend(self.tail_norms.iter().enumerate().map(|(list, norm)| {
             let gap = tail_norm - norm;
-            kernel.l2_squared(head, self.head(list)) + gap * gap
+            kernel.l2_squared_mixed(head, self.head(list)) + gap * gap
         }));
     }
 
     /// Squared distance of `query` to a centroid.
     pub fn distance(&self, kernel: &Kernel, query: &[f32], list: usize) -> f32 {
         let (head, tail) = query.split_at(self.head);
-        kernel.l2_squared(head, self.head(list)) + kernel.l2_squared(tail, self.tail(list))
+        kernel.l2_squared_mixed(head, self.head(list)) + kernel.l2_squared_mixed(tail, self.tail(list))
     }
 
     /// The nearest list of a row; `bounds` is scratch.
     pub fn nearest(&self, row: &[f32], bounds: &mut Vec<f32>) -> usize {
         self.bounds(row, bounds);
-        let kernel = kernel::fastest();
+        let kernel = simd::widest();
         let least = |a: (usize, f32), b: (usize, f32)| if b.1 < a.1 { b } else { a };
         let start = bounds.iter().copied().enumerate().fold((0, f32::INFINITY), least).0;
         let mut best = (start, self.distance(&kernel, row, start));
@@ -149,7 +149,7 @@ impl Centroids {
 }
 
 fn norm(values: &[f32]) -> f32 {
-    kernel::fastest().dot(values, values).sqrt()
+    simd::widest().dot(values, values).sqrt()
 }
 
 /// What all rows of an index are coded against.

@@ -11,9 +11,9 @@
 //!
 //! Every page begins with its kind. Numbers are little-endian. A list is a chain of segments, the newest first.
 
-use super::kernel::{BLOCK, BLOCK_BYTES, GROUP, LANES};
 use super::{IndexError, MAX_LISTS, Origin, PAGE_SIZE, RowId};
 use crate::manifest::MAX_DIMENSION;
+use crate::simd::{BLOCK, BLOCK_BYTES, GROUP, LANES, RESTS};
 use half::bf16;
 use std::ops::Range;
 
@@ -236,9 +236,6 @@ pub struct Layout {
 
 /// Bytes at the start of a segment; the numbers of its far and fine pages follow.
 const SEGMENT_HEADER: usize = 40;
-/// Parts of the channels that the near stage leaves out, for each of which a row keeps its norm: the middle ones, and
-/// four of the far ones.
-pub const RESTS: usize = 5;
 /// Bytes of a slot beside its codes: two bases, scale, two errors, norms of the rest, row id.
 const SLOT: usize = 4 + 4 + 2 + 2 + 2 + 2 * RESTS + 6;
 /// Bytes of a far or fine row beside its codes.

@@ -1,8 +1,8 @@
 //! A query as the stages of a search compare it with codes.
 
 use super::frame::Frame;
-use super::kernel::{BLOCK, BLOCK_BYTES, GROUP, Kernel, NearRows, NearTerms};
-use super::layout::{Layout, RESTS, ROW_BOUND, get_bf16, get_f32};
+use super::layout::{Layout, ROW_BOUND, get_bf16, get_f32};
+use crate::simd::{BLOCK, BLOCK_BYTES, GROUP, Kernel, NearRows, NearTerms, RESTS};
 use std::ops::Range;
 
 /// Codes count from the middle of their sixteen steps.
@@ -96,14 +96,14 @@ impl Query {
 
     pub fn distances_to(&self, frame: &Frame, kernel: &Kernel, list: usize) -> FromCentroid {
         let (head, tail) = (frame.centroids.head(list), frame.centroids.tail(list));
-        let near = kernel.l2_squared(&self.rotated[..BLOCK], &head[..BLOCK]);
+        let near = kernel.l2_squared_mixed(&self.rotated[..BLOCK], &head[..BLOCK]);
         let rest: [f32; RESTS] = std::array::from_fn(|part| {
             let channels = frame.layout.rest(part);
             let centroid = match part {
                 0 => &head[channels.clone()],
                 _ => &tail[channels.start - head.len()..channels.end - head.len()],
             };
-            kernel.l2_squared(&self.rotated[channels], centroid)
+            kernel.l2_squared_mixed(&self.rotated[channels], centroid)
         });
         let squared = near + rest.iter().sum::<f32>();
         let (near, not_far, rest) = (near.sqrt(), (near + rest[0]).sqrt(), rest.map(f32::sqrt));

@@ -10,13 +10,13 @@
 //! round leaves out is found by a later one, and none is found twice.
 
 use super::frame::Frame;
-use super::kernel::{self, GROUP, Kernel};
 use super::layout::{
     FREE, Kind, Layout, ListEntry, NONE, ROW_BOUND, SegmentHeader, expect_kind, expect_part, get_f32, get_u32,
     read_row_id,
 };
 use super::query::{FromCentroid, Known, Query};
 use super::{IndexError, Origin, Pages, RowId};
+use crate::simd::{self, GROUP, Kernel};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use std::cmp::Ordering;
@@ -128,7 +128,7 @@ impl Search {
     /// # Errors
     /// [`IndexError::Dimension`] if the index holds embeddings of another dimension.
     pub fn new(frame: Arc<Frame>, query: &[f16], origin: Origin, options: SearchOptions) -> Result<Self, IndexError> {
-        let kernel = kernel::fastest();
+        let kernel = simd::widest();
         let mut values = vec![0.0; frame.layout.padded];
         if frame.dimension() > 0 {
             frame.expect(query.len())?;
@@ -192,7 +192,7 @@ impl Search {
         let exact = (f64::from(bound) - most * most * rounded).max(0.0).sqrt();
         let (shift, stretch) = self.frame.rotation.slack(layout.padded);
         let embedding = ((exact - shift * (norm + longest)) / (1.0 + stretch)).max(0.0);
-        // The error of distance::l2_squared, and a bit for the roots.
+        // The error of simd::l2_squared, and a bit for the roots.
         embedding * (1.0 - (layout.padded as f64 / 64.0 + 12.0) * f64::from(f32::EPSILON))
     }
 

@@ -4,8 +4,8 @@ use super::RowId;
 use super::code::{
     DISTANCE, MIDDLE_BASE, MIDDLE_ERROR, NEAR_BASE, NEAR_CODES, NEAR_ERROR, NORM, REST, RowLayout, SCALE,
 };
-use super::kernel::BLOCK_BYTES;
-use super::layout::{FREE, Layout, RESTS, get_f32, put, write_row_id};
+use super::layout::{FREE, Layout, get_f32, put, write_row_id};
+use crate::simd::{BLOCK_BYTES, RESTS};
 
 /// The fields of a slot: where they lie in a coded row, where on the segment's page, and how long they are.
 fn fields(layout: &Layout, slot: usize) -> impl Iterator<Item = (usize, usize, usize)> {

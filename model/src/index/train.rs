@@ -1,9 +1,9 @@
 //! From a sample of rows to a frame: rotation, centroids, scales.
 
 use super::frame::{Centroids, Frame, Rotation};
-use super::kernel::BLOCK;
 use super::layout::Layout;
 use super::{BuildOptions, Check, IndexError};
+use crate::simd::BLOCK;
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use ndarray_rand::rand::seq::index::sample as choose;

@@ -4,7 +4,7 @@
 use crate::inference::encoder::{Device, Domain, Encoder, EncoderError, EncoderOptions, Optimised, Stop, Tuning};
 use crate::inference::runtime;
 use crate::manifest::Manifest;
-use crate::simd::distance::to_f16;
+use crate::simd::to_f16;
 use half::f16;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};

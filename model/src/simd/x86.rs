@@ -1,9 +1,12 @@
-//! The inner loops by the intrinsics of x86-64.
+//! The kernels by the intrinsics of x86-64, and prefetching.
 
 #![allow(unsafe_code)]
 
-use super::{BLOCK, BLOCK_BYTES, GROUP, LANES, NearRows, NearTerms, bounds, f16, total};
+use super::scalar::bounds;
+use super::{BLOCK, BLOCK_BYTES, GROUP, HALF_LANES, LANES, NearRows, NearTerms, total};
+use half::f16;
 use std::arch::x86_64::*;
+use std::ptr;
 
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -30,8 +33,98 @@ fn sum_up(sums: [__m256; LANES / 8]) -> f32 {
     total(&mut lanes)
 }
 
+/// Values of [`l2_squared`](super::l2_squared) that go to different partial sums.
+type Block = [f16; HALF_LANES];
+
+/// Cuts both embeddings into blocks, and the rest into a last block filled up with zeros: the difference of two
+/// zeros leaves a sum as it is.
+#[inline(always)]
+fn blocks<'a>(a: &'a [f16], b: &'a [f16]) -> (&'a [Block], &'a [Block], Option<(Block, Block)>) {
+    let length = a.len().min(b.len());
+    let (a, a_rest) = a[..length].as_chunks();
+    let (b, b_rest) = b[..length].as_chunks();
+    let rest = (!a_rest.is_empty()).then(|| (padded(a_rest), padded(b_rest)));
+    (a, b, rest)
+}
+
+#[inline(always)]
+fn padded(rest: &[f16]) -> Block {
+    let mut block = [f16::ZERO; HALF_LANES];
+    block[..rest.len()].copy_from_slice(rest);
+    block
+}
+
+#[target_feature(enable = "avx512f")]
+pub(super) fn l2_squared_avx512(a: &[f16], b: &[f16]) -> f32 {
+    let (a, b, rest) = blocks(a, b);
+    let mut sums = [_mm512_setzero_ps(); HALF_LANES / 16];
+    for (a, b) in a.iter().zip(b) {
+        add_block_avx512(&mut sums, a, b);
+    }
+    if let Some((a, b)) = rest {
+        add_block_avx512(&mut sums, &a, &b);
+    }
+    // The first step of `total`: the upper half of the partial sums to the lower half.
+    let sums = [_mm512_add_ps(sums[0], sums[2]), _mm512_add_ps(sums[1], sums[3])];
+    let mut lanes = [0.0; LANES];
+    for (lanes, sum) in lanes.as_chunks_mut::<16>().0.iter_mut().zip(sums) {
+        // SAFETY: `lanes` holds 16 floats, and the store needs no alignment.
+        unsafe { _mm512_storeu_ps(lanes.as_mut_ptr(), sum) }
+    }
+    total(&mut lanes)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_block_avx512(sums: &mut [__m512; HALF_LANES / 16], a: &Block, b: &Block) {
+    let (a, b) = (a.as_chunks::<16>().0, b.as_chunks::<16>().0);
+    for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+        let difference = _mm512_sub_ps(load_halves_avx512(a), load_halves_avx512(b));
+        *sum = _mm512_fmadd_ps(difference, difference, *sum);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_halves_avx512(halves: &[f16; 16]) -> __m512 {
+    // SAFETY: `halves` is 32 bytes long, and the load needs no alignment.
+    _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
+}
+
+#[target_feature(enable = "avx2,f16c,fma")]
+pub(super) fn l2_squared_avx2(a: &[f16], b: &[f16]) -> f32 {
+    let (a, b, rest) = blocks(a, b);
+    let mut sums = [_mm256_setzero_ps(); HALF_LANES / 8];
+    for (a, b) in a.iter().zip(b) {
+        add_block_avx2(&mut sums, a, b);
+    }
+    if let Some((a, b)) = rest {
+        add_block_avx2(&mut sums, &a, &b);
+    }
+    let [a, b, c, d, e, f, g, h] = sums;
+    // The first step of `total`, as above.
+    sum_up([_mm256_add_ps(a, e), _mm256_add_ps(b, f), _mm256_add_ps(c, g), _mm256_add_ps(d, h)])
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c,fma")]
+fn add_block_avx2(sums: &mut [__m256; HALF_LANES / 8], a: &Block, b: &Block) {
+    let (a, b) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+        let difference = _mm256_sub_ps(load_halves_avx2(a), load_halves_avx2(b));
+        *sum = _mm256_fmadd_ps(difference, difference, *sum);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,f16c,fma")]
+fn load_halves_avx2(halves: &[f16; 8]) -> __m256 {
+    // SAFETY: `halves` is 16 bytes long, and the load needs no alignment.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(halves.as_ptr().cast()) })
+}
+
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot_avx2(a: &[f32], b: &[f32]) -> f32 {
     let mut sums = [_mm256_setzero_ps(); LANES / 8];
     for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
         for ((sum, a), b) in sums.iter_mut().zip(a.as_chunks().0).zip(b.as_chunks().0) {
@@ -42,13 +135,11 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn l2_squared(a: &[f32], b: &[f16]) -> f32 {
+pub(super) fn l2_squared_mixed_avx2(a: &[f32], b: &[f16]) -> f32 {
     let mut sums = [_mm256_setzero_ps(); LANES / 8];
     for (a, b) in a.as_chunks::<LANES>().0.iter().zip(b.as_chunks::<LANES>().0) {
         for ((sum, a), b) in sums.iter_mut().zip(a.as_chunks().0).zip(b.as_chunks::<8>().0) {
-            // SAFETY: `b` is 16 bytes long, and the load needs no alignment.
-            let b = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(b.as_ptr().cast()) });
-            let difference = _mm256_sub_ps(load_floats(a), b);
+            let difference = _mm256_sub_ps(load_floats(a), load_halves_avx2(b));
             *sum = _mm256_fmadd_ps(difference, difference, *sum);
         }
     }
@@ -154,4 +245,14 @@ pub(super) fn code_dot_avx512(query: &[i16], codes: &[u8]) -> i32 {
         }
     }
     _mm512_reduce_add_epi32(sums)
+}
+
+/// Has the CPU fetch the cache lines of `length` bytes from the address `start` on.
+#[inline]
+pub(super) fn fetch(start: usize, length: usize) {
+    for offset in (0..length).step_by(64) {
+        let line = ptr::without_provenance(start.wrapping_add(offset));
+        // SAFETY: a prefetch changes nothing that a program can read, and does nothing where no memory is.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line) }
+    }
 }
