@@ -2,7 +2,7 @@
 
 use super::frame::Frame;
 use super::layout::{Layout, ROW_BOUND, get_bf16, get_f32};
-use crate::simd::{BLOCK, BLOCK_BYTES, GROUP, Kernel, NearRows, NearTerms, RESTS};
+use crate::simd::{self, BLOCK, BLOCK_BYTES, GROUP, Kernel, NearRows, NearTerms, RESTS};
 use std::ops::Range;
 
 /// Codes count from the middle of their sixteen steps.
@@ -16,6 +16,8 @@ const SURE: f32 = 1.05;
 /// A query, rotated, times the scale of each channel, as whole numbers.
 #[derive(Debug)]
 pub struct Query {
+    pub layout: Layout,
+    kernel: Kernel,
     /// Shape `(padded,)`.
     pub rotated: Vec<f32>,
     pub norm: f32,
@@ -66,7 +68,8 @@ pub struct Known {
 
 impl Query {
     /// `values`: shape `(padded,)`, the embedding filled up with zeros.
-    pub fn new(frame: &Frame, kernel: &Kernel, values: &[f32]) -> Self {
+    pub fn new(frame: &Frame, values: &[f32]) -> Self {
+        let kernel = simd::widest();
         let padded = frame.layout.padded;
         let mut rotated = vec![0.0; padded];
         frame.rotation.apply(values, &mut rotated);
@@ -91,19 +94,19 @@ impl Query {
             numbers[8 * (byte / 4) + 4 * high + byte % 4]
         });
         let norm = kernel.dot(values, values).sqrt();
-        Self { rotated, norm, near, near_row, all: Whole { numbers, step }, sums }
+        Self { layout: frame.layout, kernel, rotated, norm, near, near_row, all: Whole { numbers, step }, sums }
     }
 
-    pub fn distances_to(&self, frame: &Frame, kernel: &Kernel, list: usize) -> FromCentroid {
+    pub fn distances_to(&self, frame: &Frame, list: usize) -> FromCentroid {
         let (head, tail) = (frame.centroids.head(list), frame.centroids.tail(list));
-        let near = kernel.l2_squared_mixed(&self.rotated[..BLOCK], &head[..BLOCK]);
+        let near = self.kernel.l2_squared_mixed(&self.rotated[..BLOCK], &head[..BLOCK]);
         let rest: [f32; RESTS] = std::array::from_fn(|part| {
             let channels = frame.layout.rest(part);
             let centroid = match part {
                 0 => &head[channels.clone()],
                 _ => &tail[channels.start - head.len()..channels.end - head.len()],
             };
-            kernel.l2_squared_mixed(&self.rotated[channels], centroid)
+            self.kernel.l2_squared_mixed(&self.rotated[channels], centroid)
         });
         let squared = near + rest.iter().sum::<f32>();
         let (near, not_far, rest) = (near.sqrt(), (near + rest[0]).sqrt(), rest.map(f32::sqrt));
@@ -121,78 +124,88 @@ impl Query {
 
     /// Near stage of a group of rows: their bounds.
     #[inline]
-    pub fn near(&self, kernel: &Kernel, at: &FromCentroid, page: &[u8], layout: &Layout, group: usize) -> [f32; GROUP] {
+    pub fn near(&self, at: &FromCentroid, page: &[u8], group: usize) -> [f32; GROUP] {
         let slot = group * GROUP;
         let rows = NearRows {
-            codes: part(page, layout.near_codes_at(group)),
-            base: part(page, layout.near_base_at(slot)),
-            scale: part(page, layout.scale_at(slot)),
-            error: part(page, layout.near_error_at(slot)),
-            rest: std::array::from_fn(|rest| part(page, layout.rest_at(rest, slot))),
+            codes: part(page, self.layout.near_codes_at(group)),
+            base: part(page, self.layout.near_base_at(slot)),
+            scale: part(page, self.layout.scale_at(slot)),
+            error: part(page, self.layout.near_error_at(slot)),
+            rest: std::array::from_fn(|rest| part(page, self.layout.rest_at(rest, slot))),
         };
-        kernel.near_bounds(&self.near.numbers, &at.near_terms, &rows)
+        self.kernel.near_bounds(&self.near.numbers, &at.near_terms, &rows)
     }
 
     /// Middle stage of a row without a second look at its near codes: a bound, from what the near stage gave.
     ///
     /// The two stages leave out the same far channels, so that those of the first bound stand for both.
     #[inline]
-    pub fn after_near(
-        &self,
-        kernel: &Kernel,
-        at: &FromCentroid,
-        page: &[u8],
-        layout: &Layout,
-        slot: usize,
-        near: f32,
-    ) -> f32 {
-        let middle = &page[layout.middle_code_at(slot)..][..layout.middle / 2];
-        let scale = get_bf16(page, layout.scale_at(slot));
-        let dot = kernel.code_dot(&self.all.numbers[BLOCK..BLOCK + layout.middle], middle);
+    pub fn after_near(&self, at: &FromCentroid, page: &[u8], slot: usize, near: f32) -> f32 {
+        let middle = &page[self.layout.middle_code_at(slot)..][..self.layout.middle / 2];
+        let scale = get_bf16(page, self.layout.scale_at(slot));
+        let dot = self.kernel.code_dot(&self.all.numbers[BLOCK..BLOCK + self.layout.middle], middle);
         let product = self.product(scale, STEPS, dot, self.sums.middle);
-        let before =
-            at.near * get_bf16(page, layout.near_error_at(slot)) + at.rest[0] * get_bf16(page, layout.rest_at(0, slot));
-        let after = at.not_far * get_bf16(page, layout.middle_error_at(slot));
-        let base = get_f32(page, layout.middle_base_at(slot)) - get_f32(page, layout.near_base_at(slot));
+        let before = at.near * get_bf16(page, self.layout.near_error_at(slot))
+            + at.rest[0] * get_bf16(page, self.layout.rest_at(0, slot));
+        let after = at.not_far * get_bf16(page, self.layout.middle_error_at(slot));
+        let base = get_f32(page, self.layout.middle_base_at(slot)) - get_f32(page, self.layout.near_base_at(slot));
         near + base + 2.0 * (before - after - product) - scale * self.off()
     }
 
     /// Middle stage of a row, with its near codes once more, now by the finer query.
     #[inline]
-    pub fn middle(&self, kernel: &Kernel, at: &FromCentroid, page: &[u8], layout: &Layout, slot: usize) -> Known {
-        let scale = get_bf16(page, layout.scale_at(slot));
-        let near = self.near_product(kernel, scale, page, layout, slot);
-        let middle = &page[layout.middle_code_at(slot)..][..layout.middle / 2];
-        let dot = kernel.code_dot(&self.all.numbers[BLOCK..BLOCK + layout.middle], middle);
+    pub fn middle(&self, at: &FromCentroid, page: &[u8], slot: usize) -> Known {
+        let scale = get_bf16(page, self.layout.scale_at(slot));
+        let near = self.near_product(scale, page, slot);
+        let middle = &page[self.layout.middle_code_at(slot)..][..self.layout.middle / 2];
+        let dot = self.kernel.code_dot(&self.all.numbers[BLOCK..BLOCK + self.layout.middle], middle);
         let product = near + self.product(scale, STEPS, dot, self.sums.middle);
-        let rest = (1..RESTS).map(|part| at.rest[part] * get_bf16(page, layout.rest_at(part, slot)));
-        let lost = at.not_far * get_bf16(page, layout.middle_error_at(slot)) + rest.sum::<f32>();
-        self.known(at, get_f32(page, layout.middle_base_at(slot)), scale, product, lost)
+        let rest = (1..RESTS).map(|part| at.rest[part] * get_bf16(page, self.layout.rest_at(part, slot)));
+        let lost = at.not_far * get_bf16(page, self.layout.middle_error_at(slot)) + rest.sum::<f32>();
+        self.known(at, get_f32(page, self.layout.middle_base_at(slot)), scale, product, lost)
     }
 
     /// Inner product with the near codes of a row.
-    fn near_product(&self, kernel: &Kernel, scale: f32, page: &[u8], layout: &Layout, slot: usize) -> f32 {
+    fn near_product(&self, scale: f32, page: &[u8], slot: usize) -> f32 {
         let mut codes = [0; BLOCK_BYTES];
         for (eighth, four) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            four.copy_from_slice(&page[layout.near_code_at(slot, eighth)..][..4]);
+            four.copy_from_slice(&page[self.layout.near_code_at(slot, eighth)..][..4]);
         }
-        self.product(scale, STEPS, kernel.code_dot(&self.near_row, &codes), self.sums.near)
+        self.product(scale, STEPS, self.kernel.code_dot(&self.near_row, &codes), self.sums.near)
     }
 
     /// Far stage of a row: `bytes` are its bounds and codes.
-    pub fn far(&self, kernel: &Kernel, at: &FromCentroid, bytes: &[u8], before: Known) -> Known {
+    pub fn far(&self, at: &FromCentroid, bytes: &[u8], before: Known) -> Known {
         let codes = &bytes[ROW_BOUND..];
-        let dot = kernel.code_dot(&self.all.numbers[self.all.numbers.len() - 2 * codes.len()..], codes);
+        let dot = self.kernel.code_dot(&self.all.numbers[self.all.numbers.len() - 2 * codes.len()..], codes);
         let product = before.product + self.product(before.scale, STEPS, dot, self.sums.far);
         self.known(at, get_f32(bytes, 0), before.scale, product, at.all * get_bf16(bytes, 4))
     }
 
     /// Fine stage of a row: `bytes` are its bounds and the lower halves of its codes.
-    pub fn fine(&self, kernel: &Kernel, at: &FromCentroid, bytes: &[u8], before: Known) -> Known {
-        let dot = kernel.code_dot(&self.all.numbers, &bytes[ROW_BOUND..]);
+    pub fn fine(&self, at: &FromCentroid, bytes: &[u8], before: Known) -> Known {
+        let dot = self.kernel.code_dot(&self.all.numbers, &bytes[ROW_BOUND..]);
         let sum = self.sums.near + self.sums.middle + self.sums.far;
         let product = before.product + self.product(before.scale, FINE_STEPS, dot, sum);
         self.known(at, get_f32(bytes, 0), before.scale, product, at.all * get_bf16(bytes, 4))
+    }
+
+    /// What the operator's distance of a row with this bound is at least; no embedding of the index is longer than
+    /// `longest`.
+    ///
+    /// Between the two lie the rotation's rounding, that of the bound's sums, and the operator's own.
+    pub fn operator_bound(&self, frame: &Frame, longest: f32, bound: f32) -> f64 {
+        let padded = self.layout.padded as f64;
+        let (norm, longest) = (f64::from(self.norm), f64::from(longest));
+        // Each of the terms of a bound is at most the square of this, and rounded a few times, those of a sum of many
+        // products a few times more.
+        let most = norm + 3.0 * longest.max(f64::from(frame.centroids.longest()));
+        let rounded = (padded / 32.0 + 24.0) * f64::from(f32::EPSILON);
+        let exact = (f64::from(bound) - most * most * rounded).max(0.0).sqrt();
+        let (shift, stretch) = frame.rotation.slack(self.layout.padded);
+        let embedding = ((exact - shift * (norm + longest)) / (1.0 + stretch)).max(0.0);
+        // The error of simd::l2_squared, and a bit for the roots.
+        embedding * (1.0 - (padded / 64.0 + 12.0) * f64::from(f32::EPSILON))
     }
 
     fn product(&self, scale: f32, steps: f32, dot: i32, sum: f32) -> f32 {

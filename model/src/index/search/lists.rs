@@ -1,0 +1,87 @@
+//! Which lists a search visits, in which order.
+
+use super::super::frame::Frame;
+use super::super::layout::{Kind, ListEntry, NONE, expect_kind};
+use super::super::query::Query;
+use super::super::{IndexError, Pages};
+use super::Visits;
+
+/// Lists that a search visits in order of distance before all others, which reach ends soon.
+const ORDERED: usize = 64;
+
+/// A list on the way.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed {
+    pub number: u32,
+    pub head: u32,
+    pub radius: f32,
+    /// Lower bound of the squared distance of its centroid.
+    pub centroid: f32,
+}
+
+/// The lists that have rows, the nearest first.
+#[derive(Debug)]
+pub struct Lists {
+    lists: Vec<Listed>,
+    longest: f32,
+}
+
+impl Lists {
+    /// Reads the entries of all lists; `most`: keep so many of the nearest, 0 for all.
+    pub fn read<P: Pages>(
+        pages: &P,
+        frame: &Frame,
+        query: &Query,
+        most: u32,
+        visits: &mut Visits,
+    ) -> Result<Self, P::Error> {
+        let count = frame.lists();
+        let mut entries = Vec::with_capacity(count);
+        for page in frame.entries_page.. {
+            if entries.len() == count {
+                break;
+            }
+            visits.pages += 1;
+            pages.read(page, |content| {
+                expect_kind(content, page, Kind::Entries)?;
+                let left = (count - entries.len()).min(ListEntry::PER_PAGE) as u32;
+                entries.extend((0..left).map(|entry| ListEntry::read(content, ListEntry::place(entry).1)));
+                Ok::<_, IndexError>(())
+            })??;
+        }
+        let mut bounds = Vec::with_capacity(count);
+        frame.centroids.bounds(&query.rotated, &mut bounds);
+        let listed = (0..).zip(&entries).zip(bounds).filter(|((_, entry), _)| entry.head != NONE);
+        let listed = listed.map(|((number, entry), centroid)| Listed {
+            number,
+            head: entry.head,
+            radius: entry.radius,
+            centroid,
+        });
+        let longest = entries.iter().fold(0.0f32, |longest, entry| longest.max(entry.norm));
+        Ok(Self { lists: ordered(listed.collect(), most as usize), longest })
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Listed> {
+        self.lists.iter()
+    }
+
+    /// Length of the longest embedding of the index.
+    pub fn longest(&self) -> f32 {
+        self.longest
+    }
+}
+
+fn ordered(mut lists: Vec<Listed>, most: usize) -> Vec<Listed> {
+    let ordered = if most == 0 { ORDERED } else { most };
+    let nearer = |a: &Listed, b: &Listed| a.centroid.total_cmp(&b.centroid);
+    if ordered < lists.len() {
+        lists.select_nth_unstable_by(ordered, nearer);
+        if most > 0 {
+            lists.truncate(ordered);
+        }
+    }
+    let ordered = ordered.min(lists.len());
+    lists[..ordered].sort_unstable_by(nearer);
+    lists
+}
