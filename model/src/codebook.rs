@@ -9,6 +9,7 @@
 //! Source: patent CN117131214B; "Distribution Aligned Feature Clustering for Zero-Shot Sketch-Based Image Retrieval".
 
 mod json;
+mod kmeans;
 mod train;
 
 pub use train::CodebookOptions;
@@ -16,7 +17,7 @@ pub use train::CodebookOptions;
 use crate::digest::{self, Sha256Digest};
 use crate::manifest::MAX_DIMENSION;
 use crate::simd::total;
-use linfa_clustering::KMeansError;
+use kmeans::KMeansError;
 use ndarray::{Array3, ArrayView3};
 use std::iter;
 use thiserror::Error;
