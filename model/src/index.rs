@@ -6,7 +6,7 @@
 //!
 //! | look in | for |
 //! | --- | --- |
-//! | [`Frame`] (`frame`, `train`) | what rows are coded against: rotation, centroids, scales; how they are fitted |
+//! | [`Quantizer`] (`quantizer`, `train`) | what rows are coded against: rotation, centroids, scales; how they are fitted |
 //! | [`Coder`] (`code`) | from an embedding to a coded row, and the law of the bounds |
 //! | [`Search`] (`search`, `query`) | rounds of rows in order of their bounds |
 //! | [`Writer`], [`insert()`], [`remove`], [`check()`] | writing all rows at once, one, none, and verification |
@@ -20,10 +20,10 @@
 mod build;
 mod check;
 mod code;
-mod frame;
 mod insert;
 mod layout;
 mod pages;
+mod quantizer;
 mod query;
 mod rounding;
 mod search;
@@ -35,9 +35,9 @@ pub use crate::origin::Origin;
 pub use build::Writer;
 pub use check::{Checked, StoredRow, check};
 pub use code::{Coded, Coder};
-pub use frame::Frame;
-pub use insert::{found, insert};
+pub use insert::{initialize, insert};
 pub use pages::{MemoryPages, PAGE_SIZE, Pages};
+pub use quantizer::Quantizer;
 pub use search::{Hit, Search, SearchOptions, Visits};
 pub use vacuum::{Removed, remove};
 

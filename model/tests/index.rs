@@ -6,8 +6,8 @@ use ndarray_rand::rand::{Rng, SeedableRng};
 use proptest::prelude::*;
 use rand_xoshiro::Xoshiro256Plus;
 use sketch_model::index::{
-    BuildOptions, Coder, Frame, IndexError, MemoryPages, Origin, PAGE_SIZE, Pages, RowId, Search, SearchOptions,
-    Writer, check, found, insert, remove,
+    BuildOptions, Coder, IndexError, MemoryPages, Origin, PAGE_SIZE, Pages, Quantizer, RowId, Search, SearchOptions,
+    Writer, check, initialize, insert, remove,
 };
 use sketch_model::simd;
 use std::collections::BTreeMap;
@@ -66,14 +66,15 @@ fn embedding(kind: Kind, d: usize, rng: &mut Xoshiro256Plus) -> Vec<f16> {
     values.into_iter().map(f16::from_f32).collect()
 }
 
-fn build(rows: &Rows, d: usize, options: &BuildOptions) -> (MemoryPages, Arc<Frame>) {
+fn build(rows: &Rows, d: usize, options: &BuildOptions) -> (MemoryPages, Arc<Quantizer>) {
     let sample: Vec<f32> = rows.values().flat_map(|row| row.iter().map(|value| value.to_f32())).collect();
     let sample = Array2::from_shape_vec((rows.len(), d), sample).unwrap();
-    let frame = Frame::train(sample.view(), rows.len() as f64, options, &mut || ControlFlow::Continue(())).unwrap();
+    let quantizer =
+        Quantizer::train(sample.view(), rows.len() as f64, options, &mut || ControlFlow::Continue(())).unwrap();
     let mut pages = MemoryPages::default();
-    frame.create(&mut pages).unwrap();
-    let frame = Frame::load(&pages).unwrap();
-    let mut coder = Coder::new(&frame);
+    quantizer.create(&mut pages).unwrap();
+    let quantizer = Quantizer::load(&pages).unwrap();
+    let mut coder = Coder::new(&quantizer);
     let mut coded: Vec<_> = rows
         .iter()
         .map(|(row, values)| {
@@ -82,12 +83,12 @@ fn build(rows: &Rows, d: usize, options: &BuildOptions) -> (MemoryPages, Arc<Fra
         })
         .collect();
     coded.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    let mut writer = Writer::new(&frame, &mut pages);
+    let mut writer = Writer::new(&quantizer, &mut pages);
     for (list, _, row, bytes) in coded {
         writer.push(list, row, ORIGIN, &bytes).unwrap();
     }
     writer.finish().unwrap();
-    (pages, Arc::new(frame))
+    (pages, Arc::new(quantizer))
 }
 
 fn operator(a: &[f16], b: &[f16]) -> f64 {
@@ -95,8 +96,8 @@ fn operator(a: &[f16], b: &[f16]) -> f64 {
 }
 
 /// Asks for all rows, and holds them to the rows that there are.
-fn assert_ordered(pages: &MemoryPages, frame: &Arc<Frame>, rows: &Rows, query: &[f16], options: SearchOptions) {
-    let mut search = Search::new(frame.clone(), query, ORIGIN, options).unwrap();
+fn assert_ordered(pages: &MemoryPages, quantizer: &Arc<Quantizer>, rows: &Rows, query: &[f16], options: SearchOptions) {
+    let mut search = Search::new(quantizer.clone(), query, ORIGIN, options).unwrap();
     let mut missing = rows.clone();
     let mut before = 0.0;
     while let Some(hit) = search.next(pages).unwrap() {
@@ -111,10 +112,10 @@ fn assert_ordered(pages: &MemoryPages, frame: &Arc<Frame>, rows: &Rows, query: &
     assert_eq!(search.next(pages).unwrap(), None);
 }
 
-fn assert_sound(pages: &MemoryPages, frame: &Frame, rows: &Rows) {
-    let mut coder = Coder::new(frame);
+fn assert_sound(pages: &MemoryPages, quantizer: &Quantizer, rows: &Rows) {
+    let mut coder = Coder::new(quantizer);
     let mut seen = 0;
-    let checked = check(pages, frame, |row, origin, stored| {
+    let checked = check(pages, quantizer, |row, origin, stored| {
         assert_eq!(origin, ORIGIN);
         assert!(stored.matches(&mut coder, &rows[&row])?);
         seen += 1;
@@ -134,16 +135,16 @@ fn every_kind_of_rows_in_every_dimension() {
         for kind in KINDS {
             for bits in [4, 8] {
                 let rows = some_rows(kind, d, count, d as u64);
-                let (pages, frame) = build(&rows, d, &BuildOptions { bits, ..OPTIONS });
-                assert_sound(&pages, &frame, &rows);
+                let (pages, quantizer) = build(&rows, d, &BuildOptions { bits, ..OPTIONS });
+                assert_sound(&pages, &quantizer, &rows);
                 let mut rng = Xoshiro256Plus::seed_from_u64(99);
                 for asked in KINDS {
                     let query = embedding(asked, d, &mut rng);
-                    assert_ordered(&pages, &frame, &rows, &query, EXACT);
+                    assert_ordered(&pages, &quantizer, &rows, &query, EXACT);
                 }
                 // A row itself, and rounds that memory keeps small.
                 let few = SearchOptions { memory: 0, ..EXACT };
-                assert_ordered(&pages, &frame, &rows, rows.values().next().unwrap(), few);
+                assert_ordered(&pages, &quantizer, &rows, rows.values().next().unwrap(), few);
             }
         }
     }
@@ -153,21 +154,21 @@ fn every_kind_of_rows_in_every_dimension() {
 fn the_longest_embeddings() {
     let d = 16_000;
     let rows = some_rows(Kind::Clustered, d, 40, 1);
-    let (mut pages, frame) = build(&rows, d, &OPTIONS);
+    let (mut pages, quantizer) = build(&rows, d, &OPTIONS);
     let mut rows = rows;
     let row = embedding(Kind::Lengths, d, &mut Xoshiro256Plus::seed_from_u64(5));
-    insert(&mut pages, &frame, &row, ORIGIN, id(1000)).unwrap();
+    insert(&mut pages, &quantizer, &row, ORIGIN, id(1000)).unwrap();
     rows.insert(id(1000), row.clone());
-    assert_sound(&pages, &frame, &rows);
-    assert_ordered(&pages, &frame, &rows, &row, EXACT);
+    assert_sound(&pages, &quantizer, &rows);
+    assert_ordered(&pages, &quantizer, &rows, &row, EXACT);
 }
 
 #[test]
 fn few_rows_are_looked_at() {
     let rows = some_rows(Kind::Clustered, 512, 5000, 3);
-    let (pages, frame) = build(&rows, 512, &OPTIONS);
+    let (pages, quantizer) = build(&rows, 512, &OPTIONS);
     let query = embedding(Kind::Clustered, 512, &mut Xoshiro256Plus::seed_from_u64(8));
-    let mut search = Search::new(frame.clone(), &query, ORIGIN, EXACT).unwrap();
+    let mut search = Search::new(quantizer.clone(), &query, ORIGIN, EXACT).unwrap();
     let mut exact: Vec<f64> = rows.values().map(|row| operator(row, &query)).collect();
     exact.sort_by(f64::total_cmp);
     let mut fetched = 0;
@@ -182,10 +183,10 @@ fn few_rows_are_looked_at() {
 #[test]
 fn approximate_searches_visit_the_nearest_lists() {
     let rows = some_rows(Kind::Uniform, 64, 2000, 3);
-    let (pages, frame) = build(&rows, 64, &OPTIONS);
+    let (pages, quantizer) = build(&rows, 64, &OPTIONS);
     let query = rows[&id(5)].clone();
     let options = SearchOptions { max_lists: 3, ..EXACT };
-    let mut search = Search::new(frame, &query, ORIGIN, options).unwrap();
+    let mut search = Search::new(quantizer, &query, ORIGIN, options).unwrap();
     assert_eq!(search.next(&pages).unwrap().unwrap().row, id(5));
     while search.next(&pages).unwrap().is_some() {}
     assert!(search.visits().lists <= 3 * search.visits().rounds);
@@ -195,37 +196,37 @@ fn approximate_searches_visit_the_nearest_lists() {
 #[test]
 fn an_index_without_rows_is_founded() {
     let mut pages = MemoryPages::default();
-    Frame::empty(&OPTIONS).create(&mut pages).unwrap();
-    let frame = Arc::new(Frame::load(&pages).unwrap());
-    assert_eq!(frame.dimension(), 0);
-    assert_ordered(&pages, &frame, &Rows::new(), &[f16::ONE], EXACT);
+    Quantizer::empty(&OPTIONS).create(&mut pages).unwrap();
+    let quantizer = Arc::new(Quantizer::load(&pages).unwrap());
+    assert_eq!(quantizer.dimension(), 0);
+    assert_ordered(&pages, &quantizer, &Rows::new(), &[f16::ONE], EXACT);
 
-    let before = Frame::id(&pages).unwrap();
-    found(&mut pages, 100).unwrap();
-    assert_ne!(Frame::id(&pages).unwrap(), before);
-    let frame = Arc::new(Frame::load(&pages).unwrap());
+    let before = Quantizer::id(&pages).unwrap();
+    initialize(&mut pages, 100).unwrap();
+    assert_ne!(Quantizer::id(&pages).unwrap(), before);
+    let quantizer = Arc::new(Quantizer::load(&pages).unwrap());
     let rows = some_rows(Kind::Uniform, 100, 300, 4);
     for (row, values) in &rows {
-        insert(&mut pages, &frame, values, ORIGIN, *row).unwrap();
+        insert(&mut pages, &quantizer, values, ORIGIN, *row).unwrap();
     }
-    assert_sound(&pages, &frame, &rows);
-    assert_ordered(&pages, &frame, &rows, &rows[&id(7)], EXACT);
-    let other = insert(&mut pages, &frame, &[f16::ONE; 3], ORIGIN, id(999));
+    assert_sound(&pages, &quantizer, &rows);
+    assert_ordered(&pages, &quantizer, &rows, &rows[&id(7)], EXACT);
+    let other = insert(&mut pages, &quantizer, &[f16::ONE; 3], ORIGIN, id(999));
     assert!(matches!(other, Err(IndexError::Dimension { expected: 100, actual: 3 })));
 }
 
 #[test]
 fn rows_of_another_origin_come_last() {
     let rows = some_rows(Kind::Uniform, 64, 200, 4);
-    let (mut pages, frame) = build(&rows, 64, &OPTIONS);
+    let (mut pages, quantizer) = build(&rows, 64, &OPTIONS);
     let far: Vec<f16> = vec![f16::from_f32(100.0); 64];
     let query = vec![f16::ZERO; 64];
     let strange = Origin { model: 9, codebook: 0 };
     for number in 6000..6100 {
-        insert(&mut pages, &frame, &query, strange, id(number)).unwrap();
+        insert(&mut pages, &quantizer, &query, strange, id(number)).unwrap();
     }
-    insert(&mut pages, &frame, &far, Origin::default(), id(5001)).unwrap();
-    let mut search = Search::new(frame, &query, ORIGIN, EXACT).unwrap();
+    insert(&mut pages, &quantizer, &far, Origin::default(), id(5001)).unwrap();
+    let mut search = Search::new(quantizer, &query, ORIGIN, EXACT).unwrap();
     let hits: Vec<_> = std::iter::from_fn(|| search.next(&pages).unwrap()).collect();
     assert_eq!((hits.len(), hits[200].row), (301, id(5001)));
     assert!(hits[200].bound.is_finite());
@@ -237,7 +238,7 @@ fn rows_of_another_origin_come_last() {
 fn training_stops_when_told() {
     let sample = Array2::from_shape_fn((3000, 200), |(i, j)| ((i * 7 + j * 13) % 17) as f32);
     let mut left = 5;
-    let stopped = Frame::train(sample.view(), 3000.0, &OPTIONS, &mut || {
+    let stopped = Quantizer::train(sample.view(), 3000.0, &OPTIONS, &mut || {
         left -= 1;
         if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -247,7 +248,7 @@ fn training_stops_when_told() {
 #[test]
 fn damage_is_an_error() {
     let rows = some_rows(Kind::Clustered, 200, 600, 4);
-    let (pages, frame) = build(&rows, 200, &OPTIONS);
+    let (pages, quantizer) = build(&rows, 200, &OPTIONS);
     let query = rows[&id(0)].clone();
     let mut rng = Xoshiro256Plus::seed_from_u64(6);
     let mut found = 0;
@@ -257,8 +258,8 @@ fn damage_is_an_error() {
         let at = rng.gen_range(0..PAGE_SIZE / 64) * rng.gen_range(1..=64);
         overwrite(&mut broken, page, at, |bytes| bytes.iter_mut().take(8).for_each(|byte| *byte ^= 0x5a));
         // Whatever it is, nothing panics and nothing goes on for ever.
-        let mut coder = Coder::new(&frame);
-        let checked = check(&broken, &frame, |row, _, stored| match rows.get(&row) {
+        let mut coder = Coder::new(&quantizer);
+        let checked = check(&broken, &quantizer, |row, _, stored| match rows.get(&row) {
             Some(values) if stored.matches(&mut coder, values)? => Ok(()),
             _ => Err(IndexError::Damaged { page: 0, what: "row is another" }),
         });
@@ -268,21 +269,21 @@ fn damage_is_an_error() {
     assert!(found > 40, "{found} of 300 damages were found");
 }
 
-/// Reads and writes an index that may be damaged; returns what was wrong with its frame.
+/// Reads and writes an index that may be damaged; returns what was wrong with its quantizer.
 fn use_it(pages: &mut MemoryPages, query: &[f16]) -> Option<IndexError> {
-    let frame = match Frame::load(pages) {
-        Ok(frame) => Arc::new(frame),
+    let quantizer = match Quantizer::load(pages) {
+        Ok(quantizer) => Arc::new(quantizer),
         Err(error) => return Some(error),
     };
-    if let Ok(mut search) = Search::new(frame.clone(), query, ORIGIN, EXACT) {
+    if let Ok(mut search) = Search::new(quantizer.clone(), query, ORIGIN, EXACT) {
         while let Ok(Some(_)) = search.next(pages) {}
     }
-    let _ = check(pages, &frame, |_, _, _| Ok(()));
-    let _ = remove(pages, &frame, |row| row.offset == 3);
+    let _ = check(pages, &quantizer, |_, _, _| Ok(()));
+    let _ = remove(pages, &quantizer, |row| row.offset == 3);
     for number in 5000..5010 {
-        let _ = insert(pages, &frame, query, ORIGIN, id(number));
+        let _ = insert(pages, &quantizer, query, ORIGIN, id(number));
     }
-    let _ = found(pages, query.len());
+    let _ = initialize(pages, query.len());
     None
 }
 
@@ -317,15 +318,15 @@ fn overwrite(pages: &mut MemoryPages, page: u32, at: usize, edit: impl FnOnce(&m
 #[test]
 fn an_edit_that_fails_changes_nothing() {
     let rows = some_rows(Kind::Clustered, 64, 100, 4);
-    let (mut pages, frame) = build(&rows, 64, &OPTIONS);
+    let (mut pages, quantizer) = build(&rows, 64, &OPTIONS);
     let damaged = || IndexError::Damaged { page: 1, what: "of this test" };
-    let failed: Result<(), _> = pages.change([0, 1], |[meta, frame]| {
+    let failed: Result<(), _> = pages.change([0, 1], |[meta, quantizer]| {
         meta.fill(0);
-        frame.fill(0);
+        quantizer.fill(0);
         Err(damaged())
     });
     assert!(matches!(failed, Err(IndexError::Damaged { page: 1, .. })));
-    assert_sound(&pages, &frame, &rows);
+    assert_sound(&pages, &quantizer, &rows);
 }
 
 #[derive(Clone, Debug)]
@@ -356,13 +357,13 @@ proptest! {
         steps in prop::collection::vec(step(), 1..150),
     ) {
         let mut rows = some_rows(kind, d, start, 1);
-        let (mut pages, frame) = build(&rows, d, &BuildOptions { bits, lists, ..OPTIONS });
+        let (mut pages, quantizer) = build(&rows, d, &BuildOptions { bits, lists, ..OPTIONS });
         let mut next = start;
         for step in steps {
             match step {
                 Step::Insert(seed) => {
                     let values = embedding(kind, d, &mut Xoshiro256Plus::seed_from_u64(seed));
-                    insert(&mut pages, &frame, &values, ORIGIN, id(next)).unwrap();
+                    insert(&mut pages, &quantizer, &values, ORIGIN, id(next)).unwrap();
                     rows.insert(id(next), values);
                     next += 1;
                 }
@@ -370,16 +371,16 @@ proptest! {
                     let mut rng = Xoshiro256Plus::seed_from_u64(seed);
                     let share = rng.gen_range(0.0..0.7);
                     let gone: Vec<RowId> = rows.keys().copied().filter(|_| rng.gen_bool(share)).collect();
-                    let removed = remove(&mut pages, &frame, |row| gone.binary_search(&row).is_ok()).unwrap();
+                    let removed = remove(&mut pages, &quantizer, |row| gone.binary_search(&row).is_ok()).unwrap();
                     rows.retain(|row, _| gone.binary_search(row).is_err());
                     prop_assert_eq!((removed.removed, removed.left), (gone.len() as u64, rows.len() as u64));
                 }
                 Step::Search(seed) => {
                     let query = embedding(kind, d, &mut Xoshiro256Plus::seed_from_u64(seed));
-                    assert_ordered(&pages, &frame, &rows, &query, EXACT);
+                    assert_ordered(&pages, &quantizer, &rows, &query, EXACT);
                 }
             }
         }
-        assert_sound(&pages, &frame, &rows);
+        assert_sound(&pages, &quantizer, &rows);
     }
 }

@@ -6,7 +6,7 @@ use sketch_model::limits::Limits;
 use sketch_model::render::decode::decode_image;
 use sketch_model::render::drawing::Drawing;
 use sketch_model::render::preprocess::{
-    Colours, Fit, Frame, PhotoPreprocessing, Polarity, PreprocessError, SketchPreprocessing,
+    Colours, Crop, Fit, PhotoPreprocessing, Polarity, PreprocessError, SketchPreprocessing,
 };
 use sketch_model::render::resize::Filter;
 
@@ -49,7 +49,7 @@ fn assert_close(a: &RgbImage, b: &RgbImage, largest: u8, mean: f64, what: &str) 
 /// The fixture's face on a sheet of `side` pixels, drawn with a pen of `pen` pixels.
 fn face(side: u32, pen: f32) -> GrayImage {
     let style =
-        SketchPreprocessing { frame: Frame::Ink { margin: 0.2 }, vector_stroke: pen, ..SketchPreprocessing::exact() };
+        SketchPreprocessing { frame: Crop::Ink { margin: 0.2 }, vector_stroke: pen, ..SketchPreprocessing::exact() };
     DynamicImage::ImageRgb8(style.apply(&decode(&fixture("face.json")), side).unwrap()).into_luma8()
 }
 
@@ -65,7 +65,7 @@ mod golden {
     #[test]
     fn strokes_are_drawn_where_they_should_be() {
         let style = SketchPreprocessing {
-            frame: Frame::Ink { margin: 0.125 },
+            frame: Crop::Ink { margin: 0.125 },
             vector_stroke: 2.0,
             ..SketchPreprocessing::exact()
         };
@@ -111,7 +111,7 @@ mod invariance {
 
     /// The strokes on a sheet of 160 pixels.
     fn sheet(strokes: &[Vec<(f64, f64)>]) -> GrayImage {
-        let style = SketchPreprocessing { frame: Frame::Ink { margin: 0.1 }, ..SketchPreprocessing::exact() };
+        let style = SketchPreprocessing { frame: Crop::Ink { margin: 0.1 }, ..SketchPreprocessing::exact() };
         DynamicImage::ImageRgb8(style.apply(&json(strokes, 1.0, (0.0, 0.0)), 160).unwrap()).into_luma8()
     }
 
@@ -294,7 +294,7 @@ fn a_silhouette_stays_black() {
 fn erased_strokes_stay_erased() {
     let svg = br##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100" fill="none">
         <path d="M0 0H100V100H0Z" stroke="black"/><path d="M40 0H60" stroke="white"/></svg>"##;
-    let best = SketchPreprocessing { frame: Frame::Ink { margin: 0.0 }, ..SketchPreprocessing::best() };
+    let best = SketchPreprocessing { frame: Crop::Ink { margin: 0.0 }, ..SketchPreprocessing::best() };
     let picture = best.apply(&decode(svg), SIZE).unwrap();
     assert!(picture.get_pixel(SIZE / 2, 1).0[0] > 200);
     assert!(picture.get_pixel(SIZE / 5, 1).0[0] < 60);
@@ -343,7 +343,7 @@ proptest! {
             polarity: if keep { Polarity::Keep } else { Polarity::DarkOnLight },
             colours: if keep { Colours::Keep } else { Colours::Darkest },
             stretch_contrast: stretch,
-            frame: if keep { Frame::Whole } else { Frame::Ink { margin } },
+            frame: if keep { Crop::Whole } else { Crop::Ink { margin } },
             bitmap_stroke: pen,
             ..SketchPreprocessing::best()
         };

@@ -1,4 +1,4 @@
-//! CREATE INDEX and REINDEX: a frame is trained on a sample of the rows, all rows are coded against it, by several
+//! CREATE INDEX and REINDEX: a quantizer is trained on a sample of the rows, all rows are coded against it, by several
 //! processes if the server grants them, sorted by list, and written.
 
 mod parallel;
@@ -12,7 +12,7 @@ use crate::error::{Result, SqlError};
 use parallel::Team;
 use pgrx::prelude::*;
 use sample::Sample;
-use sketch_model::index::{self, BuildOptions, Coder, Frame, IndexError, RowId, Writer};
+use sketch_model::index::{self, BuildOptions, Coder, IndexError, Quantizer, RowId, Writer};
 use sort::Sort;
 use std::ffi::{CStr, c_void};
 use std::ops::ControlFlow;
@@ -96,7 +96,7 @@ pub unsafe extern "C-unwind" fn build_empty(index: pg_sys::Relation) {
     // SAFETY: the server passes the open index, and nobody else knows of it.
     unsafe {
         let mut pages = IndexPages::build(index, pg_sys::ForkNumber::INIT_FORKNUM);
-        raise(Frame::empty(&options::options(index)).create(&mut pages));
+        raise(Quantizer::empty(&options::options(index)).create(&mut pages));
         raise(pages.log());
     }
 }
@@ -108,29 +108,29 @@ impl Build {
         // SAFETY: the caller's promise.
         let (options, mut pages) =
             unsafe { (options::options(self.index), IndexPages::build(self.index, pg_sys::ForkNumber::MAIN_FORKNUM)) };
-        let frame = self.frame(&options)?;
-        frame.create(&mut pages)?;
+        let quantizer = self.quantizer(&options)?;
+        quantizer.create(&mut pages)?;
         // As it was written: with the pages that it has.
-        let frame = Frame::load(&pages)?;
+        let quantizer = Quantizer::load(&pages)?;
         enter(Phase::Code);
-        let counts = if frame.dimension() == 0 {
+        let counts = if quantizer.dimension() == 0 {
             self.insert_rows(&mut pages)
         } else if let Some(team) = Team::start(self) {
-            let (counts, sort) = team.code_rows(self, &frame);
-            write(&frame, &mut pages, counts, sort)?;
+            let (counts, sort) = team.code_rows(self, &quantizer);
+            write(&quantizer, &mut pages, counts, sort)?;
             team.finish();
             counts
         } else {
-            let (counts, sort) = code_rows(self, &frame, Sort::new(sort::memory(), None), std::ptr::null_mut());
-            write(&frame, &mut pages, counts, sort)?;
+            let (counts, sort) = code_rows(self, &quantizer, Sort::new(sort::memory(), None), std::ptr::null_mut());
+            write(&quantizer, &mut pages, counts, sort)?;
             counts
         };
         pages.log()?;
         Ok(counts)
     }
 
-    /// Trains a frame on a sample of the rows; that of no rows is empty.
-    fn frame(self, options: &BuildOptions) -> Result<Frame> {
+    /// Trains a quantizer on a sample of the rows; that of no rows is empty.
+    fn quantizer(self, options: &BuildOptions) -> Result<Quantizer> {
         enter(Phase::Sample);
         let sample = Sample::read(self, options);
         let few = if options.lists == 0 { FEW_ROWS } else { options.lists as f64 };
@@ -141,13 +141,13 @@ impl Build {
             let message = "maintenance_work_mem has no room for a sample that makes good lists";
             notice(message, format!("Answers are exact all the same. Raise it to {memory} MB for faster ones."));
         }
-        let Some(values) = sample.values() else { return Ok(Frame::empty(options)) };
+        let Some(values) = sample.values() else { return Ok(Quantizer::empty(options)) };
         enter(Phase::Cluster);
         let mut check = || {
             pgrx::check_for_interrupts!();
             ControlFlow::Continue(())
         };
-        Ok(Frame::train(values, sample.rows, options, &mut check)?)
+        Ok(Quantizer::train(values, sample.rows, options, &mut check)?)
     }
 
     /// Adds rows one by one to an index that had none when it was sampled: there are some only if they were added since.
@@ -155,13 +155,13 @@ impl Build {
         let mut index = 0;
         let heap = self.scan(std::ptr::null_mut(), |embedding, row, _| {
             // SAFETY: the index is open.
-            let mut frame = unsafe { cache::frame(self.index, pages)? };
-            if frame.dimension() == 0 {
-                index::found(pages, embedding.values().len())?;
-                frame = unsafe { cache::frame(self.index, pages)? };
+            let mut quantizer = unsafe { cache::quantizer(self.index, pages)? };
+            if quantizer.dimension() == 0 {
+                index::initialize(pages, embedding.values().len())?;
+                quantizer = unsafe { cache::quantizer(self.index, pages)? };
             }
             index += 1;
-            index::insert(pages, &frame, embedding.values(), embedding.origin(), row)
+            index::insert(pages, &quantizer, embedding.values(), embedding.origin(), row)
         });
         Counts { heap, index }
     }
@@ -225,11 +225,11 @@ unsafe extern "C-unwind" fn visit<F: FnMut(Embedding<'_>, RowId, bool) -> Result
 }
 
 /// Codes the rows of a scan into `sort`, and sorts them.
-fn code_rows(build: Build, frame: &Frame, mut sort: Sort, scan: pg_sys::TableScanDesc) -> (Counts, Sort) {
-    let mut coder = Coder::new(frame);
+fn code_rows(build: Build, quantizer: &Quantizer, mut sort: Sort, scan: pg_sys::TableScanDesc) -> (Counts, Sort) {
+    let mut coder = Coder::new(quantizer);
     let mut index = 0;
     let heap = build.scan(scan, |embedding, row, alive| {
-        if !check_dimension(build.info, frame.dimension(), embedding, alive)? {
+        if !check_dimension(build.info, quantizer.dimension(), embedding, alive)? {
             return Ok(());
         }
         let coded = coder.code(embedding.values())?;
@@ -267,10 +267,10 @@ fn check_dimension(
 }
 
 /// Writes the sorted rows.
-fn write(frame: &Frame, pages: &mut IndexPages, counts: Counts, sort: Sort) -> Result<()> {
+fn write(quantizer: &Quantizer, pages: &mut IndexPages, counts: Counts, sort: Sort) -> Result<()> {
     enter(Phase::Write);
     progress(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, counts.index as i64);
-    let mut writer = Writer::new(frame, pages);
+    let mut writer = Writer::new(quantizer, pages);
     let mut done = 0;
     sort.drain(|list, row, origin, bytes| {
         writer.push(list, row, origin, bytes)?;

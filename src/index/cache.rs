@@ -3,40 +3,41 @@
 use super::pages::IndexPages;
 use crate::error::Result;
 use pgrx::prelude::*;
-use sketch_model::index::Frame;
+use sketch_model::index::Quantizer;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-/// Frames that a backend keeps; one of 512 dimensions and 1,000 lists takes 3 MB.
+/// Quantizers that a backend keeps; one of 512 dimensions and 1,000 lists takes 3 MB.
 const KEPT: usize = 4;
 
 /// The file of an index, and the random number on its first page: a rebuilt index differs in one of them.
 type Key = (pg_sys::Oid, u64);
 
 thread_local! {
-    static FRAMES: RefCell<Vec<(Key, Arc<Frame>)>> = const { RefCell::new(Vec::new()) };
+    static QUANTIZERS: RefCell<Vec<(Key, Arc<Quantizer>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The frame of an index as it is now.
+/// The quantizer of an index as it is now.
 ///
 /// # Safety
 /// `relation` is an open index of this access method.
-pub unsafe fn frame(relation: pg_sys::Relation, pages: &IndexPages) -> Result<Arc<Frame>> {
+pub unsafe fn quantizer(relation: pg_sys::Relation, pages: &IndexPages) -> Result<Arc<Quantizer>> {
     // SAFETY: the caller's promise.
-    let key = (unsafe { file(relation) }, Frame::id(pages)?);
-    let known = FRAMES.with_borrow(|kept| kept.iter().find(|(known, _)| *known == key).map(|(_, frame)| frame.clone()));
-    if let Some(frame) = known {
-        return Ok(frame);
+    let key = (unsafe { file(relation) }, Quantizer::id(pages)?);
+    let known = QUANTIZERS
+        .with_borrow(|kept| kept.iter().find(|(known, _)| *known == key).map(|(_, quantizer)| quantizer.clone()));
+    if let Some(quantizer) = known {
+        return Ok(quantizer);
     }
-    let frame = Arc::new(Frame::load(pages)?);
-    FRAMES.with_borrow_mut(|kept| {
+    let quantizer = Arc::new(Quantizer::load(pages)?);
+    QUANTIZERS.with_borrow_mut(|kept| {
         kept.retain(|((file, _), _)| *file != key.0);
         if kept.len() == KEPT {
             kept.remove(0);
         }
-        kept.push((key, frame.clone()));
+        kept.push((key, quantizer.clone()));
     });
-    Ok(frame)
+    Ok(quantizer)
 }
 
 unsafe fn file(relation: pg_sys::Relation) -> pg_sys::Oid {

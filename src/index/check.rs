@@ -153,16 +153,16 @@ unsafe fn check(opened: &Opened) -> Result<(Checked, u64)> {
     // and is not removed meanwhile.
     unsafe {
         let pages = IndexPages::new(opened.index);
-        let frame = cache::frame(opened.index, &pages)?;
-        let mut coder = Coder::new(&frame);
+        let quantizer = cache::quantizer(opened.index, &pages)?;
+        let mut coder = Coder::new(&quantizer);
         let mut rows = Rows::new(opened);
         let mut entries = HashSet::new();
-        let checked = index::check(&pages, &frame, |row, origin, stored: StoredRow<'_>| {
+        let checked = index::check(&pages, &quantizer, |row, origin, stored: StoredRow<'_>| {
             pgrx::check_for_interrupts!();
             let agrees = rows.fetch(row, |embedding| {
                 let same = embedding.origin() == origin;
                 Ok(same
-                    && frame.dimension() == embedding.values().len()
+                    && quantizer.dimension() == embedding.values().len()
                     && stored.matches(&mut coder, embedding.values())?)
             })?;
             match agrees {

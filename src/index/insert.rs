@@ -36,11 +36,11 @@ unsafe fn insert_row(relation: pg_sys::Relation, embedding: Embedding<'_>, row: 
     unsafe {
         let _lock = InsertLock::take(relation);
         let mut pages = IndexPages::new(relation);
-        let mut frame = cache::frame(relation, &pages)?;
-        if frame.dimension() == 0 {
-            index::found(&mut pages, embedding.values().len())?;
-            frame = cache::frame(relation, &pages)?;
+        let mut quantizer = cache::quantizer(relation, &pages)?;
+        if quantizer.dimension() == 0 {
+            index::initialize(&mut pages, embedding.values().len())?;
+            quantizer = cache::quantizer(relation, &pages)?;
         }
-        index::insert(&mut pages, &frame, embedding.values(), embedding.origin(), row)
+        index::insert(&mut pages, &quantizer, embedding.values(), embedding.origin(), row)
     }
 }

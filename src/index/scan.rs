@@ -10,7 +10,7 @@ use crate::settings;
 use half::f16;
 use pgrx::iter::TableIterator;
 use pgrx::{PgMemoryContexts, prelude::*};
-use sketch_model::index::{Frame, Origin, Search, SearchOptions, Visits};
+use sketch_model::index::{Origin, Quantizer, Search, SearchOptions, Visits};
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -161,19 +161,19 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &IndexPages) -> Result<State
         check_snapshot((*scan).xs_snapshot)?;
         count_scan(scan);
         let relation = (*scan).indexRelation;
-        let frame = cache::frame(relation, pages)?;
-        if frame.dimension() == 0 {
+        let quantizer = cache::quantizer(relation, pages)?;
+        if quantizer.dimension() == 0 {
             return Ok(State::Empty);
         }
         let order = &*(*scan).orderByData;
         // Without distances that differ, any order will do.
-        let any = || search(&frame, &vec![f16::ZERO; frame.dimension()], Origin::default());
+        let any = || search(&quantizer, &vec![f16::ZERO; quantizer.dimension()], Origin::default());
         let (search, distances) = if order.sk_flags & pg_sys::SK_ISNULL as i32 != 0 {
             (any()?, Distances::Null)
         } else {
             from_embedding(order.sk_argument, |query| -> Result<_> {
-                if query.values().len() == frame.dimension() {
-                    Ok((search(&frame, query.values(), query.origin())?, Distances::Bounded))
+                if query.values().len() == quantizer.dimension() {
+                    Ok((search(&quantizer, query.values(), query.origin())?, Distances::Bounded))
                 } else {
                     Ok((any()?, Distances::Infinite))
                 }
@@ -183,11 +183,11 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &IndexPages) -> Result<State
     }
 }
 
-fn search(frame: &Arc<Frame>, query: &[f16], origin: Origin) -> Result<Search> {
+fn search(quantizer: &Arc<Quantizer>, query: &[f16], origin: Origin) -> Result<Search> {
     // SAFETY: a setting of the server, read by its only thread.
     let memory = unsafe { pg_sys::work_mem } as usize * 1024;
     let options = SearchOptions { max_lists: settings::max_lists(), memory };
-    Ok(Search::new(frame.clone(), query, origin, options)?)
+    Ok(Search::new(quantizer.clone(), query, origin, options)?)
 }
 
 /// An entry whose row was removed may lead to another row by the time that the heap is read: a snapshot of MVCC does

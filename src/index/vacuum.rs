@@ -19,12 +19,12 @@ pub unsafe extern "C-unwind" fn bulk_delete(
     unsafe {
         let stats = or_new(stats);
         let mut pages = IndexPages::vacuum((*info).index, (*info).strategy);
-        let frame = raise(cache::frame((*info).index, &pages));
-        // Without a frame there was no row when we looked, hence none that is dead.
-        let removed = if frame.dimension() == 0 {
+        let quantizer = raise(cache::quantizer((*info).index, &pages));
+        // Without a quantizer there was no row when we looked, hence none that is dead.
+        let removed = if quantizer.dimension() == 0 {
             Removed::default()
         } else {
-            raise(index::remove(&mut pages, &frame, |row| {
+            raise(index::remove(&mut pages, &quantizer, |row| {
                 let mut tid = tid(row);
                 // It is the server's own, and may raise an error: CREATE INDEX CONCURRENTLY collects rows with it.
                 pg_guard_ffi_boundary(|| dead(&mut tid, callback_state))

@@ -20,7 +20,7 @@ use sketch_model::limits::Limits;
 use sketch_model::manifest::Manifest;
 use sketch_model::render::decode::{DecodeError, decode_image};
 use sketch_model::render::drawing::{Drawing, DrawingError};
-use sketch_model::render::preprocess::{Frame, PreprocessError, SketchPreprocessing};
+use sketch_model::render::preprocess::{Crop, PreprocessError, SketchPreprocessing};
 
 pub use options::{Augmentation, EdgeOptions, PhotoOptions, SketchOptions};
 pub use rng::Rng;
@@ -82,8 +82,8 @@ impl SketchOptions {
         let width = (self.stroke[0] > 0.0).then(|| rng.log_uniform(self.stroke));
         let change = rng.within(self.margin);
         let frame = match usual.frame {
-            Frame::Whole => Frame::Whole,
-            Frame::Ink { margin } => Frame::Ink { margin: (margin + change).max(0.0) },
+            Crop::Whole => Crop::Whole,
+            Crop::Ink { margin } => Crop::Ink { margin: (margin + change).max(0.0) },
         };
         SketchPreprocessing {
             vector_stroke: width.unwrap_or(usual.vector_stroke),

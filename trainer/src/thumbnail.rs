@@ -4,7 +4,7 @@ use image::{DynamicImage, RgbImage};
 use sketch_model::limits::Limits;
 use sketch_model::render::decode::{DecodeError, decode_image};
 use sketch_model::render::drawing::{Drawing, DrawingError};
-use sketch_model::render::preprocess::{Frame, PreprocessError, SketchPreprocessing};
+use sketch_model::render::preprocess::{Crop, PreprocessError, SketchPreprocessing};
 
 /// Side of a picture in lists, in pixels.
 pub const SIDE: u32 = 96;
@@ -27,7 +27,7 @@ pub fn drawing(bytes: &[u8], side: u32) -> Result<DynamicImage, ThumbnailError> 
         Drawing::Bitmap(picture) => Ok(picture),
         drawing @ Drawing::Vector(_) => {
             let style = SketchPreprocessing {
-                frame: Frame::Ink { margin: 0.1 },
+                frame: Crop::Ink { margin: 0.1 },
                 // As heavy to the eye as what the network sees.
                 vector_stroke: side as f32 / 60.0,
                 ..SketchPreprocessing::exact()

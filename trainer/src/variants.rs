@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::{DynamicImage, GrayImage, ImageFormat, Luma};
 use sketch_model::limits::Limits;
 use sketch_model::render::drawing::{Drawing, DrawingError};
-use sketch_model::render::preprocess::{Frame, PreprocessError, SketchPreprocessing};
+use sketch_model::render::preprocess::{Crop, PreprocessError, SketchPreprocessing};
 
 use crate::metrics::mix;
 
@@ -86,11 +86,8 @@ impl Variant {
 
 fn draw(drawing: &[u8], side: u32, stroke: f32) -> Result<GrayImage, VariantError> {
     let drawing = Drawing::decode(drawing, &Limits::default())?;
-    let style = SketchPreprocessing {
-        frame: Frame::Ink { margin: 0.1 },
-        vector_stroke: stroke,
-        ..SketchPreprocessing::exact()
-    };
+    let style =
+        SketchPreprocessing { frame: Crop::Ink { margin: 0.1 }, vector_stroke: stroke, ..SketchPreprocessing::exact() };
     Ok(DynamicImage::ImageRgb8(style.apply(&drawing, side)?).into_luma8())
 }
 

@@ -1,8 +1,8 @@
 //! Writing of all rows at once, sorted by list.
 
 use super::code::RowLayout;
-use super::frame::Frame;
 use super::layout::{Kind, Layout, ListEntry, NONE, SegmentHeader, put, start_page};
+use super::quantizer::Quantizer;
 use super::segment::{distance, length, write_near};
 use super::{Origin, PAGE_SIZE, Pages, RowId};
 
@@ -12,7 +12,7 @@ use super::{Origin, PAGE_SIZE, Pages, RowId};
 /// a search that reaches into the list but not to its rim reads the inner ones alone.
 #[derive(Debug)]
 pub struct Writer<'a, P: Pages> {
-    frame: &'a Frame,
+    quantizer: &'a Quantizer,
     row: RowLayout,
     pages: &'a mut P,
     list: u32,
@@ -35,12 +35,12 @@ const NOTHING: SegmentHeader = SegmentHeader {
 };
 
 impl<'a, P: Pages> Writer<'a, P> {
-    /// Begins to write behind [`Frame::create`]; `frame` is what [`Frame::load`] then reads.
-    pub fn new(frame: &'a Frame, pages: &'a mut P) -> Self {
-        let layout = &frame.layout;
+    /// Begins to write behind [`Quantizer::create`]; `quantizer` is what [`Quantizer::load`] then reads.
+    pub fn new(quantizer: &'a Quantizer, pages: &'a mut P) -> Self {
+        let layout = &quantizer.layout;
         Self {
-            frame,
-            row: frame.row_layout(),
+            quantizer,
+            row: quantizer.row_layout(),
             pages,
             list: 0,
             entry: ListEntry::EMPTY,
@@ -56,7 +56,7 @@ impl<'a, P: Pages> Writer<'a, P> {
     /// # Errors
     /// If a page cannot be written.
     pub fn push(&mut self, list: u32, id: RowId, origin: Origin, bytes: &[u8]) -> Result<(), P::Error> {
-        let layout = self.frame.layout;
+        let layout = self.quantizer.layout;
         if list != self.list {
             self.end_list()?;
             self.list = list;
@@ -96,7 +96,7 @@ impl<'a, P: Pages> Writer<'a, P> {
     fn end_list(&mut self) -> Result<(), P::Error> {
         self.end_segment()?;
         if self.entry.head != NONE {
-            let (page, at) = self.frame.entry_place(self.list);
+            let (page, at) = self.quantizer.entry_place(self.list);
             let entry = self.entry;
             self.pages.change([page], |[content]| {
                 entry.write(content, at);
@@ -112,7 +112,7 @@ impl<'a, P: Pages> Writer<'a, P> {
         if used == 0 {
             return Ok(());
         }
-        let Layout { far_per_page, fine_per_page, .. } = self.frame.layout;
+        let Layout { far_per_page, fine_per_page, .. } = self.quantizer.layout;
         // The segment's number comes first: its other pages name it.
         let segment = self.pages.add(|_| ())?;
         let parts = [(Kind::Far, &mut self.far, far_per_page), (Kind::Fine, &mut self.fine, fine_per_page)];
@@ -125,8 +125,8 @@ impl<'a, P: Pages> Writer<'a, P> {
                     content.fill(0);
                 }
                 let at = match kind {
-                    Kind::Far => self.frame.layout.far_page_at(index),
-                    _ => self.frame.layout.fine_page_at(index),
+                    Kind::Far => self.quantizer.layout.far_page_at(index),
+                    _ => self.quantizer.layout.fine_page_at(index),
                 };
                 put(&mut self.segment, at, number.to_le_bytes());
             }

@@ -1,10 +1,10 @@
 //! Verification of an index.
 
 use super::code::Coder;
-use super::frame::Frame;
 use super::layout::{
     FREE, Kind, Layout, ListEntry, NONE, SegmentHeader, expect_part, get_f32, get_u32, pages_for, read_row_id,
 };
+use super::quantizer::Quantizer;
 use super::segment::{distance, length, read_near};
 use super::{IndexError, Origin, Pages, RowId};
 use half::f16;
@@ -55,16 +55,16 @@ impl StoredRow<'_> {
 /// [`IndexError::Damaged`] for what is wrong, and what `each` returns.
 pub fn check<P: Pages>(
     pages: &P,
-    frame: &Frame,
+    quantizer: &Quantizer,
     mut each: impl FnMut(RowId, Origin, StoredRow<'_>) -> Result<(), P::Error>,
 ) -> Result<Checked, P::Error> {
-    let mut total = Checked { lists: frame.lists() as u64, pages: pages.count()?.into(), ..Checked::default() };
+    let mut total = Checked { lists: quantizer.lists() as u64, pages: pages.count()?.into(), ..Checked::default() };
     let mut seen = HashSet::new();
-    for list in 0..frame.lists() as u32 {
-        let entry = frame.entry(pages, list)?;
+    for list in 0..quantizer.lists() as u32 {
+        let entry = quantizer.entry(pages, list)?;
         let mut segment = entry.head;
         while segment != NONE {
-            let used = check_segment(pages, frame, (list, entry, segment), &mut seen, &mut total, &mut each)?;
+            let used = check_segment(pages, quantizer, (list, entry, segment), &mut seen, &mut total, &mut each)?;
             segment = used;
         }
         let damaged = |what| IndexError::Damaged { page: entry.free, what };
@@ -72,10 +72,10 @@ pub fn check<P: Pages>(
             return Err(damaged("segment with free slots is of no list").into());
         }
     }
-    let entries = frame.lists().div_ceil(ListEntry::PER_PAGE) as u64;
-    let first_entries = u64::from(frame.entries_page);
-    // Meta page and frame lie before the entries, in an index that was founded later behind the meta page alone.
-    let fixed = if frame.lists() == 0 { 1 } else { first_entries + entries };
+    let entries = quantizer.lists().div_ceil(ListEntry::PER_PAGE) as u64;
+    let first_entries = u64::from(quantizer.entries_page);
+    // Meta page and quantizer lie before the entries, in an index that was founded later behind the meta page alone.
+    let fixed = if quantizer.lists() == 0 { 1 } else { first_entries + entries };
     total.unused_pages = total.pages.saturating_sub(fixed + seen.len() as u64);
     Ok(total)
 }
@@ -83,13 +83,13 @@ pub fn check<P: Pages>(
 /// Verifies a segment with its pages; returns the next one.
 fn check_segment<P: Pages>(
     pages: &P,
-    frame: &Frame,
+    quantizer: &Quantizer,
     (list, entry, segment): (u32, ListEntry, u32),
     seen: &mut HashSet<u32>,
     total: &mut Checked,
     each: &mut impl FnMut(RowId, Origin, StoredRow<'_>) -> Result<(), P::Error>,
 ) -> Result<u32, P::Error> {
-    let (layout, row) = (&frame.layout, frame.row_layout());
+    let (layout, row) = (&quantizer.layout, quantizer.row_layout());
     let damaged = |what| IndexError::Damaged { page: segment, what };
     if !seen.insert(segment) {
         return Err(damaged("segment is in two places").into());

@@ -13,8 +13,8 @@
 //! those that it does not. The law behind it is Cauchy and Schwarz's, for each part.
 
 use super::IndexError;
-use super::frame::Frame;
 use super::layout::{ROW_BOUND, put};
+use super::quantizer::Quantizer;
 use super::rounding::{down, up, up_bf16};
 use crate::simd::{BLOCK, BLOCK_BYTES, RESTS};
 use half::f16;
@@ -41,7 +41,7 @@ pub const DISTANCE: usize = MIDDLE_BASE + 4;
 pub const NORM: usize = DISTANCE + 4;
 pub const NEAR_CODES: usize = NORM + 4;
 
-impl Frame {
+impl Quantizer {
     pub(super) fn row_layout(&self) -> RowLayout {
         let layout = &self.layout;
         let middle_codes = NEAR_CODES + BLOCK_BYTES;
@@ -69,7 +69,7 @@ pub struct Coded<'a> {
 /// Codes rows; it keeps the memory that this takes.
 #[derive(Debug)]
 pub struct Coder<'f> {
-    frame: &'f Frame,
+    quantizer: &'f Quantizer,
     row: RowLayout,
     values: Vec<f32>,
     rotated: Vec<f32>,
@@ -82,10 +82,10 @@ pub struct Coder<'f> {
 }
 
 impl<'f> Coder<'f> {
-    pub fn new(frame: &'f Frame) -> Self {
-        let (row, padded) = (frame.row_layout(), frame.layout.padded);
+    pub fn new(quantizer: &'f Quantizer) -> Self {
+        let (row, padded) = (quantizer.row_layout(), quantizer.layout.padded);
         Self {
-            frame,
+            quantizer,
             row,
             values: vec![0.0; padded],
             rotated: vec![0.0; padded],
@@ -104,7 +104,7 @@ impl<'f> Coder<'f> {
     /// [`IndexError::Dimension`] if it is none of this index.
     pub fn code(&mut self, values: &[f16]) -> Result<Coded<'_>, IndexError> {
         self.rotate(values)?;
-        let list = self.frame.centroids.nearest(&self.rotated, &mut self.bounds);
+        let list = self.quantizer.centroids.nearest(&self.rotated, &mut self.bounds);
         Ok(self.code_rotated(list as u32))
     }
 
@@ -118,20 +118,20 @@ impl<'f> Coder<'f> {
     }
 
     fn rotate(&mut self, values: &[f16]) -> Result<(), IndexError> {
-        self.frame.expect(values.len())?;
+        self.quantizer.expect(values.len())?;
         values.convert_to_f32_slice(&mut self.values[..values.len()]);
-        self.frame.rotation.apply(&self.values, &mut self.rotated);
+        self.quantizer.rotation.apply(&self.values, &mut self.rotated);
         Ok(())
     }
 
     fn code_rotated(&mut self, list: u32) -> Coded<'_> {
-        let centroids = &self.frame.centroids;
+        let centroids = &self.quantizer.centroids;
         let halves = centroids.head(list as usize).iter().chain(centroids.tail(list as usize));
         self.centroid.iter_mut().zip(halves).for_each(|(out, half)| *out = half.to_f64());
         for ((out, value), centroid) in self.residual.iter_mut().zip(&self.rotated).zip(&self.centroid) {
             *out = f64::from(*value) - centroid;
         }
-        let scales = &self.frame.scales;
+        let scales = &self.quantizer.scales;
         let reach = self.residual.iter().zip(scales).map(|(r, s)| r.abs() / f64::from(*s)).fold(0.0, f64::max);
         let scale = up_bf16(reach);
         put(&mut self.bytes, SCALE, scale.to_le_bytes());
@@ -141,13 +141,13 @@ impl<'f> Coder<'f> {
         }
 
         let padded = self.residual.len();
-        let (near, middle) = (0..BLOCK, 0..BLOCK + self.frame.layout.middle);
+        let (near, middle) = (0..BLOCK, 0..BLOCK + self.quantizer.layout.middle);
         let length = norm(&self.residual, 0..padded);
         self.decode(scale.to_f64(), |code| (f64::from(code >> 4) - 7.5) / 8.0);
         self.put_bound([NEAR_BASE, NEAR_ERROR], length, near.clone());
         self.put_bound([MIDDLE_BASE, MIDDLE_ERROR], length, middle.clone());
         for part in 0..RESTS {
-            let rest = norm(&self.residual, self.frame.layout.rest(part));
+            let rest = norm(&self.residual, self.quantizer.layout.rest(part));
             put(&mut self.bytes, REST + 2 * part, up_bf16(rest).to_le_bytes());
         }
         put(&mut self.bytes, DISTANCE, up(length).to_le_bytes());
@@ -171,7 +171,7 @@ impl<'f> Coder<'f> {
     }
 
     fn decode(&mut self, scale: f64, value: impl Fn(u8) -> f64) {
-        for ((out, code), s) in self.coded.iter_mut().zip(&self.codes).zip(&self.frame.scales) {
+        for ((out, code), s) in self.coded.iter_mut().zip(&self.codes).zip(&self.quantizer.scales) {
             *out = scale * f64::from(*s) * value(*code);
         }
     }

@@ -1,10 +1,10 @@
 //! Insertion of one row. The caller sees to it that nobody else inserts meanwhile.
 
 use super::code::Coder;
-use super::frame::Frame;
 use super::layout::{
     FREE, Kind, Layout, ListEntry, Meta, NONE, SegmentHeader, expect_part, get_f32, get_u32, put, start_page,
 };
+use super::quantizer::Quantizer;
 use super::segment::{distance, length, write_near};
 use super::{IndexError, Origin, Pages, RowId};
 use half::f16;
@@ -18,59 +18,59 @@ struct Place {
     fine: u32,
 }
 
-/// Gives an index that was built without rows the frame of its first: one list around zero.
+/// Gives an index that was built without rows the quantizer of its first: one list around zero.
 ///
 /// # Errors
 /// If a page cannot be written.
-pub fn found<P: Pages>(pages: &mut P, dimension: usize) -> Result<(), P::Error> {
+pub fn initialize<P: Pages>(pages: &mut P, dimension: usize) -> Result<(), P::Error> {
     let meta = pages.read(0, Meta::read)??;
     match meta.dimension {
-        0 => Frame::plain(dimension, meta.bits, meta.id.wrapping_add(1)).create(pages),
+        0 => Quantizer::plain(dimension, meta.bits, meta.id.wrapping_add(1)).create(pages),
         _ => Ok(()),
     }
 }
 
 /// Adds a row to an index.
 ///
-/// `frame` is what [`Frame::load`] returns now. First come the pages that the row needs and the list's radius; the row
+/// `quantizer` is what [`Quantizer::load`] returns now. First come the pages that the row needs and the list's radius; the row
 /// itself appears at once.
 ///
 /// # Errors
 /// [`IndexError::Dimension`] if the embedding is none of this index, or if a page cannot be read or written.
 pub fn insert<P: Pages>(
     pages: &mut P,
-    frame: &Frame,
+    quantizer: &Quantizer,
     values: &[f16],
     origin: Origin,
     row: RowId,
 ) -> Result<(), P::Error> {
-    let mut coder = Coder::new(frame);
+    let mut coder = Coder::new(quantizer);
     let coded = coder.code(values)?;
-    let mut entry = frame.entry(pages, coded.list)?;
+    let mut entry = quantizer.entry(pages, coded.list)?;
     let before = entry;
     entry.radius = entry.radius.max(distance(coded.bytes));
     entry.norm = entry.norm.max(length(coded.bytes));
 
-    let slot = match reusable(pages, frame, (coded.list, &mut entry), origin, distance(coded.bytes))? {
+    let slot = match reusable(pages, quantizer, (coded.list, &mut entry), origin, distance(coded.bytes))? {
         Some(slot) => slot,
-        None => appendable(pages, frame, coded.list, &mut entry, origin)?,
+        None => appendable(pages, quantizer, coded.list, &mut entry, origin)?,
     };
     let (segment, slot) = slot;
-    let place = with_pages(pages, &frame.layout, segment, slot)?;
+    let place = with_pages(pages, &quantizer.layout, segment, slot)?;
     if entry != before {
-        let (page, at) = frame.entry_place(coded.list);
+        let (page, at) = quantizer.entry_place(coded.list);
         pages.change([page], |[content]| {
             entry.write(content, at);
             Ok(())
         })?;
     }
-    write(pages, frame, place, row, coded.bytes)
+    write(pages, quantizer, place, row, coded.bytes)
 }
 
 /// A free slot of the segment that the list's entry names, if the row may take it.
 fn reusable<P: Pages>(
     pages: &P,
-    frame: &Frame,
+    quantizer: &Quantizer,
     (list, entry): (u32, &mut ListEntry),
     origin: Origin,
     away: f32,
@@ -78,7 +78,7 @@ fn reusable<P: Pages>(
     if entry.free == NONE {
         return Ok(None);
     }
-    let (segment, layout) = (entry.free, &frame.layout);
+    let (segment, layout) = (entry.free, &quantizer.layout);
     let slot = pages.read(segment, |page| {
         let header = SegmentHeader::of_list(page, segment, layout, list)?;
         let free = (0..usize::from(header.used)).find(|slot| get_f32(page, layout.near_base_at(*slot)) == FREE);
@@ -97,12 +97,12 @@ fn reusable<P: Pages>(
 /// The next slot of the list's newest segment that insertion made, or of one more.
 fn appendable<P: Pages>(
     pages: &mut P,
-    frame: &Frame,
+    quantizer: &Quantizer,
     list: u32,
     entry: &mut ListEntry,
     origin: Origin,
 ) -> Result<(u32, usize), P::Error> {
-    let layout = &frame.layout;
+    let layout = &quantizer.layout;
     if entry.head != NONE {
         let segment = entry.head;
         let header = pages.read(segment, |page| SegmentHeader::of_list(page, segment, layout, list))??;
@@ -139,8 +139,14 @@ fn page_at<P: Pages>(pages: &mut P, segment: u32, at: usize, kind: Kind) -> Resu
 }
 
 /// Writes a row to its place, all at once.
-fn write<P: Pages>(pages: &mut P, frame: &Frame, place: Place, id: RowId, bytes: &[u8]) -> Result<(), P::Error> {
-    let (layout, row, slot) = (&frame.layout, frame.row_layout(), place.slot);
+fn write<P: Pages>(
+    pages: &mut P,
+    quantizer: &Quantizer,
+    place: Place,
+    id: RowId,
+    bytes: &[u8],
+) -> Result<(), P::Error> {
+    let (layout, row, slot) = (&quantizer.layout, quantizer.row_layout(), place.slot);
     let near = |page: &mut [u8]| {
         let mut header = SegmentHeader::read(page, place.segment, layout)?;
         if slot == usize::from(header.used) {

@@ -3,7 +3,7 @@
 //! | page | holds |
 //! | --- | --- |
 //! | meta, page 0 | what kind of index it is, and where the rest begins |
-//! | frame | a stream of bytes: rotation, scales, centroids |
+//! | quantizer | a stream of bytes: rotation, scales, centroids |
 //! | entries | a [`ListEntry`] for each list |
 //! | segment | what a search reads first of the rows of one list: near and middle codes, bounds, row ids |
 //! | far | the other codes of rows, of one segment each page |
@@ -28,7 +28,7 @@ pub const NONE: u32 = 0;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Kind {
-    Frame = 1,
+    Quantizer = 1,
     Entries = 2,
     Segment = 3,
     Far = 4,
@@ -67,7 +67,7 @@ pub fn start_page(page: &mut [u8], kind: Kind, number: u32) {
 /// The kind of a page and its number; `None` for what is no page of an index but the meta page.
 pub fn kind(page: &[u8]) -> Option<(Kind, u32)> {
     let kind = match get_u16(page, 0) {
-        1 => Kind::Frame,
+        1 => Kind::Quantizer,
         2 => Kind::Entries,
         3 => Kind::Segment,
         4 => Kind::Far,
@@ -104,10 +104,10 @@ pub struct Meta {
     /// 0 before the first row.
     pub dimension: u32,
     pub lists: u32,
-    /// A random number that tells this frame from others.
+    /// A random number that tells this quantizer from others.
     pub id: u64,
-    pub frame_page: u32,
-    pub frame_bytes: u64,
+    pub quantizer_page: u32,
+    pub quantizer_bytes: u64,
     pub entries_page: u32,
 }
 
@@ -119,8 +119,8 @@ impl Meta {
         put(page, 8, self.dimension.to_le_bytes());
         put(page, 12, self.lists.to_le_bytes());
         put(page, 16, self.id.to_le_bytes());
-        put(page, 24, self.frame_bytes.to_le_bytes());
-        put(page, 32, self.frame_page.to_le_bytes());
+        put(page, 24, self.quantizer_bytes.to_le_bytes());
+        put(page, 32, self.quantizer_page.to_le_bytes());
         put(page, 36, self.entries_page.to_le_bytes());
     }
 
@@ -139,8 +139,8 @@ impl Meta {
             dimension: get_u32(page, 8),
             lists: get_u32(page, 12),
             id: get_u64(page, 16),
-            frame_bytes: get_u64(page, 24),
-            frame_page: get_u32(page, 32),
+            quantizer_bytes: get_u64(page, 24),
+            quantizer_page: get_u32(page, 32),
             entries_page: get_u32(page, 36),
         };
         match meta.is_possible() {
@@ -162,15 +162,15 @@ impl Meta {
         let plain = 4 + 4 * padded + 2 * padded * lists;
         let rotated = plain + 4 * padded * padded;
         lists > 0
-            && [plain as u64, rotated as u64].contains(&self.frame_bytes)
-            && self.frame_page != NONE
+            && [plain as u64, rotated as u64].contains(&self.quantizer_bytes)
+            && self.quantizer_page != NONE
             && self.entries_page != NONE
     }
 
-    /// How many pages the frame takes, and the entries.
+    /// How many pages the quantizer takes, and the entries.
     pub fn page_counts(&self) -> [u64; 2] {
-        let frame = self.frame_bytes.div_ceil((PAGE_SIZE - HEADER) as u64);
-        [frame, u64::from(self.lists).div_ceil(ListEntry::PER_PAGE as u64)]
+        let quantizer = self.quantizer_bytes.div_ceil((PAGE_SIZE - HEADER) as u64);
+        [quantizer, u64::from(self.lists).div_ceil(ListEntry::PER_PAGE as u64)]
     }
 }
 
@@ -439,8 +439,15 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let mut page = vec![0; PAGE_SIZE];
-        let meta =
-            Meta { bits: 8, dimension: 512, lists: 9, id: 7, frame_page: 1, frame_bytes: 11_268, entries_page: 3 };
+        let meta = Meta {
+            bits: 8,
+            dimension: 512,
+            lists: 9,
+            id: 7,
+            quantizer_page: 1,
+            quantizer_bytes: 11_268,
+            entries_page: 3,
+        };
         meta.write(&mut page);
         assert_eq!(Meta::read(&page).unwrap(), meta);
         for impossible in [
@@ -450,8 +457,8 @@ mod tests {
             Meta { dimension: u32::MAX, ..meta },
             Meta { lists: 0, ..meta },
             Meta { lists: u32::MAX, ..meta },
-            Meta { frame_bytes: u64::MAX, ..meta },
-            Meta { frame_page: NONE, ..meta },
+            Meta { quantizer_bytes: u64::MAX, ..meta },
+            Meta { quantizer_page: NONE, ..meta },
             Meta { entries_page: NONE, ..meta },
         ] {
             impossible.write(&mut page);

@@ -1,7 +1,7 @@
 //! A query as the stages of a search compare it with codes.
 
-use super::frame::Frame;
 use super::layout::{Layout, ROW_BOUND, get_bf16, get_f32};
+use super::quantizer::Quantizer;
 use crate::simd::{self, BLOCK, BLOCK_BYTES, GROUP, Kernel, NearRows, NearTerms, RESTS};
 use std::ops::Range;
 
@@ -68,12 +68,12 @@ pub struct Known {
 
 impl Query {
     /// `values`: shape `(padded,)`, the embedding filled up with zeros.
-    pub fn new(frame: &Frame, values: &[f32]) -> Self {
+    pub fn new(quantizer: &Quantizer, values: &[f32]) -> Self {
         let kernel = simd::widest();
-        let padded = frame.layout.padded;
+        let padded = quantizer.layout.padded;
         let mut rotated = vec![0.0; padded];
-        frame.rotation.apply(values, &mut rotated);
-        let scaled: Vec<f32> = rotated.iter().zip(&frame.scales).map(|(value, scale)| value * scale).collect();
+        quantizer.rotation.apply(values, &mut rotated);
+        let scaled: Vec<f32> = rotated.iter().zip(&quantizer.scales).map(|(value, scale)| value * scale).collect();
 
         let (near_step, near) = whole(&scaled[..BLOCK], 127.0);
         // The sum of products with codes up to 15 must fit in 31 bits.
@@ -82,7 +82,7 @@ impl Query {
         let near = Whole { numbers: std::array::from_fn(|i| near[i] as i8), step: near_step };
         let numbers: Vec<i16> = all.iter().map(|number| *number as i16).collect();
         let sum = |channels: Range<usize>| all[channels].iter().sum::<f32>();
-        let far = BLOCK + frame.layout.middle;
+        let far = BLOCK + quantizer.layout.middle;
         let sums = Sums {
             near_coarse: near.numbers.iter().map(|number| f32::from(*number)).sum(),
             near: sum(0..BLOCK),
@@ -94,14 +94,14 @@ impl Query {
             numbers[8 * (byte / 4) + 4 * high + byte % 4]
         });
         let norm = kernel.dot(values, values).sqrt();
-        Self { layout: frame.layout, kernel, rotated, norm, near, near_row, all: Whole { numbers, step }, sums }
+        Self { layout: quantizer.layout, kernel, rotated, norm, near, near_row, all: Whole { numbers, step }, sums }
     }
 
-    pub fn distances_to(&self, frame: &Frame, list: usize) -> FromCentroid {
-        let (head, tail) = (frame.centroids.head(list), frame.centroids.tail(list));
+    pub fn distances_to(&self, quantizer: &Quantizer, list: usize) -> FromCentroid {
+        let (head, tail) = (quantizer.centroids.head(list), quantizer.centroids.tail(list));
         let near = self.kernel.l2_squared_mixed(&self.rotated[..BLOCK], &head[..BLOCK]);
         let rest: [f32; RESTS] = std::array::from_fn(|part| {
-            let channels = frame.layout.rest(part);
+            let channels = quantizer.layout.rest(part);
             let centroid = match part {
                 0 => &head[channels.clone()],
                 _ => &tail[channels.start - head.len()..channels.end - head.len()],
@@ -194,15 +194,15 @@ impl Query {
     /// `longest`.
     ///
     /// Between the two lie the rotation's rounding, that of the bound's sums, and the operator's own.
-    pub fn operator_bound(&self, frame: &Frame, longest: f32, bound: f32) -> f64 {
+    pub fn operator_bound(&self, quantizer: &Quantizer, longest: f32, bound: f32) -> f64 {
         let padded = self.layout.padded as f64;
         let (norm, longest) = (f64::from(self.norm), f64::from(longest));
         // Each of the terms of a bound is at most the square of this, and rounded a few times, those of a sum of many
         // products a few times more.
-        let most = norm + 3.0 * longest.max(f64::from(frame.centroids.longest()));
+        let most = norm + 3.0 * longest.max(f64::from(quantizer.centroids.longest()));
         let rounded = (padded / 32.0 + 24.0) * f64::from(f32::EPSILON);
         let exact = (f64::from(bound) - most * most * rounded).max(0.0).sqrt();
-        let (shift, stretch) = frame.rotation.slack(self.layout.padded);
+        let (shift, stretch) = quantizer.rotation.slack(self.layout.padded);
         let embedding = ((exact - shift * (norm + longest)) / (1.0 + stretch)).max(0.0);
         // The error of simd::l2_squared, and a bit for the roots.
         embedding * (1.0 - (padded / 64.0 + 12.0) * f64::from(f32::EPSILON))

@@ -19,8 +19,8 @@ mod candidates;
 mod lists;
 mod selection;
 
-use super::frame::Frame;
 use super::layout::{FREE, NONE, SegmentHeader, get_f32, read_row_id};
+use super::quantizer::Quantizer;
 use super::query::{FromCentroid, Query};
 use super::{IndexError, Origin, Pages, RowId};
 use candidates::Candidates;
@@ -63,7 +63,7 @@ pub struct Hit {
 /// A search that can go on.
 #[derive(Debug)]
 pub struct Search {
-    frame: Arc<Frame>,
+    quantizer: Arc<Quantizer>,
     query: Query,
     origin: Origin,
     max_lists: u32,
@@ -81,22 +81,27 @@ impl Search {
     ///
     /// # Errors
     /// [`IndexError::Dimension`] if the index holds embeddings of another dimension.
-    pub fn new(frame: Arc<Frame>, query: &[f16], origin: Origin, options: SearchOptions) -> Result<Self, IndexError> {
-        let mut values = vec![0.0; frame.layout.padded];
-        if frame.dimension() > 0 {
-            frame.expect(query.len())?;
+    pub fn new(
+        quantizer: Arc<Quantizer>,
+        query: &[f16],
+        origin: Origin,
+        options: SearchOptions,
+    ) -> Result<Self, IndexError> {
+        let mut values = vec![0.0; quantizer.layout.padded];
+        if quantizer.dimension() > 0 {
+            quantizer.expect(query.len())?;
             query.convert_to_f32_slice(&mut values[..query.len()]);
         }
         Ok(Self {
-            query: Query::new(&frame, &values),
+            query: Query::new(&quantizer, &values),
             origin,
             max_lists: options.max_lists,
             lists: None,
             selection: Selection::new(options.memory),
-            candidates: Candidates::new(&frame.layout),
+            candidates: Candidates::new(&quantizer.layout),
             page_count: 0,
             visits: Visits::default(),
-            frame,
+            quantizer,
         })
     }
 
@@ -112,7 +117,7 @@ impl Search {
     /// If a page cannot be read or is damaged.
     pub fn next<P: Pages>(&mut self, pages: &P) -> Result<Option<Hit>, P::Error> {
         while !self.selection.is_ready() {
-            if self.frame.dimension() == 0 || self.selection.is_last() {
+            if self.quantizer.dimension() == 0 || self.selection.is_last() {
                 return Ok(None);
             }
             self.round(pages)?;
@@ -121,7 +126,7 @@ impl Search {
         Ok(self
             .selection
             .pop()
-            .map(|(bound, row)| Hit { row, bound: self.query.operator_bound(&self.frame, longest, bound) }))
+            .map(|(bound, row)| Hit { row, bound: self.query.operator_bound(&self.quantizer, longest, bound) }))
     }
 
     /// Finds the rows that come next.
@@ -129,7 +134,7 @@ impl Search {
         let lists = match &self.lists {
             Some(lists) => lists.clone(),
             None => {
-                let lists = Lists::read(pages, &self.frame, &self.query, self.max_lists, &mut self.visits)?;
+                let lists = Lists::read(pages, &self.quantizer, &self.query, self.max_lists, &mut self.visits)?;
                 self.lists.insert(Arc::new(lists)).clone()
             }
         };
@@ -140,7 +145,7 @@ impl Search {
             if coarse > self.selection.reach() {
                 continue;
             }
-            let at = self.query.distances_to(&self.frame, list.number as usize);
+            let at = self.query.distances_to(&self.quantizer, list.number as usize);
             let bound = coarse.max(beyond(at.all, list.radius));
             if bound > self.selection.reach() {
                 continue;
@@ -178,7 +183,7 @@ impl Search {
 
     /// Finds the candidates of a segment. Returns the next segment.
     fn scan(&mut self, page: &[u8], segment: u32, list: u32, at: &FromCentroid, bound: f32) -> Result<u32, IndexError> {
-        let layout = &self.frame.layout;
+        let layout = &self.quantizer.layout;
         let header = SegmentHeader::of_list(page, segment, layout, list)?;
         self.candidates.clear();
         let used = usize::from(header.used);

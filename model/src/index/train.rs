@@ -1,7 +1,7 @@
-//! From a sample of rows to a frame: rotation, centroids, scales.
+//! From a sample of rows to a quantizer: rotation, centroids, scales.
 
-use super::frame::{Centroids, Frame, Rotation};
 use super::layout::Layout;
+use super::quantizer::{Centroids, Quantizer, Rotation};
 use super::{BuildOptions, Check, IndexError};
 use crate::simd::BLOCK;
 use ndarray::linalg::general_mat_mul;
@@ -26,8 +26,8 @@ pub const SAMPLE_PER_LIST: usize = 24;
 /// Rows that are worked on between two checks for an interrupt.
 const PART: usize = 1024;
 
-impl Frame {
-    /// Fits a frame to a sample of rows.
+impl Quantizer {
+    /// Fits a quantizer to a sample of rows.
     ///
     /// `sample`: shape `(n, d)`. `rows`: how many there will be. `check` is called every few milliseconds; its `Break`
     /// stops the training.
@@ -61,7 +61,7 @@ impl Frame {
         let residuals = residuals(&sample, &centroids, &assigned, ESTIMATED_FROM);
         let rotation = match dimension <= MAX_ROTATED {
             true => {
-                let rows = alike(residuals.clone(), &few - &mean);
+                let rows = equally_weighted(residuals.clone(), &few - &mean);
                 Rotation::new(complete(
                     principal_directions(rows.view(), PRINCIPAL, &mut rng, check)?,
                     &mut rng,
@@ -106,7 +106,7 @@ fn go_on(check: Check) -> Result<(), IndexError> {
 ///
 /// Codes should hold the directions in which residuals are long, and of what they leave out a bound counts the query's part too,
 /// which lies where rows lie: with both, a tenth fewer rows reach the far stage.
-fn alike(mut residuals: Array2<f32>, mut rows: Array2<f32>) -> Array2<f32> {
+fn equally_weighted(mut residuals: Array2<f32>, mut rows: Array2<f32>) -> Array2<f32> {
     for part in [&mut residuals, &mut rows] {
         let length = part.iter().map(|value| f64::from(value * value)).sum::<f64>().sqrt();
         let per = if length > 0.0 { ((part.nrows() as f64).sqrt() / length) as f32 } else { 0.0 };

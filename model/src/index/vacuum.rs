@@ -1,7 +1,7 @@
 //! Removal of rows.
 
-use super::frame::Frame;
 use super::layout::{FREE, Kind, SegmentHeader, get_f32, kind, read_row_id};
+use super::quantizer::Quantizer;
 use super::segment::free_slot;
 use super::{IndexError, Pages, RowId};
 
@@ -19,10 +19,10 @@ pub struct Removed {
 /// If a page cannot be read or written.
 pub fn remove<P: Pages>(
     pages: &mut P,
-    frame: &Frame,
+    quantizer: &Quantizer,
     mut dead: impl FnMut(RowId) -> bool,
 ) -> Result<Removed, P::Error> {
-    let layout = &frame.layout;
+    let layout = &quantizer.layout;
     let mut total = Removed::default();
     let mut page = 1;
     while page < pages.count()? {
@@ -32,7 +32,7 @@ pub fn remove<P: Pages>(
                 return Ok(0);
             }
             let header = SegmentHeader::read(content, page, layout)?;
-            if header.list as usize >= frame.lists() {
+            if header.list as usize >= quantizer.lists() {
                 return Err(IndexError::Damaged { page, what: "segment is of no list" });
             }
             let mut free = 0;
@@ -65,7 +65,7 @@ pub fn remove<P: Pages>(
                 header.write(content);
                 Ok(header.list)
             })?;
-            let (entries, at) = frame.entry_place(list);
+            let (entries, at) = quantizer.entry_place(list);
             pages.change([entries], |[content]| {
                 super::layout::put(content, at + 4, page.to_le_bytes());
                 Ok(())

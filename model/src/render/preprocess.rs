@@ -48,7 +48,7 @@ pub struct SketchPreprocessing {
     /// Whether paper is brought to white and ink to black.
     pub stretch_contrast: bool,
     /// What part of the drawing is shown.
-    pub frame: Frame,
+    pub frame: Crop,
     /// Width of the strokes of vector drawings, in pixels of the network's input.
     pub vector_stroke: f32,
     /// Width that the usual stroke of a bitmap is widened or narrowed to, in the same pixels; `None` leaves it.
@@ -66,7 +66,7 @@ pub enum Polarity {
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Frame {
+pub enum Crop {
     /// The whole sheet, width and height each scaled to the input.
     Whole,
     /// The ink in the middle of a white square, with `margin` of its longer side blank on each side.
@@ -81,7 +81,7 @@ impl SketchPreprocessing {
             colours: Colours::Darkest,
             clean_paper: true,
             stretch_contrast: true,
-            frame: Frame::Ink { margin: 0.1 },
+            frame: Crop::Ink { margin: 0.1 },
             vector_stroke: 3.0,
             bitmap_stroke: Some(2.5),
             filter: Filter::Triangle,
@@ -95,7 +95,7 @@ impl SketchPreprocessing {
             colours: Colours::Keep,
             clean_paper: false,
             stretch_contrast: false,
-            frame: Frame::Whole,
+            frame: Crop::Whole,
             vector_stroke: 3.0,
             bitmap_stroke: None,
             filter: Filter::Triangle,
@@ -107,8 +107,8 @@ impl SketchPreprocessing {
         const LARGEST_MARGIN: f32 = 2.0;
         const STROKES: std::ops::RangeInclusive<f32> = 0.1..=64.0;
         let margin = match self.frame {
-            Frame::Whole => 0.0,
-            Frame::Ink { margin } => margin,
+            Crop::Whole => 0.0,
+            Crop::Ink { margin } => margin,
         };
         (0.0..=LARGEST_MARGIN).contains(&margin)
             && STROKES.contains(&self.vector_stroke)
@@ -134,8 +134,8 @@ impl SketchPreprocessing {
             size,
             stroke: self.vector_stroke,
             margin: match self.frame {
-                Frame::Whole => None,
-                Frame::Ink { margin } => Some(margin),
+                Crop::Whole => None,
+                Crop::Ink { margin } => Some(margin),
             },
             turn_over: self.polarity == Polarity::DarkOnLight,
         };
@@ -153,8 +153,8 @@ impl SketchPreprocessing {
 
     fn bitmap(&self, picture: &DynamicImage, size: u32) -> Result<RgbImage, PreprocessError> {
         let mut rgb = match self.frame {
-            Frame::Whole => sheet::over_paper(picture, size, size, self.filter),
-            Frame::Ink { .. } => sheet::reduce(picture, size * WORKING_SCALE, self.filter),
+            Crop::Whole => sheet::over_paper(picture, size, size, self.filter),
+            Crop::Ink { .. } => sheet::reduce(picture, size * WORKING_SCALE, self.filter),
         };
         if self.polarity == Polarity::DarkOnLight && ink::is_light_on_dark(&sheet::luma(&rgb)) {
             image::imageops::invert(&mut rgb);
@@ -167,7 +167,7 @@ impl SketchPreprocessing {
         if self.stretch_contrast {
             sheet.stretch_contrast();
         }
-        if let Frame::Ink { margin } = self.frame {
+        if let Crop::Ink { margin } = self.frame {
             let ink = ink::ink_box(sheet.analysed(), INK_THRESHOLD).ok_or(PreprocessError::Blank)?;
             if ink.right - ink.left <= 1 && ink.bottom - ink.top <= 1 {
                 return Err(PreprocessError::Blank);

@@ -5,7 +5,7 @@ use super::super::raise;
 use super::sort::{self, Sort};
 use super::{Build, Counts, Phase, code_rows, enter};
 use pgrx::prelude::*;
-use sketch_model::index::Frame;
+use sketch_model::index::Quantizer;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -42,7 +42,7 @@ pub struct Team {
 }
 
 impl Team {
-    /// Starts as many workers as the server grants; `None` if there are none. The frame is written already.
+    /// Starts as many workers as the server grants; `None` if there are none. The quantizer is written already.
     pub fn start(build: Build) -> Option<Self> {
         // SAFETY: the relations are open; the steps are those that the server documents for a parallel context.
         unsafe {
@@ -106,10 +106,10 @@ impl Team {
     }
 
     /// Codes the rows of the table. The sort that is returned is to be dropped before [`Team::finish`].
-    pub fn code_rows(&self, build: Build, frame: &Frame) -> (Counts, Sort) {
+    pub fn code_rows(&self, build: Build, quantizer: &Quantizer) -> (Counts, Sort) {
         // SAFETY: the shared memory lives until `finish`.
         unsafe {
-            participate(build, frame, self.shared, self.scan, self.sort);
+            participate(build, quantizer, self.shared, self.scan, self.sort);
             let shared = self.shared.as_ref();
             while shared.finished.load(Ordering::Acquire) < self.participants {
                 pg_sys::ConditionVariableSleep(
@@ -174,7 +174,7 @@ unsafe fn end(context: *mut pg_sys::ParallelContext, snapshot: pg_sys::Snapshot)
 /// The pointers lead to the entries that the leader made.
 unsafe fn participate(
     build: Build,
-    frame: &Frame,
+    quantizer: &Quantizer,
     shared: NonNull<Shared>,
     scan: pg_sys::ParallelTableScanDesc,
     sort: *mut pg_sys::Sharedsort,
@@ -184,7 +184,7 @@ unsafe fn participate(
         let shared = shared.as_ref();
         let part = pg_sys::SortCoordinateData { isWorker: true, nParticipants: -1, sharedsort: sort };
         let sort = Sort::new(shared.memory, Some(part));
-        let (counts, sort) = code_rows(build, frame, sort, pg_sys::table_beginscan_parallel(build.heap, scan));
+        let (counts, sort) = code_rows(build, quantizer, sort, pg_sys::table_beginscan_parallel(build.heap, scan));
         drop(sort);
         shared.heap_rows.fetch_add(counts.heap as u64, Ordering::Relaxed);
         shared.index_rows.fetch_add(counts.index, Ordering::Relaxed);
@@ -216,10 +216,10 @@ pub unsafe extern "C-unwind" fn ivfexact_build_worker(segment: *mut pg_sys::dsm_
         let index = pg_sys::index_open((*shared).index, index_lock);
         let info = pg_sys::BuildIndexInfo(index);
         (*info).ii_Concurrent = concurrent;
-        let frame = raise(Frame::load(&IndexPages::build(index, pg_sys::ForkNumber::MAIN_FORKNUM)));
+        let quantizer = raise(Quantizer::load(&IndexPages::build(index, pg_sys::ForkNumber::MAIN_FORKNUM)));
         pg_sys::tuplesort_attach_shared(sort, segment);
         let build = Build { heap, index, info };
-        participate(build, &frame, NonNull::new(shared).expect("was found"), scan, sort);
+        participate(build, &quantizer, NonNull::new(shared).expect("was found"), scan, sort);
         pg_sys::index_close(index, index_lock);
         pg_sys::table_close(heap, heap_lock);
     }

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage, Rgba, RgbaImage, imageops};
 use sketch_model::limits::Limits;
 use sketch_model::render::drawing::Drawing;
-use sketch_model::render::preprocess::{Frame, SketchPreprocessing};
+use sketch_model::render::preprocess::{Crop, SketchPreprocessing};
 use sketch_trainer::data::{Item, QUICKDRAW, SKETCHY_SKETCHES};
 use sketch_trainer::features::{FeatureError, Image};
 use sketch_trainer::metrics::mix;
@@ -84,7 +84,7 @@ impl Queries {
 fn draw(strokes: &[u8], width: f32) -> DynamicImage {
     const SHEET: u32 = 448;
     let pen =
-        SketchPreprocessing { frame: Frame::Ink { margin: 0.1 }, vector_stroke: width, ..SketchPreprocessing::exact() };
+        SketchPreprocessing { frame: Crop::Ink { margin: 0.1 }, vector_stroke: width, ..SketchPreprocessing::exact() };
     let drawing = Drawing::decode(strokes, &Limits::default()).expect("a drawing of the data set");
     DynamicImage::ImageRgb8(pen.apply(&drawing, SHEET).expect("a drawing of the data set"))
 }

@@ -1,6 +1,6 @@
 //! The tables: which step is changed, and with which queries that is measured.
 
-use sketch_model::render::preprocess::{Colours, Fit, Frame, PhotoPreprocessing, Polarity, SketchPreprocessing};
+use sketch_model::render::preprocess::{Colours, Crop, Fit, PhotoPreprocessing, Polarity, SketchPreprocessing};
 use sketch_model::render::resize::Filter;
 use sketch_trainer::data::{CALTECH, SKETCHY_PHOTOS};
 
@@ -64,7 +64,7 @@ fn robustness() -> Table {
             }),
             row("colours kept", |sketch, _| sketch.colours = Colours::Keep),
             row("contrast not stretched", |sketch, _| sketch.stretch_contrast = false),
-            row("whole sheet", |sketch, _| sketch.frame = Frame::Whole),
+            row("whole sheet", |sketch, _| sketch.frame = Crop::Whole),
             row("exact", |sketch, _| *sketch = SketchPreprocessing::exact()),
         ],
     }
@@ -72,10 +72,10 @@ fn robustness() -> Table {
 
 fn frame() -> Table {
     let margin = |margin: f32| {
-        row(format!("margin {:.0} %", 100.0 * margin), move |sketch, _| sketch.frame = Frame::Ink { margin })
+        row(format!("margin {:.0} %", 100.0 * margin), move |sketch, _| sketch.frame = Crop::Ink { margin })
     };
     let rows = [0.1, 0.0, 0.05, 0.15, 0.2, 0.3].map(margin);
-    let whole = row("whole sheet", |sketch, _| sketch.frame = Frame::Whole);
+    let whole = row("whole sheet", |sketch, _| sketch.frame = Crop::Whole);
     Table {
         name: "frame",
         queries: BOTH.to_vec(),

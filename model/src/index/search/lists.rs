@@ -1,7 +1,7 @@
 //! Which lists a search visits, in which order.
 
-use super::super::frame::Frame;
 use super::super::layout::{Kind, ListEntry, NONE, expect_kind};
+use super::super::quantizer::Quantizer;
 use super::super::query::Query;
 use super::super::{IndexError, Pages};
 use super::Visits;
@@ -30,14 +30,14 @@ impl Lists {
     /// Reads the entries of all lists; `most`: keep so many of the nearest, 0 for all.
     pub fn read<P: Pages>(
         pages: &P,
-        frame: &Frame,
+        quantizer: &Quantizer,
         query: &Query,
         most: u32,
         visits: &mut Visits,
     ) -> Result<Self, P::Error> {
-        let count = frame.lists();
+        let count = quantizer.lists();
         let mut entries = Vec::with_capacity(count);
-        for page in frame.entries_page.. {
+        for page in quantizer.entries_page.. {
             if entries.len() == count {
                 break;
             }
@@ -50,7 +50,7 @@ impl Lists {
             })??;
         }
         let mut bounds = Vec::with_capacity(count);
-        frame.centroids.bounds(&query.rotated, &mut bounds);
+        quantizer.centroids.bounds(&query.rotated, &mut bounds);
         let listed = (0..).zip(&entries).zip(bounds).filter(|((_, entry), _)| entry.head != NONE);
         let listed = listed.map(|((number, entry), centroid)| Listed {
             number,

@@ -154,7 +154,7 @@ fn norm(values: &[f32]) -> f32 {
 
 /// What all rows of an index are coded against.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Frame {
+pub struct Quantizer {
     dimension: usize,
     bits: u8,
     id: u64,
@@ -166,8 +166,8 @@ pub struct Frame {
     pub(super) entries_page: u32,
 }
 
-impl Frame {
-    /// The frame of an index without rows; [`found`](super::found) makes one with its first.
+impl Quantizer {
+    /// The quantizer of an index without rows; [`initialize`](super::initialize) makes one with its first.
     pub fn empty(options: &BuildOptions) -> Self {
         let centroids = Centroids::new(Array2::zeros((0, BLOCK)));
         Self::assemble(0, options.bits, options.seed, Rotation::none(), vec![1.0; BLOCK], centroids)
@@ -214,7 +214,7 @@ impl Frame {
         if actual == expected { Ok(()) } else { Err(IndexError::Dimension { expected, actual }) }
     }
 
-    /// Writes the frame of an index: all its pages, if it has none yet; else those of its frame alone, and then the meta page.
+    /// Writes the quantizer of an index: all its pages, if it has none yet; else those of its quantizer alone, and then the meta page.
     ///
     /// # Errors
     /// If a page cannot be added.
@@ -224,8 +224,8 @@ impl Frame {
             dimension: self.dimension as u32,
             lists: self.lists() as u32,
             id: self.id,
-            frame_page: NONE,
-            frame_bytes: 0,
+            quantizer_page: NONE,
+            quantizer_bytes: 0,
             entries_page: NONE,
         };
         if pages.count()? == 0 {
@@ -235,13 +235,13 @@ impl Frame {
             return Ok(());
         }
         let bytes = self.to_bytes();
-        meta.frame_bytes = bytes.len() as u64;
+        meta.quantizer_bytes = bytes.len() as u64;
         for (number, part) in bytes.chunks(PAGE_SIZE - HEADER).enumerate() {
             let page = pages.add(|page| {
-                start_page(page, Kind::Frame, number as u32);
+                start_page(page, Kind::Quantizer, number as u32);
                 layout::put(page, HEADER, part);
             })?;
-            follows(&mut meta.frame_page, number, page)?;
+            follows(&mut meta.quantizer_page, number, page)?;
         }
         for number in 0..self.lists().div_ceil(ListEntry::PER_PAGE) {
             let page = pages.add(|page| {
@@ -258,7 +258,7 @@ impl Frame {
         })
     }
 
-    /// Reads the frame of an index.
+    /// Reads the quantizer of an index.
     ///
     /// # Errors
     /// [`IndexError::Damaged`], [`IndexError::Version`] if there is none.
@@ -269,30 +269,32 @@ impl Frame {
             return Ok(Self::empty(&options));
         }
         let count = u64::from(pages.count()?);
-        let firsts = [meta.frame_page, meta.entries_page].map(u64::from);
+        let firsts = [meta.quantizer_page, meta.entries_page].map(u64::from);
         if firsts.into_iter().zip(meta.page_counts()).any(|(first, pages)| first + pages > count) {
             return Err(IndexError::Damaged { page: 0, what: "meta page leads beyond the end" }.into());
         }
-        let mut bytes = Vec::with_capacity(meta.frame_bytes as usize);
-        let mut page = meta.frame_page;
-        while (bytes.len() as u64) < meta.frame_bytes {
-            let left = (meta.frame_bytes - bytes.len() as u64) as usize;
+        let mut bytes = Vec::with_capacity(meta.quantizer_bytes as usize);
+        let mut page = meta.quantizer_page;
+        while (bytes.len() as u64) < meta.quantizer_bytes {
+            let left = (meta.quantizer_bytes - bytes.len() as u64) as usize;
             pages.read(page, |content| {
-                layout::expect_kind(content, page, Kind::Frame)?;
+                layout::expect_kind(content, page, Kind::Quantizer)?;
                 bytes.extend_from_slice(&content[HEADER..][..left.min(PAGE_SIZE - HEADER)]);
                 Ok::<_, IndexError>(())
             })??;
             page += 1;
         }
-        let frame = Self::from_bytes(&bytes, &meta)
-            .ok_or(IndexError::Damaged { page: meta.frame_page, what: "frame has another length than its parts" })?;
-        Ok(Self { entries_page: meta.entries_page, ..frame })
+        let quantizer = Self::from_bytes(&bytes, &meta).ok_or(IndexError::Damaged {
+            page: meta.quantizer_page,
+            what: "quantizer has another length than its parts",
+        })?;
+        Ok(Self { entries_page: meta.entries_page, ..quantizer })
     }
 
-    /// A random number that tells the frame of an index from others.
+    /// A random number that tells the quantizer of an index from others.
     ///
     /// # Errors
-    /// As [`Frame::load`].
+    /// As [`Quantizer::load`].
     pub fn id<P: Pages>(pages: &P) -> Result<u64, P::Error> {
         Ok(pages.read(0, Meta::read)??.id)
     }
