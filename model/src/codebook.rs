@@ -3,7 +3,7 @@
 //! The channels of an embedding are cut into `m` subspaces, each `dsub = d / m` wide, and the photos of the gallery
 //! are clustered in each. A prototype (the literature says centroid) is the centre of such a cluster.
 //! A photo's fused embedding is `weight · embedding + (1 − weight) · prototypes`, with the nearest prototype of each
-//! subspace side by side, brought to unit length again. The patent leaves it as it is; but a photo that is like no other
+//! subspace side by side, normalised to unit length again. The patent leaves it as it is; but a photo that is like no other
 //! then gets a short one, which is near to every query; `make eval CODEBOOK='unit_length => false'` measures that.
 //!
 //! Source: patent CN117131214B; "Distribution Aligned Feature Clustering for Zero-Shot Sketch-Based Image Retrieval".
@@ -31,7 +31,7 @@ pub const MAX_VALUES: usize = MAX_PROTOTYPES * 512;
 /// The largest magnitude of a value: what half precision holds, so that a sum of squares never overflows.
 pub const MAX_VALUE: f32 = 65_504.0;
 
-/// Why a codebook could not be made or used.
+/// Why a codebook could not be trained, read or used.
 #[derive(Debug, Error)]
 pub enum CodebookError {
     /// An embedding is not as long as the codebook's.
@@ -95,7 +95,7 @@ pub struct Codebook {
 }
 
 impl Codebook {
-    /// Makes a codebook of prototypes that are there already; what it fuses is brought to unit length.
+    /// Makes a codebook of given prototypes; fused embeddings are normalised to unit length.
     ///
     /// `centroids`: shape `(m, k, dsub)`. `weight`: share of the photo's own embedding, 0 to 1.
     /// `model`: tag of the model whose embeddings were clustered, 0 if unknown.
@@ -113,12 +113,12 @@ impl Codebook {
         Ok(Self { centroids, weight: weight + 0.0, unit_length: true, model })
     }
 
-    /// Says whether fused embeddings are brought to unit length; without it they are the patent's.
+    /// Says whether fused embeddings are normalised to unit length; without it they are the patent's.
     pub fn with_unit_length(self, unit_length: bool) -> Self {
         Self { unit_length, ..self }
     }
 
-    /// Whether fused embeddings are brought to unit length.
+    /// Whether fused embeddings are normalised to unit length.
     pub fn unit_length(&self) -> bool {
         self.unit_length
     }
@@ -211,7 +211,7 @@ impl Codebook {
     }
 
     /// Draws a photo's embedding towards its prototypes: `weight · embedding + (1 − weight) · prototypes`, which is then
-    /// brought to unit length, unless [`Codebook::with_unit_length`] says otherwise or it is zero.
+    /// normalised to unit length, unless [`Codebook::with_unit_length`] says otherwise or it is zero.
     ///
     /// `embedding`: shape `(d,)`. Returns shape `(d,)`. The same on every machine, to the bit.
     ///
@@ -230,7 +230,7 @@ impl Codebook {
         Ok(fused)
     }
 
-    /// Returns the SHA-256 of all that has an effect on fusing.
+    /// Returns the SHA-256 of everything that affects fused embeddings.
     ///
     /// It is taken over `"pg_sketch codebook 1"` in ASCII, then, little endian: the model's tag, `m`, `k`, `d`
     /// (32-bit integers), 1 or 0 for unit length (32-bit integer), the weight and the prototypes, row-major (bits of

@@ -1,17 +1,17 @@
-//! An exact, ordered index of embeddings: the right rows in the right order, with no recall to choose.
+//! An exact, ordered index of embeddings: it returns all rows in the order of their distances, at a recall of 1.
 //!
 //! Rows lie in lists around the centroids of a k-means, each coded against the centroid of its list, in stages from coarse to
-//! fine. Every stage gives a lower bound of a row's distance that is sure, so that a search leaves out only what cannot
-//! be among the answers. The extension's executor settles the last digits against the table's own embeddings.
+//! fine. Every stage gives a guaranteed lower bound of a row's distance, so that a search skips only what cannot be among
+//! the answers. PostgreSQL's executor computes the exact distances of the rows that are returned.
 //!
 //! | look in | for |
 //! | --- | --- |
 //! | [`Quantizer`] (`quantizer`, `train`) | what rows are coded against: rotation, centroids, scales; how they are fitted |
-//! | [`Coder`] (`code`) | from an embedding to a coded row, and the law of the bounds |
+//! | [`Coder`] (`code`) | from an embedding to a coded row; proof of the bounds |
 //! | [`Search`] (`search`, `query`) | rounds of rows in order of their bounds |
-//! | [`Writer`], [`insert()`], [`remove`], [`check()`] | writing all rows at once, one, none, and verification |
-//! | [`Pages`] (`pages`, `layout`, `segment`) | where everything lies |
-//! | `rounding`, [`simd`](crate::simd) | rounding that keeps a bound sure; inner loops |
+//! | [`Writer`], [`insert()`], [`remove`], [`check()`] | bulk build, insertion, removal, verification |
+//! | [`Pages`] (`pages`, `layout`, `segment`) | page layout |
+//! | `rounding`, [`simd`](crate::simd) | rounding that keeps a bound valid; inner loops |
 //!
 //! Sources: inverted lists after Sivic, Zisserman, "Video Google", 2003; codes of residuals after Jégou, Douze, Schmid,
 //! "Product quantization for nearest neighbor search", 2011; lower bounds from codes after Weber, Schek, Blott, "A
@@ -47,16 +47,16 @@ use thiserror::Error;
 /// The most lists of an index.
 pub const MAX_LISTS: usize = 65_536;
 
-/// Why an index could not be made or read.
+/// Why an index could not be built or read.
 #[derive(Debug, Error)]
 pub enum IndexError {
-    /// A page holds what no index writes.
+    /// A page holds invalid content.
     #[error("index is damaged")]
     Damaged { page: u32, what: &'static str },
-    /// The pages are of another version of the extension.
+    /// Another version of the extension wrote the pages.
     #[error("index has format {found}, expected {expected}")]
     Version { found: u16, expected: u16 },
-    /// An embedding is not as long as those of the index.
+    /// The index has another dimension than the embedding.
     #[error("embedding has {actual} dimensions, index expects {expected}")]
     Dimension { expected: usize, actual: usize },
     /// The caller's check asked to stop.
@@ -64,10 +64,10 @@ pub enum IndexError {
     Interrupted,
 }
 
-/// What a long computation calls now and then: `Break` stops it.
+/// Long computations call this regularly; `Break` stops them.
 pub type Check<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
 
-/// Where the table has the row of an entry.
+/// Position of a row in its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowId {
     pub block: u32,
@@ -85,7 +85,7 @@ pub struct BuildOptions {
 }
 
 impl BuildOptions {
-    /// The number of lists for so many rows.
+    /// The number of lists for this many rows.
     ///
     /// Twice the root of the rows: more lists hardly prune more, and cost size and build time (docs/index.md).
     pub fn lists_for(&self, rows: f64) -> usize {
@@ -93,7 +93,7 @@ impl BuildOptions {
         chosen.clamp(1, MAX_LISTS)
     }
 
-    /// How many rows a sample should have.
+    /// The number of rows to sample.
     pub fn sample_for(&self, rows: f64) -> usize {
         (self.lists_for(rows) * train::SAMPLE_PER_LIST).max(10_000)
     }

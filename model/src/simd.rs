@@ -67,7 +67,7 @@ pub(crate) struct NearTerms {
 #[derive(Clone, Copy)]
 pub struct Kernel {
     name: &'static str,
-    // Only stored after the CPU was found to have the features that the functions need.
+    // Only stored after the CPU's features were detected.
     l2_squared: unsafe fn(&[f16], &[f16]) -> f32,
     l2_squared_mixed: unsafe fn(&[f32], &[f16]) -> f32,
     dot: unsafe fn(&[f32], &[f32]) -> f32,
@@ -183,7 +183,7 @@ fn race() -> Kernel {
     vectorised.iter().min_by_key(time).copied().unwrap_or(scalar)
 }
 
-/// The shortest of so many timings counts, lest a moment's load on the machine decides.
+/// The shortest of these timings counts: a single one depends on the load of the machine.
 const ROUNDS: usize = 16;
 
 fn time_calls(kernel: &Kernel) -> Duration {
@@ -202,7 +202,7 @@ pub fn kernel_name() -> &'static str {
 
 /// Returns the squared L2 distance of two embeddings, computed in single precision.
 ///
-/// `a`, `b`: shape `(d,)`; if their lengths differ, what the longer one has more is not looked at.
+/// `a`, `b`: shape `(d,)`; if their lengths differ, the rest of the longer one is ignored.
 /// Any NaN, or an infinity at the same place and of the same sign in both, gives NaN. The result has the same bits
 /// on every machine (but for the payload of a NaN), and differs from the exact sum by at most a factor of
 /// 1 ± (d / 64 + 10) · 2⁻²⁴.
@@ -224,7 +224,7 @@ pub(crate) fn total<const LANES: usize>(sums: &mut [f32; LANES]) -> f32 {
     sums[0]
 }
 
-/// Rounds to half precision, to nearest, ties to even; beyond ±65504 lies infinity.
+/// Rounds to half precision, to nearest, ties to even; values beyond ±65504 become infinite.
 pub fn to_f16(values: &[f32]) -> Vec<f16> {
     let mut halves = vec![f16::ZERO; values.len()];
     halves.convert_from_f32_slice(values);

@@ -66,7 +66,7 @@ impl Codebook {
     }
 }
 
-/// Tells whether a text that could not be read is of another version.
+/// Whether a text that could not be read has another format.
 fn other_format(text: &str) -> Option<CodebookError> {
     let Version { format } = serde_json::from_str(text).ok()?;
     (format != FORMAT).then_some(CodebookError::Format { format, expected: FORMAT })

@@ -18,13 +18,13 @@ pub struct CodebookOptions {
     pub weight: f32,
     /// Whether fused embeddings are brought to unit length.
     pub unit_length: bool,
-    /// Where the random numbers start: the same samples and seed give the same codebook, to the bit.
+    /// Seed of the random numbers: the same samples and seed give the same codebook, to the bit.
     pub seed: u64,
     /// k-means ends when an iteration moves the prototypes of a subspace, taken together, by less (L2).
     pub tolerance: f32,
     /// The most iterations of k-means.
     pub max_iterations: u64,
-    /// How often k-means starts afresh; the run with the least inertia is kept.
+    /// Runs of k-means; the one with the least inertia is kept.
     pub runs: usize,
 }
 
@@ -44,11 +44,11 @@ impl Default for CodebookOptions {
     }
 }
 
-/// What a long computation calls now and then: `Break` stops it.
+/// Long computations call this regularly; `Break` stops them.
 pub type Check<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
 
 impl Codebook {
-    /// Trains a codebook, as [`Codebook::train_with`], without a way to stop it.
+    /// Trains a codebook, as [`Codebook::train_with`], without interruption.
     pub fn train(samples: ArrayView2<f32>, model: u32, options: &CodebookOptions) -> Result<Self, CodebookError> {
         Self::train_with(samples, model, options, &mut || ControlFlow::Continue(()))
     }
@@ -58,9 +58,9 @@ impl Codebook {
     /// `samples`: shape `(n, d)`, embeddings of photos. `model`: tag of the model that made them, 0 if unknown.
     /// `check` is called before every step of a few milliseconds to seconds; its `Break` stops the training.
     ///
-    /// All work is done by the calling thread, unless it belongs to a rayon pool, whose threads then share it; a
-    /// thread that belongs to none becomes a pool of its own, for good. PostgreSQL's backends must not have
-    /// other threads that could run its signal handlers; a program that wants them trains in `ThreadPool::install`.
+    /// The calling thread does all work, unless it belongs to a rayon pool, whose threads then share it. A thread without
+    /// a pool permanently becomes a pool of its own: PostgreSQL's backends must not have other threads, which could run
+    /// its signal handlers. To use several threads, call this in `ThreadPool::install`.
     ///
     /// # Errors
     /// [`CodebookError::TooFewSamples`] if `n < k`, [`CodebookError::TooFewDistinct`] if fewer than k samples differ

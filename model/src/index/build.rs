@@ -1,4 +1,4 @@
-//! Writing of all rows at once, sorted by list.
+//! Bulk build: writes all rows, sorted by list.
 
 use super::code::RowLayout;
 use super::layout::{Kind, Layout, ListEntry, NONE, SegmentHeader, put, start_page};
@@ -35,7 +35,7 @@ const NOTHING: SegmentHeader = SegmentHeader {
 };
 
 impl<'a, P: Pages> Writer<'a, P> {
-    /// Begins to write behind [`Quantizer::create`]; `quantizer` is what [`Quantizer::load`] then reads.
+    /// Starts after [`Quantizer::create`]; `quantizer` is what [`Quantizer::load`] then returns.
     pub fn new(quantizer: &'a Quantizer, pages: &'a mut P) -> Self {
         let layout = &quantizer.layout;
         Self {
@@ -85,7 +85,7 @@ impl<'a, P: Pages> Writer<'a, P> {
         Ok(())
     }
 
-    /// Writes what is left.
+    /// Writes what is still buffered.
     ///
     /// # Errors
     /// If a page cannot be written.

@@ -10,15 +10,15 @@ use super::{IndexError, Origin, Pages, RowId};
 use half::f16;
 use std::collections::HashSet;
 
-/// What an index was found to hold.
+/// The contents of an index, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     pub lists: u64,
     pub rows: u64,
-    /// Slots that deleted rows have left.
+    /// Slots of deleted rows.
     pub free: u64,
     pub pages: u64,
-    /// Pages that nothing leads to: a crash may leave some.
+    /// Pages without any reference to them: a crash may leave some.
     pub unused_pages: u64,
 }
 
@@ -74,7 +74,7 @@ pub fn check<P: Pages>(
     }
     let entries = quantizer.lists().div_ceil(ListEntry::PER_PAGE) as u64;
     let first_entries = u64::from(quantizer.entries_page);
-    // Meta page and quantizer lie before the entries, in an index that was founded later behind the meta page alone.
+    // Meta page and quantizer lie before the entries, also in an index that was built without rows.
     let fixed = if quantizer.lists() == 0 { 1 } else { first_entries + entries };
     total.unused_pages = total.pages.saturating_sub(fixed + seen.len() as u64);
     Ok(total)

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! where `base = ‖r‖² + 2⟨c, r̂⟩`, and the last sum runs over the channels that the stage codes, taken together, and parts of
-//! those that it does not. The law behind it is Cauchy and Schwarz's, for each part.
+//! those that it does not: the Cauchy-Schwarz inequality, for each part.
 
 use super::IndexError;
 use super::layout::{ROW_BOUND, put};
@@ -66,7 +66,7 @@ pub struct Coded<'a> {
     pub bytes: &'a [u8],
 }
 
-/// Codes rows; it keeps the memory that this takes.
+/// Codes rows, with buffers that are reused.
 #[derive(Debug)]
 pub struct Coder<'f> {
     quantizer: &'f Quantizer,
@@ -101,7 +101,7 @@ impl<'f> Coder<'f> {
     /// Codes an embedding in the list whose centroid is nearest.
     ///
     /// # Errors
-    /// [`IndexError::Dimension`] if it is none of this index.
+    /// [`IndexError::Dimension`] if it has another dimension than the index.
     pub fn code(&mut self, values: &[f16]) -> Result<Coded<'_>, IndexError> {
         self.rotate(values)?;
         let list = self.quantizer.centroids.nearest(&self.rotated, &mut self.bounds);

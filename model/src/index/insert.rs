@@ -1,4 +1,4 @@
-//! Insertion of one row. The caller sees to it that nobody else inserts meanwhile.
+//! Insertion of one row. The caller must prevent concurrent insertions.
 
 use super::code::Coder;
 use super::layout::{
@@ -18,7 +18,7 @@ struct Place {
     fine: u32,
 }
 
-/// Gives an index that was built without rows the quantizer of its first: one list around zero.
+/// Gives an index that was built without rows a quantizer for its first row: one list around zero.
 ///
 /// # Errors
 /// If a page cannot be written.
@@ -32,11 +32,11 @@ pub fn initialize<P: Pages>(pages: &mut P, dimension: usize) -> Result<(), P::Er
 
 /// Adds a row to an index.
 ///
-/// `quantizer` is what [`Quantizer::load`] returns now. First come the pages that the row needs and the list's radius; the row
-/// itself appears at once.
+/// `quantizer` is what [`Quantizer::load`] returns now. The pages that the row needs and the list's radius are written
+/// first; then the row appears atomically.
 ///
 /// # Errors
-/// [`IndexError::Dimension`] if the embedding is none of this index, or if a page cannot be read or written.
+/// [`IndexError::Dimension`] if the embedding has another dimension than the index, or if a page cannot be read or written.
 pub fn insert<P: Pages>(
     pages: &mut P,
     quantizer: &Quantizer,

@@ -1,8 +1,8 @@
-//! Where everything lies on the pages of an index.
+//! The layout of the pages of an index.
 //!
 //! | page | holds |
 //! | --- | --- |
-//! | meta, page 0 | what kind of index it is, and where the rest begins |
+//! | meta, page 0 | options of the index, and where quantizer and entries start |
 //! | quantizer | a stream of bytes: rotation, scales, centroids |
 //! | entries | a [`ListEntry`] for each list |
 //! | segment | what a search reads first of the rows of one list: near and middle codes, bounds, row ids |
@@ -18,11 +18,11 @@ use half::bf16;
 use std::ops::Range;
 
 pub const MAGIC: u32 = u32::from_le_bytes(*b"ivfx");
-/// Counts up with every change of the pages.
+/// Increases with every change of the layout.
 pub const VERSION: u16 = 1;
 /// Bytes at the start of every page but the meta page: kind, nothing in two bytes, and a number that the kind explains.
 pub const HEADER: usize = 8;
-/// Stands for no page: page 0 is the meta page.
+/// No page: page 0 is the meta page.
 pub const NONE: u32 = 0;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,13 +58,13 @@ pub fn put(bytes: &mut [u8], at: usize, value: impl AsRef<[u8]>) {
     bytes[at..at + value.len()].copy_from_slice(value);
 }
 
-/// Begins a page of a kind with its number.
+/// Writes the header of a page.
 pub fn start_page(page: &mut [u8], kind: Kind, number: u32) {
     put(page, 0, (kind as u16).to_le_bytes());
     put(page, 4, number.to_le_bytes());
 }
 
-/// The kind of a page and its number; `None` for what is no page of an index but the meta page.
+/// The kind of a page and its number; `None` for the meta page and for invalid pages.
 pub fn kind(page: &[u8]) -> Option<(Kind, u32)> {
     let kind = match get_u16(page, 0) {
         1 => Kind::Quantizer,
@@ -104,7 +104,7 @@ pub struct Meta {
     /// 0 before the first row.
     pub dimension: u32,
     pub lists: u32,
-    /// A random number that tells this quantizer from others.
+    /// A random number that identifies the quantizer.
     pub id: u64,
     pub quantizer_page: u32,
     pub quantizer_bytes: u64,
@@ -174,16 +174,16 @@ impl Meta {
     }
 }
 
-/// What is known of a list without a look at its rows.
+/// Summary of a list.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ListEntry {
     /// Its newest segment.
     pub head: u32,
     /// A segment with free slots, if one is known.
     pub free: u32,
-    /// No row lies farther from the centroid.
+    /// The greatest distance of a row from the centroid.
     pub radius: f32,
-    /// No row's embedding is longer.
+    /// The length of the longest embedding.
     pub norm: f32,
 }
 
@@ -215,9 +215,9 @@ impl ListEntry {
     }
 }
 
-/// Sizes and offsets for embeddings of one dimension, coded with so many bits.
+/// Sizes and offsets for a dimension and a number of bits.
 ///
-/// Channels are filled up with zeros to a multiple of [`BLOCK`]: the first block is near, the second, if there is one,
+/// Channels are padded with zeros to a multiple of [`BLOCK`]: the first block is near, the second, if there is one,
 /// middle, the rest far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -327,7 +327,7 @@ impl Layout {
     }
 }
 
-/// Pages that so many slots take; none if a page holds none.
+/// The number of pages for these slots; 0 if there are no such pages.
 pub fn pages_for(slots: usize, per_page: usize) -> usize {
     if per_page == 0 { 0 } else { slots.div_ceil(per_page) }
 }
@@ -392,7 +392,7 @@ impl SegmentHeader {
     }
 }
 
-/// Base of a free slot: no bound of it is within reach of a search.
+/// Base of a free slot: its bound is beyond the reach of every search.
 pub const FREE: f32 = f32::INFINITY;
 
 pub fn read_row_id(page: &[u8], at: usize) -> RowId {

@@ -1,4 +1,4 @@
-//! Pages, as an index sees them: Postgres's buffers in the extension, vectors in tests.
+//! The pages of an index: PostgreSQL's buffers in the extension, vectors in tests.
 
 use super::IndexError;
 
@@ -7,18 +7,18 @@ pub const PAGE_SIZE: usize = 8192 - 24;
 
 /// The pages of one index.
 ///
-/// One writer at a time adds rows ([`insert`](super::insert())); any number of readers, and one that removes rows
-/// ([`vacuum`](super::vacuum)), may work beside it. Page 0 is the first.
+/// One process at a time adds rows ([`insert`](super::insert())), while any number may read and one may remove rows
+/// ([`vacuum`](super::vacuum)). Page 0 is the first.
 pub trait Pages {
     type Error: From<IndexError>;
 
-    /// How many pages there are.
+    /// Returns the number of pages.
     fn count(&self) -> Result<u32, Self::Error>;
 
-    /// Looks at a page; nobody changes it meanwhile.
+    /// Reads a page, which does not change while `look` runs.
     fn read<T>(&self, page: u32, look: impl FnOnce(&[u8]) -> T) -> Result<T, Self::Error>;
 
-    /// Changes up to four different pages; after a crash either all changes are there or none. An edit that fails leaves
+    /// Changes up to four different pages atomically, also in the event of a crash. An edit that fails leaves
     /// the pages as they were, unless they are being built.
     fn change<T, const N: usize>(
         &mut self,
@@ -26,8 +26,8 @@ pub trait Pages {
         edit: impl FnOnce([&mut [u8]; N]) -> Result<T, IndexError>,
     ) -> Result<T, Self::Error>;
 
-    /// Adds a page, filled with zeros but for what `fill` writes, and returns its number. A crash may leave it behind
-    /// with nothing that leads to it.
+    /// Adds a page of zeros, has `fill` write to it, and returns its number. After a crash it may exist without any
+    /// reference to it.
     fn add(&mut self, fill: impl FnOnce(&mut [u8])) -> Result<u32, Self::Error>;
 }
 

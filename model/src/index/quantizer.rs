@@ -1,4 +1,4 @@
-//! What all rows of an index are coded against: a rotation, the centroids of the lists, a scale for each channel.
+//! The quantizer of an index: a rotation, the centroids of the lists, and a scale for each channel.
 
 use super::layout::{self, HEADER, Kind, Layout, ListEntry, Meta, NONE, start_page};
 use super::{BuildOptions, IndexError, PAGE_SIZE, Pages, rounding};
@@ -7,7 +7,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use ndarray::{Array2, Axis};
 
-/// Turns embeddings so that most of what tells the rows of a list apart lies in the first channels.
+/// Rotates embeddings so that the rows of a list differ mostly in the first channels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rotation {
     /// Shape `(padded, padded)`, row-major; empty for none.
@@ -46,7 +46,7 @@ impl Rotation {
         }
     }
 
-    /// How far a rotated vector may be from the rotated one, as a share of its length; and how far lengths may stray.
+    /// Error bounds, as shares of a vector's length: of the computed rotation, and of the rotation's effect on lengths.
     ///
     /// A channel is an inner product that [`Kernel::dot`] rounds.
     pub fn slack(&self, padded: usize) -> (f64, f64) {
@@ -60,7 +60,7 @@ impl Rotation {
 
 /// The centroids of the lists, rotated, in half precision.
 ///
-/// The first two blocks of channels of all lists lie apart from the others: they tell which lists are worth a look at the rest.
+/// The first two blocks of channels are stored apart from the others: they suffice to skip most lists.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Centroids {
     count: usize,
@@ -152,7 +152,7 @@ fn norm(values: &[f32]) -> f32 {
     simd::widest().dot(values, values).sqrt()
 }
 
-/// What all rows of an index are coded against.
+/// Rotation, centroids and scales, by which all rows of an index are coded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Quantizer {
     dimension: usize,
@@ -193,7 +193,7 @@ impl Quantizer {
         Self { dimension, bits, id, layout, rotation, scales, centroids, entries_page: NONE }
     }
 
-    /// Dimension of the embeddings, 0 if there are none yet.
+    /// Dimension of the embeddings, 0 before the first one.
     pub fn dimension(&self) -> usize {
         self.dimension
     }
@@ -208,7 +208,7 @@ impl Quantizer {
     }
 
     /// # Errors
-    /// [`IndexError::Dimension`] if an embedding of so many values is none of this index.
+    /// [`IndexError::Dimension`] if an embedding of `actual` values does not fit the index.
     pub(super) fn expect(&self, actual: usize) -> Result<(), IndexError> {
         let expected = self.dimension;
         if actual == expected { Ok(()) } else { Err(IndexError::Dimension { expected, actual }) }
@@ -291,7 +291,7 @@ impl Quantizer {
         Ok(Self { entries_page: meta.entries_page, ..quantizer })
     }
 
-    /// A random number that tells the quantizer of an index from others.
+    /// A random number that identifies the quantizer.
     ///
     /// # Errors
     /// As [`Quantizer::load`].
@@ -347,7 +347,7 @@ impl Quantizer {
     }
 }
 
-/// Notes the first of pages that must follow one another.
+/// Stores the first of a sequence of pages, and checks that the others follow it.
 fn follows(first: &mut u32, number: usize, page: u32) -> Result<(), IndexError> {
     if number == 0 {
         *first = page;

@@ -1,4 +1,4 @@
-//! A query as the stages of a search compare it with codes.
+//! A query, prepared for the stages of a search.
 
 use super::layout::{Layout, ROW_BOUND, get_bf16, get_f32};
 use super::quantizer::Quantizer;
@@ -10,10 +10,10 @@ const MIDDLE: f32 = 7.5;
 /// Steps of a code on either side of it, and of a lower half.
 const STEPS: f32 = 8.0;
 const FINE_STEPS: f32 = 128.0;
-/// What a query's whole numbers may be off by in all, over half a step for each: some more for what their sums are rounded by.
+/// Total error of a quantised query, in half steps per channel: 1, and some more for the rounding of sums.
 const SURE: f32 = 1.05;
 
-/// A query, rotated, times the scale of each channel, as whole numbers.
+/// A query, rotated and multiplied by the scale of each channel, quantised to integers.
 #[derive(Debug)]
 pub struct Query {
     pub layout: Layout,
@@ -28,7 +28,7 @@ pub struct Query {
     sums: Sums,
 }
 
-/// Whole numbers that `step` makes approximate values of; a value is off by at most half of it.
+/// Integers whose products with `step` approximate values, with an error of at most half a step.
 #[derive(Debug)]
 struct Whole<T> {
     numbers: T,
@@ -56,7 +56,7 @@ pub struct FromCentroid {
     rest: [f32; RESTS],
 }
 
-/// What is known of a row after a stage.
+/// The state of a row after a stage.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
     /// Lower bound of the squared distance.
@@ -67,7 +67,7 @@ pub struct Known {
 }
 
 impl Query {
-    /// `values`: shape `(padded,)`, the embedding filled up with zeros.
+    /// `values`: shape `(padded,)`, the embedding padded with zeros.
     pub fn new(quantizer: &Quantizer, values: &[f32]) -> Self {
         let kernel = simd::widest();
         let padded = quantizer.layout.padded;
@@ -136,9 +136,9 @@ impl Query {
         self.kernel.near_bounds(&self.near.numbers, &at.near_terms, &rows)
     }
 
-    /// Middle stage of a row without a second look at its near codes: a bound, from what the near stage gave.
+    /// Middle stage of a row without its near codes: a bound, from that of the near stage.
     ///
-    /// The two stages leave out the same far channels, so that those of the first bound stand for both.
+    /// Both stages leave out the same far channels, so the first bound accounts for them.
     #[inline]
     pub fn after_near(&self, at: &FromCentroid, page: &[u8], slot: usize, near: f32) -> f32 {
         let middle = &page[self.layout.middle_code_at(slot)..][..self.layout.middle / 2];
@@ -212,7 +212,7 @@ impl Query {
         scale * (self.all.step / steps) * (dot as f32 - MIDDLE * sum)
     }
 
-    /// Twice what an inner product with a row of scale 1 may be off by.
+    /// Twice the error of an inner product with a row of scale 1.
     fn off(&self) -> f32 {
         SURE * self.all.step * self.all.numbers.len() as f32
     }
@@ -222,7 +222,7 @@ impl Query {
     }
 }
 
-/// Whole numbers of at most `most`, and the step between them.
+/// Quantises values to integers of at most `most`; returns the step as well.
 fn whole(values: &[f32], most: f32) -> (f32, Vec<f32>) {
     let reach = values.iter().fold(0.0f32, |reach, value| reach.max(value.abs()));
     let most = most.floor();

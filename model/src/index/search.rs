@@ -1,13 +1,13 @@
-//! Search: rows in ascending order of a sure lower bound of their distance.
+//! Search: rows in ascending order of a lower bound of their distance.
 //!
 //! A search goes in rounds. A round finds the rows with the least bounds beyond those of the rounds before, first few,
 //! then eight times as many each time, up to what memory allows. It visits the nearest lists first; the worst bound
 //! that it still keeps is its reach, and it leaves out what lies beyond: lists by their radius, segments by theirs, rows
 //! after each stage of their codes.
 //!
-//! A row's bound is the greatest of all that were on the way to it. None of those changes while the search lives (the
-//! entries of the lists are read once, the rest never changes for a row that it may see), so that a later round finds
-//! the rows that an earlier one left out, and no row comes twice.
+//! A row's bound is the greatest of those of its list, its segment and its stages. None of them changes during a search:
+//! the entries of the lists are read once, and the rest is fixed once a row is visible. So a later round finds the rows
+//! that an earlier one left out, and no row is returned twice.
 //!
 //! | look in | for |
 //! | --- | --- |
@@ -35,19 +35,19 @@ const UNFIT: f32 = f32::INFINITY;
 
 #[derive(Clone, Copy, Debug)]
 pub struct SearchOptions {
-    /// Visit so many lists at most; 0 for as many as an exact answer takes.
+    /// The most lists to visit; 0 for as many as an exact answer takes.
     pub max_lists: u32,
-    /// Bytes that the rows of a round may take.
+    /// Memory for the rows of a round, in bytes.
     pub memory: usize,
 }
 
-/// What a search has looked at so far.
+/// What a search has read so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Visits {
     pub lists: u64,
     /// Rows whose near codes were compared.
     pub rows: u64,
-    /// Rows of those that were near enough for their far codes.
+    /// Those of them whose far codes were compared, too.
     pub refined: u64,
     pub pages: u64,
     pub rounds: u64,
@@ -60,7 +60,7 @@ pub struct Hit {
     pub bound: f64,
 }
 
-/// A search that can go on.
+/// A search that can be continued.
 #[derive(Debug)]
 pub struct Search {
     quantizer: Arc<Quantizer>,
@@ -71,13 +71,13 @@ pub struct Search {
     lists: Option<Arc<Lists>>,
     selection: Selection,
     candidates: Candidates,
-    /// Pages that the index has at least.
+    /// The least number of pages that the index has.
     page_count: u32,
     visits: Visits,
 }
 
 impl Search {
-    /// Begins a search for the rows nearest to `query`.
+    /// Starts a search for the rows nearest to `query`.
     ///
     /// # Errors
     /// [`IndexError::Dimension`] if the index holds embeddings of another dimension.
@@ -164,7 +164,7 @@ impl Search {
         while segment != NONE {
             segments += 1;
             if segments > self.page_count {
-                // Pages are counted again only now: the server asks the file system.
+                // Counting pages costs a system call, so it is done only when needed.
                 self.page_count = pages.count()?;
             }
             if segments > self.page_count {

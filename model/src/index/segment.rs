@@ -1,4 +1,4 @@
-//! One row in the pages of its segment: written, read back, taken out.
+//! Writing, reading and freeing one row in the pages of its segment.
 
 use super::RowId;
 use super::code::{
@@ -31,7 +31,7 @@ pub fn write_near(page: &mut [u8], layout: &Layout, row: &RowLayout, slot: usize
     write_row_id(page, layout.row_id_at(slot), id);
 }
 
-/// Reads back what [`write_near`] wrote; distance and norm stay as they are in `bytes`.
+/// Reads back what [`write_near`] wrote; distance and norm are left unchanged in `bytes`.
 pub fn read_near(page: &[u8], layout: &Layout, row: &RowLayout, slot: usize, bytes: &mut [u8]) {
     for (to, from, length) in fields(layout, slot) {
         put(bytes, to, &page[from..from + length]);
@@ -42,7 +42,7 @@ pub fn read_near(page: &[u8], layout: &Layout, row: &RowLayout, slot: usize, byt
     put(bytes, row.middle_codes, &page[layout.middle_code_at(slot)..][..row.far - row.middle_codes]);
 }
 
-/// Takes a row out of its slot.
+/// Frees a slot.
 pub fn free_slot(page: &mut [u8], layout: &Layout, slot: usize) {
     put(page, layout.near_base_at(slot), FREE.to_le_bytes());
 }

@@ -23,7 +23,7 @@ const MAX_ROTATED: usize = 1024;
 /// Rounds of k-means, and rows of the sample for each list: more hardly changed how many rows a search reads.
 const KMEANS_ROUNDS: usize = 8;
 pub const SAMPLE_PER_LIST: usize = 24;
-/// Rows that are worked on between two checks for an interrupt.
+/// Rows between two checks for an interrupt.
 const PART: usize = 1024;
 
 impl Quantizer {
@@ -77,13 +77,13 @@ impl Quantizer {
     }
 }
 
-/// Every so many-th row, so that there are at most `most`.
+/// At most `most` rows, evenly spaced.
 fn evenly(sample: &ArrayView2<f32>, most: usize) -> Array2<f32> {
     let step = sample.nrows().div_ceil(most).max(1);
     sample.slice(s![..;step, ..]).to_owned()
 }
 
-/// Works on rows part by part, with a check before each. Returns what `work` writes, shape `(n, width)`.
+/// Processes rows in parts, with a check before each. Returns what `work` writes, shape `(n, width)`.
 fn by_parts(
     rows: &ArrayView2<f32>,
     width: usize,
@@ -102,10 +102,10 @@ fn go_on(check: Check) -> Result<(), IndexError> {
     if check().is_break() { Err(IndexError::Interrupted) } else { Ok(()) }
 }
 
-/// Residuals and the rows themselves, one below the other, with the same weight.
+/// Stacks residuals and rows, each scaled to the same weight.
 ///
-/// Codes should hold the directions in which residuals are long, and of what they leave out a bound counts the query's part too,
-/// which lies where rows lie: with both, a tenth fewer rows reach the far stage.
+/// Codes should cover the directions in which residuals are long. But a bound also counts the query's part of what the
+/// codes leave out, and queries are distributed like rows: with both, a tenth fewer rows reach the far stage.
 fn equally_weighted(mut residuals: Array2<f32>, mut rows: Array2<f32>) -> Array2<f32> {
     for part in [&mut residuals, &mut rows] {
         let length = part.iter().map(|value| f64::from(value * value)).sum::<f64>().sqrt();
@@ -141,7 +141,7 @@ fn principal_directions(
     Ok(directions)
 }
 
-/// Makes the rows from `from` on orthonormal, to each other and to those before. Rows that are none get a random one.
+/// Makes the rows from `from` on orthonormal, to each other and to those before. Dependent rows are replaced by random ones.
 fn orthonormalise(rows: &mut Array2<f32>, from: usize, rng: &mut impl RngCore) {
     let mut done = Array2::<f64>::zeros(rows.dim());
     done.assign(&rows.mapv(f64::from));
@@ -170,7 +170,7 @@ fn norm(values: &Array1<f64>) -> f64 {
     values.dot(values).sqrt()
 }
 
-/// A whole orthonormal basis, shape `(d, d)`, that begins with `directions`.
+/// Completes `directions` to an orthonormal basis, shape `(d, d)`.
 fn complete(directions: Array2<f32>, rng: &mut impl RngCore, check: Check) -> Result<Array2<f32>, IndexError> {
     let (found, d) = directions.dim();
     let mut basis = Array2::from_shape_simple_fn((d, d), || rng.gen_range(-1.0f32..1.0));
@@ -197,7 +197,7 @@ fn kmeans(
         let mut used = vec![false; centroids.nrows()];
         assigned.iter().for_each(|list| used[*list as usize] = true);
         centroids = means(&rows, &assigned, centroids.nrows());
-        // An empty list starts anew at some row.
+        // An empty list restarts at a random row.
         for (mut centroid, _) in centroids.outer_iter_mut().zip(used).filter(|(_, used)| !used) {
             centroid.assign(&rows.row(rng.gen_range(0..rows.nrows())));
         }
@@ -269,7 +269,7 @@ fn rotate_all(rotation: &Rotation, rows: &Array2<f32>, layout: &Layout) -> Array
     out
 }
 
-/// How far residuals reach along each channel: root mean square of residuals of unit length.
+/// The spread of residuals along each channel: root mean square of residuals of unit length.
 fn scales(residuals: &Array2<f32>) -> Vec<f32> {
     let mut squares = vec![0.0f64; residuals.ncols()];
     let mut count = 0.0f64;
@@ -281,7 +281,7 @@ fn scales(residuals: &Array2<f32>) -> Vec<f32> {
         }
     }
     let scales: Vec<f64> = squares.iter().map(|sum| (sum / count.max(1.0)).sqrt()).collect();
-    // A channel that the sample leaves empty may not be so in other rows.
+    // A channel that is zero in the sample may not be zero in other rows.
     let least = scales.iter().fold(0.0f64, |a, b| a.max(*b)) / 64.0;
     scales.iter().map(|scale| scale.max(least).max(1e-3) as f32).collect()
 }

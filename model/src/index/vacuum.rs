@@ -5,15 +5,15 @@ use super::quantizer::Quantizer;
 use super::segment::free_slot;
 use super::{IndexError, Pages, RowId};
 
-/// What [`remove`] has found.
+/// What [`remove`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
     pub removed: u64,
     pub left: u64,
 }
 
-/// Frees the slots of all rows that `dead` says are gone. Looks at every page once, in their order, those that are
-/// added meanwhile too; other pages than segments are left alone.
+/// Frees the slots of all rows for which `dead` returns true. Reads every page once, in order, including those added in the
+/// meantime.
 ///
 /// # Errors
 /// If a page cannot be read or written.

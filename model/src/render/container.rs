@@ -1,7 +1,7 @@
-//! How image files are laid out, as far as needed to see that one was cut short.
+//! The structure of image files, to detect truncation.
 //!
-//! The JPEG decoder paints what is missing grey and says nothing, and a PNG without its last chunks
-//! decodes too. So the parts of the file are walked here, without decoding.
+//! The JPEG decoder fills what is missing with grey without an error, and a PNG without its last chunks
+//! decodes, too. So this module walks the parts of a file without decoding them.
 
 use std::fmt;
 
@@ -34,7 +34,7 @@ pub(crate) fn is_complete(format: Format, bytes: &[u8]) -> bool {
     }
 }
 
-/// Memory per pixel that the decoder takes beside the picture that it returns, in bytes.
+/// Memory per pixel, in bytes, that the decoder needs besides the picture that it returns.
 pub(crate) fn scratch_bytes_per_pixel(format: Format, bytes: &[u8]) -> u64 {
     match format {
         Format::Png => 0,

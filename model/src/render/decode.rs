@@ -9,7 +9,7 @@ use crate::limits::Limits;
 use crate::render::container;
 pub use crate::render::container::Format;
 
-/// Why bytes did not become a picture.
+/// Why an image could not be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error("image is empty")]
@@ -63,7 +63,7 @@ pub fn decode_image(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, Decod
     }
 }
 
-/// The format that the first bytes announce.
+/// Detects the format by the first bytes.
 ///
 /// # Errors
 /// [`DecodeError::UnsupportedFormat`] for a known picture or document format that is not decoded here,

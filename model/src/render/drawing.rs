@@ -18,7 +18,7 @@ pub enum Drawing {
     Vector(VectorDrawing),
 }
 
-/// Why bytes or text did not become a drawing.
+/// Why a drawing could not be decoded.
 #[derive(Debug, thiserror::Error)]
 pub enum DrawingError {
     #[error("drawing is empty")]
@@ -40,7 +40,7 @@ pub enum DrawingError {
 }
 
 impl Drawing {
-    /// Decodes a drawing; which kind it is, the first bytes tell.
+    /// Decodes a drawing, whose kind is detected by its first bytes.
     ///
     /// Accepted: PNG, JPEG, WebP; SVG; strokes as JSON (see [`strokes`]); a `data:` URI of a PNG, JPEG,
     /// WebP or SVG as plain text or as a JSON string.
@@ -139,7 +139,7 @@ fn from_data_uri(uri: &str, limits: &Limits) -> Result<Drawing, DrawingError> {
     }
 }
 
-/// Padding is often lost on the way; the length of the data says the same.
+/// Padding is often lost in transport, and the length of the data implies it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),

@@ -1,4 +1,4 @@
-//! What is ink and what is paper in a bitmap: polarity, contrast, extent.
+//! Ink and paper in a bitmap: polarity, contrast, extent.
 
 use std::ops::Range;
 
@@ -41,7 +41,7 @@ pub(crate) fn histogram(grey: &GrayImage) -> [u64; 256] {
     histogram
 }
 
-/// The grey values that paper may have: those of the light class, or all if the classes are hardly apart.
+/// The grey values of paper: those of the light class, or all if the two classes are close.
 ///
 /// Of a sheet with few lines [`otsu`] separates not ink from paper, but darker grain from lighter.
 fn paper_values(histogram: &[u64; 256]) -> Range<usize> {
@@ -58,7 +58,7 @@ fn paper_values(histogram: &[u64; 256]) -> Range<usize> {
 /// Whether the drawing is light on dark.
 ///
 /// Ink covers the smaller part of a drawing and seldom touches its border, so the paper is the class of [`otsu`] that
-/// holds the larger share of both, border and whole counted alike: a photo of paper on a dark table has a dark border,
+/// holds the larger share of both, border and whole weighted equally: a photo of paper on a dark table has a dark border,
 /// and a filled silhouette covers most of its picture. If the classes are hardly apart, ink is what departs furthest
 /// from the median.
 pub(crate) fn is_light_on_dark(grey: &GrayImage) -> bool {
@@ -114,12 +114,12 @@ impl Levels {
         Self { ink: if inked == 0 { paper } else { quantile(&histogram, dark, 0.25) }, paper }
     }
 
-    /// How far ink stands out from paper.
+    /// The difference of ink and paper.
     pub(crate) fn contrast(self) -> u8 {
         self.paper.saturating_sub(self.ink)
     }
 
-    /// Brings ink to black and paper to white.
+    /// Maps ink to black and paper to white.
     pub(crate) fn stretch(self, grey: &mut GrayImage) {
         let (ink, range) = (f32::from(self.ink), f32::from(self.contrast().max(1)));
         let table: Vec<u8> =

@@ -1,4 +1,4 @@
-//! A photo of a drawing made to look like a scan: shade and what lies around the sheet are taken away.
+//! Cleans the photo of a drawing: removes shadows and the surroundings of the sheet.
 
 use image::GrayImage;
 
@@ -12,7 +12,7 @@ const CELLS: u32 = 96;
 /// What paper becomes: white but for room above it, which shows how coarse its grain is.
 const PAPER: u8 = 220;
 
-/// Whitens the paper of a photo; leaves clean pictures as they are.
+/// Whitens the paper of a photo; clean pictures do not change.
 pub(crate) fn clean(grey: &mut GrayImage) {
     if is_even(grey) {
         return;

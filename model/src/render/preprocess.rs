@@ -1,7 +1,7 @@
-//! What a drawing or a photo becomes before the network sees it.
+//! Preprocessing of drawings and photos for the network.
 //!
-//! Every step is a field, and the fields live in the manifest of a model, so that training, evaluation and
-//! serving do the same. What each step is worth: docs/preprocessing.md.
+//! Every step is a field of the model's manifest, so that training, evaluation and serving do the same. For the effect
+//! of each step see docs/preprocessing.md.
 
 use image::{DynamicImage, Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
@@ -35,17 +35,17 @@ const WIDEST_STROKE: f32 = 16.0;
 /// Ink counts from a quarter of full darkness on: a pen line reduced to less than a pixel still shows.
 const INK_THRESHOLD: u8 = 192;
 
-/// How a drawing is prepared.
+/// Preprocessing of drawings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SketchPreprocessing {
-    /// Whether light ink on dark paper is turned over.
+    /// Whether light ink on dark paper is inverted.
     pub polarity: Polarity,
     pub colours: Colours,
-    /// Whether the photo of a sheet of paper is freed of shade and of what lies around the sheet.
+    /// Whether shadows and the surroundings of the sheet are removed from the photo of a drawing.
     #[serde(default)]
     pub clean_paper: bool,
-    /// Whether paper is brought to white and ink to black.
+    /// Whether paper is mapped to white and ink to black.
     pub stretch_contrast: bool,
     /// What part of the drawing is shown.
     pub frame: Crop,
@@ -88,7 +88,7 @@ impl SketchPreprocessing {
         }
     }
 
-    /// What the paper did: the whole picture is resized to the input, nothing else.
+    /// As in the paper: the whole picture is resized to the input, nothing else.
     pub fn exact() -> Self {
         Self {
             polarity: Polarity::Keep,
@@ -102,7 +102,7 @@ impl SketchPreprocessing {
         }
     }
 
-    /// Whether all sizes are such that a drawing can be prepared.
+    /// Whether all sizes are in range.
     pub fn is_in_range(&self) -> bool {
         const LARGEST_MARGIN: f32 = 2.0;
         const STROKES: std::ops::RangeInclusive<f32> = 0.1..=64.0;
@@ -115,7 +115,7 @@ impl SketchPreprocessing {
             && self.bitmap_stroke.is_none_or(|width| STROKES.contains(&width))
     }
 
-    /// Makes the picture that the network sees: `size` x `size` pixels, dark ink on white paper.
+    /// Returns the network's input: `size` x `size` pixels, dark ink on white paper.
     ///
     /// The sizes must be in range.
     ///
@@ -178,12 +178,12 @@ impl SketchPreprocessing {
     }
 
     fn check_not_blank(&self, sheet: &Sheet) -> Result<(), PreprocessError> {
-        // What stands out from grain can be told only where it is known to be darker.
+        // Faint ink is distinguished from grain only where ink is known to be darker.
         let is_faint = self.polarity == Polarity::DarkOnLight && !sheet.has_ink();
         if is_faint || sheet::is_constant(sheet.analysed()) { Err(PreprocessError::Blank) } else { Ok(()) }
     }
 
-    /// Brings the strokes of a grey sheet to the width asked for, at twice the network's input.
+    /// Brings the strokes of a grey sheet to the target width, at twice the size of the input.
     fn with_stroke(&self, sheet: Sheet, size: u32) -> Sheet {
         const SCALE: u32 = 2;
         let (Some(width), Some(_)) = (self.bitmap_stroke, sheet.grey()) else { return sheet };
@@ -194,7 +194,7 @@ impl SketchPreprocessing {
     }
 }
 
-/// How a photo is prepared.
+/// Preprocessing of photos.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PhotoPreprocessing {
@@ -219,12 +219,12 @@ impl PhotoPreprocessing {
         Self { fit: Fit::Squash, filter: Filter::Triangle }
     }
 
-    /// What the paper did: the whole photo is resized to the input.
+    /// As in the paper: the whole photo is resized to the input.
     pub fn exact() -> Self {
         Self { fit: Fit::Squash, filter: Filter::Triangle }
     }
 
-    /// Makes the picture that the network sees: `size` x `size` pixels, transparency laid over white.
+    /// Returns the network's input: `size` x `size` pixels, transparency laid over white.
     pub fn apply(&self, photo: &DynamicImage, size: u32) -> RgbImage {
         const PAPER: [u8; 3] = [255; 3];
         let (width, height) = (photo.width(), photo.height());

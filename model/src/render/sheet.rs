@@ -1,4 +1,4 @@
-//! A drawing as pixels, on its way from the user's picture to the network's input.
+//! A drawing as pixels, between the user's picture and the network's input.
 
 use image::{DynamicImage, GrayImage, RgbImage};
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use crate::render::ink::{Levels, PixelBox};
 use crate::render::paper;
 use crate::render::resize::{self, Filter, Region};
 
-/// What becomes of colours.
+/// How colours are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Colours {
@@ -57,7 +57,7 @@ fn grey_by(rgb: &RgbImage, value: impl Fn([u8; 3]) -> u8) -> GrayImage {
     GrayImage::from_raw(rgb.width(), rgb.height(), values).unwrap_or_default()
 }
 
-/// A drawing under work: one grey plane, or three colour planes that are all treated alike.
+/// A drawing in progress: one grey plane, or three colour planes that get the same treatment.
 pub(crate) struct Sheet {
     planes: Vec<GrayImage>,
     /// Brightness, if there are three planes.
@@ -91,7 +91,7 @@ impl Sheet {
         Self { planes: self.planes.iter().map(&change).collect(), luma: self.luma.as_ref().map(&change) }
     }
 
-    /// Whether ink is told from paper, which is taken to be lighter.
+    /// Whether there is ink, darker than the paper.
     pub(crate) fn has_ink(&self) -> bool {
         Levels::of(self.analysed()).contrast() >= MIN_CONTRAST
     }

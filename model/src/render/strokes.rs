@@ -7,7 +7,7 @@
 //! | `[{"points":[{"x":…,"y":…}, …]}, …]` | signature_pad |
 //! | `{"drawing": …}`, `{"strokes": …}`, `{"points": …}` around any of these | QuickDraw's ndjson, others |
 //!
-//! The text is read once, as a stream: nothing is kept but coordinates, and reading stops at the limit.
+//! The text is parsed as a stream: only coordinates are kept, and parsing stops at the limit.
 
 use std::cell::{Cell, RefCell};
 
@@ -17,7 +17,7 @@ use tiny_skia::PathBuilder;
 use crate::limits::Limits;
 use crate::render::vector::{Colour, Shape, VectorDrawing};
 
-/// Why JSON did not become strokes.
+/// Why strokes could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StrokesError {
     #[error("strokes have a coordinate that is not a finite number")]

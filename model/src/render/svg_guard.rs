@@ -1,8 +1,8 @@
-//! What an SVG would cost to resolve, reckoned before it is resolved.
+//! Estimates what an SVG costs to resolve before it is resolved.
 //!
 //! `usvg` follows every `use`, matches every CSS rule against every element, and looks up inherited
-//! properties through all ancestors. Each is cheap in an honest file and can be made to take hours in a
-//! hostile one, so the products are bounded here: once on the text, before the XML is parsed, and once on
+//! properties through all ancestors. Each is cheap in an ordinary file and can take hours in a hostile one,
+//! so the products are bounded here: once on the text, before the XML is parsed, and once on
 //! the parsed document.
 
 use std::collections::HashMap;
@@ -71,7 +71,7 @@ const SVG: &str = "http://www.w3.org/2000/svg";
 /// Elements whose look does not come from strokes and fills.
 const UNSUPPORTED: [&str; 8] = ["image", "filter", "mask", "pattern", "marker", "foreignObject", "text", "font"];
 
-/// Checks what can be seen without parsing.
+/// Checks what is visible without parsing.
 pub(crate) fn check_text(text: &str, limits: &Limits) -> Result<(), SvgError> {
     let limit = limits.bytes.min(MAX_BYTES);
     if text.len() > limit {
@@ -222,13 +222,13 @@ struct Cost {
 
 struct Expansion<'a, 'input> {
     ids: HashMap<&'a str, Node<'a, 'input>>,
-    /// `None` while the element is being reckoned: meeting it again then means that it contains itself.
+    /// `None` while the cost of the element is being computed: to meet it again means that it contains itself.
     known: HashMap<NodeId, Option<Cost>>,
     segments: usize,
 }
 
 impl<'a, 'input> Expansion<'a, 'input> {
-    /// Each element is reckoned once, so this is linear although the expansion may be exponential.
+    /// The cost of each element is computed once, so this is linear although the expansion may be exponential.
     fn cost(&mut self, node: Node<'a, 'input>, depth: usize) -> Result<Cost, SvgError> {
         if depth > MAX_DEPTH {
             return Err(SvgError::TooDeep { limit: MAX_DEPTH });

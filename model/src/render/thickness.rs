@@ -1,4 +1,4 @@
-//! How thick the strokes of a bitmap are, and the same strokes drawn thinner or thicker.
+//! Measures the width of the strokes of a bitmap, and changes it.
 
 use image::GrayImage;
 

@@ -1,4 +1,4 @@
-//! Fetching a table's next embedding while the distance of this one is computed.
+//! Prefetching a table's next embedding while the distance of this one is computed.
 
 #[cfg(target_arch = "x86_64")]
 use super::x86::fetch;
@@ -11,29 +11,28 @@ const NEAR: usize = 4096;
 /// Bytes before a row's values that are read with them: headers of row and value, short columns.
 const HEADER: usize = 64;
 
-/// Guesses where a sequential scan finds its next embedding, and has it fetched from memory meanwhile.
+/// Predicts where a sequential scan finds its next embedding, and prefetches it.
 ///
-/// The rows of a page lie in equal steps, but backwards, and a scan begins anew with each page: too irregular for what
-/// the CPU fetches of its own accord. Half the time of a scan is spent waiting for memory without this: 1 million
+/// The rows of a page lie in equal steps, but backwards, and each page starts elsewhere: too irregular for the CPU's own
+/// prefetcher. Without this, a scan spends half its time waiting for memory: 1 million
 /// embeddings of 512 dimensions took 1.01 times as long as pgvector's `halfvec`, and 0.67 times with it (Zen 4,
 /// `make bench-scan`).
 ///
-/// One is meant for one argument of a function, for the whole life of the process; a constant argument costs nothing.
+/// Use one for each argument of a function, for the life of the process; a constant argument costs nothing.
 #[derive(Debug, Default)]
 pub struct Prefetch {
-    /// Address of the values that were seen last.
+    /// Address of the last values.
     last: AtomicUsize,
-    /// Bytes from row to row in this page, 0 if not known.
+    /// Bytes from row to row in this page, 0 if unknown.
     step: AtomicIsize,
 }
 
 impl Prefetch {
-    /// Has seen no row yet.
     pub const fn new() -> Self {
         Self { last: AtomicUsize::new(0), step: AtomicIsize::new(0) }
     }
 
-    /// Takes note of where `values` are, and fetches what lies one step further.
+    /// Records the address of `values`, and prefetches what lies one step further.
     #[inline]
     pub fn next(&self, values: &[f16]) {
         if let Some(next) = self.guess(values.as_ptr().addr()) {
@@ -41,7 +40,7 @@ impl Prefetch {
         }
     }
 
-    /// Returns the address of the next row, if the steps so far tell one.
+    /// Returns the address of the next row, if it can be predicted.
     #[inline]
     fn guess(&self, address: usize) -> Option<usize> {
         let step = address.wrapping_sub(self.last.load(Relaxed)).cast_signed();
@@ -57,7 +56,7 @@ impl Prefetch {
     }
 }
 
-/// On other CPUs, stable Rust has no way to ask for it.
+/// Stable Rust has no prefetch for other CPUs.
 #[cfg(not(target_arch = "x86_64"))]
 fn fetch(_start: usize, _length: usize) {}
 

@@ -1,12 +1,12 @@
-//! The rows of one segment on their way through the stages: near and middle codes of all, far and fine codes of those
-//! that are left.
+//! The rows of one segment in the stages of a comparison: near and middle codes for all, far and fine codes for those
+//! that remain.
 
 use super::super::layout::{Kind, Layout, ROW_BOUND, expect_part, get_u32, read_row_id};
 use super::super::query::{FromCentroid, Known, Query};
 use super::super::{IndexError, Pages, RowId};
 use crate::simd::GROUP;
 
-/// A row that a stage has left.
+/// A row that is within reach so far.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
     slot: u16,
@@ -39,7 +39,7 @@ impl Candidates {
         self.rows.len()
     }
 
-    /// Takes out the rows that are left, with their bounds.
+    /// Removes the rows that remain, with their bounds.
     pub fn drain(&mut self) -> impl Iterator<Item = (f32, RowId)> {
         self.rows.drain(..).map(|candidate| (candidate.known.bound, candidate.row))
     }

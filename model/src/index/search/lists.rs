@@ -6,10 +6,10 @@ use super::super::query::Query;
 use super::super::{IndexError, Pages};
 use super::Visits;
 
-/// Lists that a search visits in order of distance before all others, which reach ends soon.
+/// Lists that are visited in order of distance; after these the reach is small, and most others are skipped in any order.
 const ORDERED: usize = 64;
 
-/// A list on the way.
+/// A list to visit.
 #[derive(Clone, Copy, Debug)]
 pub struct Listed {
     pub number: u32,
@@ -27,7 +27,7 @@ pub struct Lists {
 }
 
 impl Lists {
-    /// Reads the entries of all lists; `most`: keep so many of the nearest, 0 for all.
+    /// Reads the entries of all lists. `most`: how many of the nearest to keep, 0 for all.
     pub fn read<P: Pages>(
         pages: &P,
         quantizer: &Quantizer,

@@ -4,9 +4,9 @@ use super::super::RowId;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// Rows of the first round: some more than a usual LIMIT, for the last of those need a look at their successors.
+/// Rows of the first round: more than a usual LIMIT, because the executor reads some rows ahead.
 const FIRST_ROUND: usize = 32;
-/// How many times as many rows each round has.
+/// Factor between the capacities of two rounds.
 const GROWTH: usize = 8;
 
 /// A row by its bound; of equal bounds by its id.
@@ -32,7 +32,7 @@ impl PartialOrd for Found {
 
 #[derive(Debug)]
 pub struct Selection {
-    /// The most rows of any round.
+    /// The limit of `capacity`.
     most: usize,
     /// The most rows of this round; 0 before the first one.
     capacity: usize,
