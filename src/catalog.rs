@@ -110,24 +110,6 @@ pub fn read_manifest(id: u32) -> Result<(Sha256Digest, Manifest)> {
     }
 }
 
-/// A part of the graph of a model, `length` bytes from `offset` on or what there is of them, and the length of all.
-///
-/// The graph is stored uncompressed, so that no more than the part is read.
-///
-/// # Errors
-/// If there is no such row.
-pub fn read_graph_part(id: u32, offset: u64, length: usize) -> Result<(Vec<u8>, u64)> {
-    let (part, total, _) = first_row::<Vec<u8>, i32, bool>(
-        "SELECT pg_catalog.substring(onnx, $2, $3), pg_catalog.octet_length(onnx), true FROM sketch.model \
-         WHERE model_id OPERATOR(pg_catalog.=) $1",
-        &[i64::from(id).into(), (offset as i32).saturating_add(1).into(), (length as i32).into()],
-    )?;
-    match (part, total) {
-        (Some(part), Some(total)) => Ok((part, total as u64)),
-        _ => Err(no_model(id)),
-    }
-}
-
 fn no_model(id: u32) -> SqlError {
     SqlError::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("model with id {id} does not exist"))
 }

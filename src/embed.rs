@@ -8,7 +8,7 @@ use crate::call::{Call, View};
 use crate::catalog;
 use crate::embedding::{Embedding, Origin};
 use crate::error::Result;
-use crate::network::{self, Network};
+use crate::inference::{self, Embedder, stat};
 use crate::settings;
 use half::f16;
 use pgrx::datum::Internal;
@@ -39,7 +39,7 @@ struct Remembered {
 #[derive(Default)]
 struct Statement {
     view: Option<View>,
-    network: Option<(Option<String>, Rc<Network>)>,
+    embedder: Option<(Option<String>, Rc<Embedder>)>,
     result: Option<Embedding<'static>>,
 }
 
@@ -79,9 +79,9 @@ fn embed_call(call: Call, domain: Domain, image: impl Fn(Call) -> &'static [u8])
         return Ok(result);
     }
     check_size(call.raw_size(0))?;
-    let network = statement_network(statement, call)?;
-    let embedding = remembered_or_embed(&network, domain, image(call))?;
-    let origin = Origin { model: network.id, codebook: 0 };
+    let embedder = statement_embedder(statement, call)?;
+    let embedding = remembered_or_embed(&embedder, domain, image(call))?;
+    let origin = Origin { model: embedder.id, codebook: 0 };
     if !call.is_constant() {
         return Embedding::new(&embedding, origin);
     }
@@ -97,7 +97,7 @@ impl Statement {
         let by_setting = call.len() == 1;
         let is_current = view.is_some()
             && view == self.view
-            && self.network.as_ref().is_none_or(|(name, _)| !by_setting || settings::is_model(name.as_deref()));
+            && self.embedder.as_ref().is_none_or(|(name, _)| !by_setting || settings::is_model(name.as_deref()));
         if !is_current {
             if let Some(result) = self.result.take() {
                 // SAFETY: it is ours, and whoever got it has used it: this is another evaluation of the expression.
@@ -117,30 +117,30 @@ fn check_size(size: usize) -> Result<()> {
     Err(sketch_model::render::decode::DecodeError::TooManyBytes { length: size - pg_sys::VARHDRSZ, limit }.into())
 }
 
-/// The network that the call asks for, looked up once a statement unless the name changes.
-fn statement_network(statement: &mut Statement, call: Call) -> Result<Rc<Network>> {
+/// The embedder that the call asks for, looked up once a statement unless the name changes.
+fn statement_embedder(statement: &mut Statement, call: Call) -> Result<Rc<Embedder>> {
     let name = if call.len() > 1 { Some(call.arg::<String>(1)) } else { settings::model() };
-    match &statement.network {
-        Some((known, network)) if *known == name => Ok(network.clone()),
+    match &statement.embedder {
+        Some((known, embedder)) if *known == name => Ok(embedder.clone()),
         _ => {
-            let network = network::network(catalog::model_in_use(name.as_deref())?)?;
-            statement.network = Some((name, network.clone()));
-            Ok(network)
+            let embedder = inference::embedder(catalog::model_in_use(name.as_deref())?)?;
+            statement.embedder = Some((name, embedder.clone()));
+            Ok(embedder)
         }
     }
 }
 
-fn remembered_or_embed(network: &Network, domain: Domain, image: &[u8]) -> Result<Vec<f16>> {
+fn remembered_or_embed(embedder: &Embedder, domain: Domain, image: &[u8]) -> Result<Vec<f16>> {
     let known = CACHE.with_borrow(|cache| {
-        let same = |entry: &&Remembered| entry.model == network.id && entry.domain == domain && *entry.image == *image;
+        let same = |entry: &&Remembered| entry.model == embedder.id && entry.domain == domain && *entry.image == *image;
         cache.iter().rev().find(same).map(|entry| entry.embedding.clone())
     });
     if let Some(embedding) = known {
-        network::count_reused();
+        stat::count(|counters| counters.reused += 1);
         return Ok(embedding);
     }
-    let embedding = network.embed(domain, network.render(domain, image)?)?;
-    remember(Remembered { model: network.id, domain, image: image.into(), embedding: embedding.clone() });
+    let embedding = embedder.embed(domain, embedder.render(domain, image)?)?;
+    remember(Remembered { model: embedder.id, domain, image: image.into(), embedding: embedding.clone() });
     Ok(embedding)
 }
 

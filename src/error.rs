@@ -20,7 +20,7 @@ use std::error::Error;
 pub type Result<T, E = SqlError> = std::result::Result<T, E>;
 
 /// An error on its way to the user. A SQL function returns it as [`ErrorReport`], and it becomes an ERROR.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct SqlError {
     code: PgSqlErrorCode,
     message: String,

@@ -8,9 +8,8 @@
 //! | --- | --- |
 //! | [`embedding`] | the type `embedding`: its layout, text and binary forms, casts, distance |
 //! | [`embed`] | `sketch_embed`, `photo_embed`: bytes to embeddings, once per statement |
-//! | [`network`] | the networks that this backend has in use, ONNX Runtime, counters |
+//! | [`inference`] | pixels to embeddings: in this connection or by the inference worker; `sketch_stat` |
 //! | [`process`] | signals, environment and memory of the process |
-//! | [`serve`] | the inference worker for all connections, shared memory, `sketch_stat` |
 //! | [`catalog`] | `sketch.model`, `sketch.codebook`: which one is in use, what it holds |
 //! | [`load`] | `sketch_load_model`, `sketch_load_codebook` |
 //! | [`codebook`] | `sketch_fuse`, `sketch_build_codebook` |
@@ -33,11 +32,10 @@ mod embedding;
 mod error;
 mod gallery;
 mod index;
+mod inference;
 mod load;
-mod network;
 mod process;
 mod role;
-mod serve;
 mod settings;
 mod status;
 
@@ -49,6 +47,6 @@ pgrx::pg_module_magic!();
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
-    serve::init();
+    inference::init();
     index::options::define();
 }

@@ -3,7 +3,7 @@
 use crate::catalog::{find_model, first_value};
 use crate::error::{Result, SqlError};
 use crate::gallery::as_owner;
-use crate::network;
+use crate::inference;
 use pgrx::JsonB;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -62,7 +62,7 @@ fn load_model(name: &str, onnx: &[u8], manifest: JsonB) -> Result<i64, ErrorRepo
 fn store_model(name: &str, onnx: &[u8], manifest: &Manifest) -> Result<i64> {
     check_name("model", name, LONGEST_MODEL_NAME)?;
     let digest = manifest.digest(onnx);
-    network::try_out(digest::tag(&digest), onnx, manifest)?;
+    inference::try_out(digest::tag(&digest), onnx, manifest)?;
     let id = i64::from(digest::tag(&digest));
     let manifest: serde_json::Value = serde_json::from_str(&manifest.to_json()).expect("written by ourselves");
     let is_new = insert(

@@ -4,10 +4,9 @@ use crate::error::{Result, SqlError};
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use pgrx::prelude::*;
 use sketch_model::inference::batch::Policy;
-use sketch_model::inference::device::DEVICE_NAMES;
-use sketch_model::inference::encoder::{EncoderOptions, Tuning};
+use sketch_model::inference::device::{DEVICE_NAMES, Device};
+use sketch_model::inference::encoder::EncoderOptions;
 use sketch_model::limits::Limits;
-use sketch_model::manifest::Manifest;
 use std::ffi::{CStr, CString};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -240,15 +239,6 @@ pub fn batch_policy() -> Policy {
     Policy { max_batch: MAX_BATCH.get() as usize, max_wait: Duration::from_millis(MAX_WAIT.get() as u64) }
 }
 
-/// What a device may use for a model.
-pub fn tuning(manifest: &Manifest) -> Tuning {
-    Tuning {
-        memory_limit: GPU_MEMORY_LIMIT.get() as usize * 1024 * 1024,
-        max_batch: MAX_BATCH.get() as usize,
-        half: manifest.half_precision,
-    }
-}
-
 fn text(setting: &GucSetting<Option<CString>>) -> String {
     setting.get().map(|value| value.to_string_lossy().into_owned()).unwrap_or_default()
 }
@@ -268,7 +258,7 @@ pub fn is_model(name: Option<&str>) -> bool {
     setting.to_bytes() == name.unwrap_or_default().as_bytes()
 }
 
-/// Device and threads.
+/// Where this connection runs a network, and what it may use there.
 ///
 /// # Errors
 /// If `pg_sketch.device` names no device.
@@ -277,12 +267,16 @@ pub fn encoder_options() -> Result<EncoderOptions> {
         SqlError::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, error.to_string())
             .hint(format!("Set pg_sketch.device to {DEVICE_NAMES}."))
     })?;
-    Ok(EncoderOptions { device, threads: threads() })
+    Ok(encoder_options_on(device))
 }
 
-/// Threads that run a network on the CPU; 0 for one for each core.
-pub fn threads() -> usize {
-    THREADS.get() as usize
+/// What a network may use on a device.
+pub fn encoder_options_on(device: Device) -> EncoderOptions {
+    EncoderOptions {
+        memory_limit: GPU_MEMORY_LIMIT.get() as usize * 1024 * 1024,
+        max_batch: MAX_BATCH.get() as usize,
+        ..EncoderOptions::new(device, THREADS.get() as usize)
+    }
 }
 
 /// What one image may cost.

@@ -1,7 +1,8 @@
 //! `sketch_status()`: what this connection has, runs and has done.
 
-use crate::serve::shared::Shared;
-use crate::{embed, network, settings};
+use crate::inference::shared::Shared;
+use crate::inference::stat;
+use crate::{embed, inference, settings};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 use sketch_model::inference::slot::State;
@@ -11,7 +12,7 @@ use sketch_model::{inference::runtime, simd};
 fn sketch_status() -> TableIterator<'static, (name!(name, String), name!(value, String))> {
     let mut rows: Vec<(String, String)> = Vec::new();
     let mut add = |name: &str, value: String| rows.push((name.to_owned(), value));
-    let counters = network::counters();
+    let counters = stat::counters();
     add("version", env!("CARGO_PKG_VERSION").to_owned());
     match runtime::loaded() {
         Some((path, info)) => {
@@ -23,9 +24,9 @@ fn sketch_status() -> TableIterator<'static, (name!(name, String), name!(value, 
             add("onnxruntime_path", settings::onnxruntime().display().to_string());
         }
     }
-    for network in network::loaded() {
-        let model = format!("{} \"{}\"", network.id, network.manifest.name);
-        match network.device() {
+    for embedder in inference::loaded() {
+        let model = format!("{} \"{}\"", embedder.id, embedder.manifest.name);
+        match embedder.device() {
             Some((device, fallback)) => {
                 let reason = fallback.map(|reason| format!(" (auto: {reason})")).unwrap_or_default();
                 add("model", format!("{model} on {device}{reason}"));

@@ -2,7 +2,7 @@
 //! library, as `make test` sets it.
 
 use sketch_model::inference::device::{Device, OpenVinoTarget};
-use sketch_model::inference::encoder::{Domain, Encoder, EncoderError, EncoderOptions, Stop, Tuning};
+use sketch_model::inference::encoder::{Domain, Encoder, EncoderError, EncoderOptions, Stop};
 use sketch_model::inference::onnx::build::{Size, attribute_int, attribute_ints, node, tensor_f32, value_info};
 use sketch_model::inference::onnx::messages::{DataType, GraphProto, OperatorSetIdProto};
 use sketch_model::inference::onnx::{self, ModelProto, half};
@@ -29,7 +29,7 @@ fn shipped() -> (Vec<u8>, Manifest) {
 }
 
 fn options(device: Device) -> EncoderOptions {
-    EncoderOptions { device, threads: 1 }
+    EncoderOptions::new(device, 1)
 }
 
 /// Pixels of a picture that differs from those of other numbers.
@@ -99,8 +99,9 @@ fn a_device_that_is_not_there_is_an_error_and_auto_falls_back() {
     let encoder = Encoder::load(&onnx, &manifest, &options(Device::Auto)).unwrap();
     assert_ne!(encoder.device(), Device::Auto);
     assert_eq!(encoder.device() == Device::Cpu, encoder.fallback().is_some());
-    let tuning = Tuning { memory_limit: 1 << 30, max_batch: 4, half: true };
-    let encoder = Encoder::load_tuned(&onnx, &manifest, &options(Device::Cpu), &tuning).unwrap();
+    let manifest = Manifest { half_precision: true, ..manifest };
+    let options = EncoderOptions { memory_limit: 1 << 30, max_batch: 4, ..options(Device::Cpu) };
+    let encoder = Encoder::load(&onnx, &manifest, &options).unwrap();
     assert_eq!((encoder.device(), encoder.fallback()), (Device::Cpu, None));
 }
 
@@ -153,8 +154,9 @@ fn sessions_that_share_weights_embed_the_same() {
     let tensor = tensor(&manifest, &[picture(&manifest, 0), picture(&manifest, 1)]);
     let mut own = Encoder::load(&onnx, &manifest, &options(Device::Cpu)).unwrap();
     assert!(own.optimised().is_none());
-    let mut first = Encoder::load_sharing(&onnx, &manifest, &options(Device::Cpu), &Tuning::default()).unwrap();
-    let mut again = Encoder::load_again(first.optimised().unwrap(), &manifest, &options(Device::Cpu)).unwrap();
+    let sharing = EncoderOptions { share_weights: true, ..options(Device::Cpu) };
+    let mut first = Encoder::load(&onnx, &manifest, &sharing).unwrap();
+    let mut again = Encoder::load_optimised(first.optimised().unwrap(), &manifest, &options(Device::Cpu)).unwrap();
     for domain in [Domain::Sketch, Domain::Photo] {
         let expected = own.encode(domain, &tensor, 2).unwrap();
         assert_eq!(first.encode(domain, &tensor, 2).unwrap(), expected);
@@ -166,7 +168,7 @@ fn sessions_that_share_weights_embed_the_same() {
 
     let other = Manifest { dimension: 256, ..manifest.clone() };
     assert!(matches!(
-        Encoder::load_again(again.optimised().unwrap(), &other, &options(Device::Cpu)),
+        Encoder::load_optimised(again.optimised().unwrap(), &other, &options(Device::Cpu)),
         Err(EncoderError::Signature { .. })
     ));
 }
@@ -182,13 +184,7 @@ fn next(poll: impl FnMut() -> Result<Option<Event>, RunnerError>) -> Result<Even
 }
 
 fn source(runtime: PathBuf, onnx: Vec<u8>, manifest: Manifest) -> Source {
-    Source {
-        runtime,
-        graph: Graph::Onnx(onnx.into()),
-        manifest,
-        options: options(Device::Cpu),
-        tuning: Tuning::default(),
-    }
+    Source { runtime, graph: Graph::Onnx(onnx.into()), manifest, options: options(Device::Cpu) }
 }
 
 #[test]
@@ -304,7 +300,7 @@ fn a_runner_says_why_a_network_does_not_load() {
 fn a_pool_gives_a_lone_image_all_threads_and_shares_out_many() {
     let runtime = library();
     let (onnx, manifest) = shipped();
-    let options = EncoderOptions { device: Device::Cpu, threads: 2 };
+    let options = EncoderOptions::new(Device::Cpu, 2);
     let mut pool = Pool::start(Source { options, ..source(runtime, onnx, manifest.clone()) }, Arc::new(|| ())).unwrap();
     assert!(pool.is_busy() && pool.room(1).is_none());
     let Event::Loaded(loaded, _) = next(|| pool.poll()).unwrap() else { panic!("not loaded") };

@@ -6,7 +6,7 @@ use super::{Gallery, column::Column};
 use crate::codebook::positive;
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
-use crate::network::{self, Network};
+use crate::inference::{self, Embedder};
 use crate::{catalog, settings};
 use half::f16;
 use pgrx::itemptr::{item_pointer_to_u64, u64_to_item_pointer, u64_to_item_pointer_parts};
@@ -132,7 +132,7 @@ impl Part {
     }
 
     /// Embeds the photos of these rows, and writes nothing. Reads one photo at a time, to bound memory.
-    pub fn embed(&self, network: &Network, rows: &[Version]) -> Result<Vec<Photo>> {
+    pub fn embed(&self, embedder: &Embedder, rows: &[Version]) -> Result<Vec<Photo>> {
         let query = format!(
             "SELECT {} FROM {} WHERE ctid OPERATOR(pg_catalog.=) $1 AND xmin OPERATOR(pg_catalog.=) $2",
             self.image, self.name
@@ -140,12 +140,12 @@ impl Part {
         let mut photos = Vec::with_capacity(rows.len());
         let (mut in_flight, mut embeddings) = (Vec::new(), Vec::new());
         let mut rows = rows.iter();
-        network.embed_all(
+        embedder.embed_all(
             Domain::Photo,
             &mut || {
                 for row in rows.by_ref() {
                     let photo = catalog::first_value::<Vec<u8>>(&query, &[row.tid.into(), row.xmin.into()])?;
-                    match photo.map(|bytes| network.render(Domain::Photo, &bytes)) {
+                    match photo.map(|bytes| embedder.render(Domain::Photo, &bytes)) {
                         Some(Ok(pixels)) => {
                             in_flight.push(photos.len());
                             photos.push(Photo::Gone);
@@ -291,7 +291,7 @@ fn embed_batch(photos: pg_sys::Oid, batch: i32, progress: Option<JsonB>) -> Resu
 }
 
 fn embed_rows(gallery: &Gallery, part: &Part, model: u32, rows: &[Version]) -> Result<()> {
-    let photos = part.embed(&*network::network(model)?, rows)?;
+    let photos = part.embed(&*inference::embedder(model)?, rows)?;
     let mut photos = rows.iter().zip(photos);
     write(std::slice::from_ref(part), &mut || {
         for (row, photo) in photos.by_ref() {

@@ -10,7 +10,7 @@ use crate::catalog::CodebookName;
 use crate::codebook::{self, Sample};
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
-use crate::{catalog, network, settings};
+use crate::{catalog, inference, settings};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, spi};
@@ -116,7 +116,7 @@ impl Request {
                 if rows.is_empty() {
                     continue;
                 }
-                let photos = part.embed(&*network::network(model)?, &rows)?;
+                let photos = part.embed(&*inference::embedder(model)?, &rows)?;
                 for (row, photo) in rows.iter().zip(photos) {
                     // The trigger handles all others in `write`.
                     if let Photo::Embedded(values) = photo {

@@ -6,7 +6,7 @@ use crate::catalog::{self, CodebookName};
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
 use crate::settings::{self, BrokenPhoto};
-use crate::{codebook, network};
+use crate::{codebook, inference};
 use pgrx::heap_tuple::PgHeapTuple;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::prelude::*;
@@ -56,9 +56,9 @@ fn embed_photo<'a>(
     {
         return Ok(Some(given));
     }
-    let network = network::network(model)?;
-    match network.render(Domain::Photo, bytes) {
-        Ok(input) => Ok(Some(Embedding::new(&network.embed(Domain::Photo, input)?, origin)?)),
+    let embedder = inference::embedder(model)?;
+    match embedder.render(Domain::Photo, bytes) {
+        Ok(input) => Ok(Some(Embedding::new(&embedder.embed(Domain::Photo, input)?, origin)?)),
         Err(error) => broken(row, gallery, error.into()).map(|()| None),
     }
 }

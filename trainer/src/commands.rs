@@ -73,7 +73,7 @@ impl RuntimeArguments {
     /// Starts ONNX Runtime and returns how to load a network.
     fn start(&self) -> anyhow::Result<EncoderOptions> {
         sketch_model::inference::runtime::init(&self.onnxruntime)?;
-        Ok(EncoderOptions { device: self.device, threads: self.threads })
+        Ok(EncoderOptions::new(self.device, self.threads))
     }
 }
 

@@ -16,7 +16,7 @@ use sketch_trainer::graph::{Convolution, GraphBuilder, Precision};
 use sketch_trainer::head::{Head, Scale};
 use sketch_trainer::train::Cut;
 
-const OPTIONS: EncoderOptions = EncoderOptions { device: Device::Cpu, threads: 1 };
+const OPTIONS: EncoderOptions = EncoderOptions::new(Device::Cpu, 1);
 const SIDE: usize = 16;
 const WIDTH: usize = 8;
 

@@ -27,7 +27,7 @@ use sketch_trainer::train::run::{Setting, run};
 use sketch_trainer::train::validation::{Forward, Weights};
 use sketch_trainer::train::{Config, TrainError};
 
-const OPTIONS: EncoderOptions = EncoderOptions { device: Device::Cpu, threads: 1 };
+const OPTIONS: EncoderOptions = EncoderOptions::new(Device::Cpu, 1);
 
 /// A folder that goes away with the test.
 struct Folder(PathBuf);

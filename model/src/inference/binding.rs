@@ -4,7 +4,7 @@
 //! take plain memory.
 
 use crate::inference::device::Device;
-use crate::inference::encoder::{EncoderError, no_output, rows_of};
+use crate::inference::error::EncoderError;
 use ndarray::Array2;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, NoSelectedOutputs, RunOptions, Session};
@@ -91,6 +91,16 @@ impl Bindings {
         bound.binding.synchronize_outputs()?;
         rows_of(name, outputs.get(name).ok_or_else(|| no_output(name))?, images)
     }
+}
+
+/// The rows of an output, shape `(images, width)`.
+pub(crate) fn rows_of(name: &str, output: &ort::value::DynValue, images: usize) -> ort::Result<Array2<f32>> {
+    let (_, values) = output.try_extract_tensor::<f32>()?;
+    Array2::from_shape_vec((images, values.len() / images), values.to_vec()).map_err(|_| no_output(name))
+}
+
+pub(crate) fn no_output(name: &str) -> ort::Error {
+    ort::Error::new(format!("no output \"{name}\" of shape (n, d)"))
 }
 
 #[cfg(test)]

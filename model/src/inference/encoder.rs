@@ -1,9 +1,8 @@
 //! The network: one ONNX graph run by ONNX Runtime.
 
-use crate::inference::binding::Bindings;
-use crate::inference::onnx::{self, OnnxError, half};
+use crate::inference::binding::{Bindings, no_output, rows_of};
+use crate::inference::onnx::{self, half};
 use crate::inference::provider;
-use crate::inference::runtime::RuntimeError;
 use crate::manifest::Manifest;
 use memmap2::Mmap;
 use ndarray::Array2;
@@ -15,48 +14,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use thiserror::Error;
 
 pub use crate::inference::device::{Device, UnknownDevice};
-pub use crate::inference::provider::Tuning;
-
-/// Which kind of image the network sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Domain {
-    Sketch = 0,
-    Photo = 1,
-}
-
-/// How to run a network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct EncoderOptions {
-    pub device: Device,
-    /// Threads inside one run; 0 takes one for each core.
-    pub threads: usize,
-}
-
-/// Why a network did not load or run.
-#[derive(Debug, Error)]
-pub enum EncoderError {
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
-    #[error(transparent)]
-    Onnx(#[from] OnnxError),
-    #[error("could not load the network")]
-    Load(#[source] ort::Error),
-    #[error("network has no {kind} \"{name}\" of {expected}")]
-    Signature { kind: &'static str, name: &'static str, expected: String, found: String },
-    #[error("device \"{device}\" is not available")]
-    Device { device: Device, reason: String },
-    #[error("could not run the network")]
-    Run(#[source] ort::Error),
-    #[error("batch of {images} images has {found} values, expected {expected}")]
-    Batch { images: usize, found: usize, expected: usize },
-    #[error("network returned a value that is not finite")]
-    NotFinite,
-    #[error("run of the network was stopped")]
-    Stopped,
-}
+pub use crate::inference::error::EncoderError;
+pub use crate::inference::options::{Domain, EncoderOptions};
 
 /// Stops a run from another thread, between two nodes of the graph.
 #[derive(Clone)]
@@ -87,8 +48,8 @@ impl Stop {
     }
 }
 
-/// A network's graph as it was optimised for this machine's CPU, in a file without a name: sessions made of it share its
-/// weights.
+/// A network's graph as it was optimised for this machine's CPU, in a file without a name: sessions that are loaded from
+/// it share its weights.
 #[derive(Clone)]
 pub struct Optimised(Arc<Mmap>);
 
@@ -108,7 +69,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Loads the graph `onnx` as `manifest` describes it.
+    /// Loads the graph `onnx` as `manifest` describes it. A GPU is warmed up with the sizes of batch that it will meet.
     ///
     /// [`runtime::init`](crate::inference::runtime::init) comes first. ONNX Runtime starts its threads here, and they inherit the
     /// caller's signal mask.
@@ -116,61 +77,22 @@ impl Encoder {
     /// # Errors
     /// [`EncoderError::Onnx`] for a graph that is corrupt, reaches for external data or custom operators;
     /// [`EncoderError::Signature`] if its inputs and outputs are not the manifest's;
-    /// [`EncoderError::Device`] if a device named outright is not there.
+    /// [`EncoderError::Device`] if the named device is not there; [`EncoderError::Run`] if the warm-up fails.
     pub fn load(onnx: &[u8], manifest: &Manifest, options: &EncoderOptions) -> Result<Self, EncoderError> {
-        Self::load_tuned(onnx, manifest, options, &Tuning::default())
-    }
-
-    /// The same for a device that is limited, or prepared for batches. A GPU is warmed up with the sizes of batch that
-    /// it will meet.
-    ///
-    /// # Errors
-    /// As [`Encoder::load`]; [`EncoderError::Run`] if the warm-up fails.
-    pub fn load_tuned(
-        onnx: &[u8],
-        manifest: &Manifest,
-        options: &EncoderOptions,
-        tuning: &Tuning,
-    ) -> Result<Self, EncoderError> {
-        Self::load_saving(onnx, manifest, options, tuning, None)
-    }
-
-    /// The same, so that [`Encoder::load_again`] loads it once more; on the CPU, where it takes longer, sessions share their
-    /// weights.
-    ///
-    /// # Errors
-    /// As [`Encoder::load_tuned`].
-    pub fn load_sharing(
-        onnx: &[u8],
-        manifest: &Manifest,
-        options: &EncoderOptions,
-        tuning: &Tuning,
-    ) -> Result<Self, EncoderError> {
-        // Without a place for the optimised graph, each session has weights of its own.
-        let own = || Self::load_tuned(onnx, manifest, options, tuning);
-        let Ok(file) = tempfile::tempfile() else { return own() };
-        let path = format!("/dev/fd/{}", file.as_raw_fd());
-        let encoder = match Self::load_saving(onnx, manifest, options, tuning, Some(Path::new(&path))) {
-            Err(EncoderError::Load(_)) => return own(),
-            encoder => encoder?,
-        };
-        #[allow(unsafe_code)]
-        // SAFETY: nobody else can open the file, and nothing writes it any more.
-        let saved = unsafe { Mmap::map(&file) };
-        let Some(saved) = saved.ok().filter(|saved| encoder.device == Device::Cpu && !saved.is_empty()) else {
+        if options.share_weights
+            && let Some(encoder) = Self::load_shared(onnx, manifest, options)?
+        {
             return Ok(encoder);
-        };
-        let fallback = encoder.fallback.clone();
-        drop(encoder);
-        let again = Self::load_again(&Optimised(Arc::new(saved)), manifest, options)?;
-        Ok(Self { fallback, ..again })
+        }
+        Self::load_own(onnx, manifest, options, None)
     }
 
-    /// Loads a network again, on the CPU, with the weights of one that [`Encoder::load_sharing`] has loaded.
+    /// Loads a network on the CPU that shares the weights of one that was loaded with
+    /// [`share_weights`](EncoderOptions::share_weights).
     ///
     /// # Errors
-    /// [`EncoderError::Load`] if ONNX Runtime is out of memory.
-    pub fn load_again(
+    /// [`EncoderError::Load`] if ONNX Runtime is out of memory, [`EncoderError::Signature`] as [`Encoder::load`].
+    pub fn load_optimised(
         optimised: &Optimised,
         manifest: &Manifest,
         options: &EncoderOptions,
@@ -178,6 +100,26 @@ impl Encoder {
         let session = provider::open_saved(&optimised.0, options)?;
         let encoder = Self::of(session, Device::Cpu, manifest)?;
         Ok(Self { optimised: Some(optimised.clone()), ..encoder })
+    }
+
+    /// Loads a network whose weights other sessions can share; `None` if there is no place for the optimised graph.
+    fn load_shared(onnx: &[u8], manifest: &Manifest, options: &EncoderOptions) -> Result<Option<Self>, EncoderError> {
+        let Ok(file) = tempfile::tempfile() else { return Ok(None) };
+        let path = format!("/dev/fd/{}", file.as_raw_fd());
+        let encoder = match Self::load_own(onnx, manifest, options, Some(Path::new(&path))) {
+            Err(EncoderError::Load(_)) => return Ok(None),
+            encoder => encoder?,
+        };
+        #[allow(unsafe_code)]
+        // SAFETY: nobody else can open the file, and nothing writes it any more.
+        let saved = unsafe { Mmap::map(&file) };
+        let Some(saved) = saved.ok().filter(|saved| encoder.device == Device::Cpu && !saved.is_empty()) else {
+            return Ok(Some(encoder));
+        };
+        let fallback = encoder.fallback.clone();
+        drop(encoder);
+        let shared = Self::load_optimised(&Optimised(Arc::new(saved)), manifest, options)?;
+        Ok(Some(Self { fallback, ..shared }))
     }
 
     /// A session on `device`, if its inputs and outputs are the manifest's.
@@ -197,24 +139,25 @@ impl Encoder {
         Ok(encoder)
     }
 
-    fn load_saving(
+    /// Loads a network with weights of its own; `save`: where its graph goes as it was optimised for the CPU.
+    fn load_own(
         onnx: &[u8],
         manifest: &Manifest,
         options: &EncoderOptions,
-        tuning: &Tuning,
         save: Option<&Path>,
     ) -> Result<Self, EncoderError> {
         let model = onnx::parse(onnx)?;
         onnx::check_self_contained(&model)?;
+        let half = manifest.half_precision;
         // Providers with a compiler of their own are told to compute in half precision; these take the graph as it is.
         let graph = |device| match device {
-            Device::Cuda(_) | Device::Rocm(_) if tuning.half => Cow::Owned(onnx::write(&half::to_half(&model))),
+            Device::Cuda(_) | Device::Rocm(_) if half => Cow::Owned(onnx::write(&half::to_half(&model))),
             _ => Cow::Borrowed(onnx),
         };
-        let (session, device, fallback) = provider::open(graph, options, tuning, save)?;
+        let (session, device, fallback) = provider::open(graph, options, half, save)?;
         let encoder = Self::of(session, device, manifest)?;
         let bindings = Bindings::for_device(&encoder.session, device)?;
-        let mut encoder = Self { fallback, max_batch: tuning.max_batch, bindings, ..encoder };
+        let mut encoder = Self { fallback, max_batch: options.max_batch, bindings, ..encoder };
         if device != Device::Cpu {
             encoder.warm_up()?;
         }
@@ -341,16 +284,6 @@ impl Encoder {
     }
 }
 
-/// The rows of an output, shape `(images, width)`.
-pub(crate) fn rows_of(name: &str, output: &ort::value::DynValue, images: usize) -> ort::Result<Array2<f32>> {
-    let (_, values) = output.try_extract_tensor::<f32>()?;
-    Array2::from_shape_vec((images, values.len() / images), values.to_vec()).map_err(|_| no_output(name))
-}
-
-pub(crate) fn no_output(name: &str) -> ort::Error {
-    ort::Error::new(format!("no output \"{name}\" of shape (n, d)"))
-}
-
 fn check_tensor(
     kind: &'static str,
     outlets: &[Outlet],
@@ -382,5 +315,5 @@ fn check_tensor(
 /// [`EncoderError::Load`] if ONNX Runtime refuses the graph, [`EncoderError::Device`] if a device named outright is not
 /// there.
 pub fn open_session(onnx: &[u8], options: &EncoderOptions) -> Result<(Session, Device, Option<String>), EncoderError> {
-    provider::open(|_| onnx.into(), options, &Tuning::default(), None)
+    provider::open(|_| onnx.into(), options, false, None)
 }

@@ -35,11 +35,8 @@ impl Pool {
     /// # Errors
     /// [`RunnerError::Start`] if there is no thread to be had.
     pub fn start(source: Source, wake: Wake) -> Result<Self, RunnerError> {
-        let graph = match &source.graph {
-            Graph::Onnx(onnx) if threads(&source) > 1 => Graph::First(onnx.clone()),
-            graph => graph.clone(),
-        };
-        let first = Runner::start(Source { graph, ..source.clone() }, wake.clone())?;
+        let options = EncoderOptions { share_weights: threads(&source) > 1, ..source.options };
+        let first = Runner::start(Source { options, ..source.clone() }, wake.clone())?;
         Ok(Self { runners: vec![first], spare: Some((source, wake)), loaded: None })
     }
 
@@ -105,8 +102,8 @@ impl Pool {
             return Ok(());
         }
         let count = threads.min(MOST_SHARING);
-        let options = EncoderOptions { device: Device::Cpu, threads: threads / count };
-        let graph = loaded.optimised.clone().map_or_else(|| source.graph.clone(), Graph::Again);
+        let options = EncoderOptions { device: Device::Cpu, threads: threads / count, ..source.options };
+        let graph = loaded.optimised.clone().map_or_else(|| source.graph.clone(), Graph::Optimised);
         for _ in 0..count {
             self.runners.push(Runner::start(Source { graph: graph.clone(), options, ..source.clone() }, wake.clone())?);
         }
@@ -118,9 +115,9 @@ impl Pool {
         self.runners.iter().flat_map(Runner::in_flight)
     }
 
-    /// Stops the jobs that `is_forsaken` says are not waited for.
-    pub fn stop_if(&self, is_forsaken: impl Fn(&[usize]) -> bool) {
-        self.runners.iter().for_each(|runner| runner.stop_if(&is_forsaken));
+    /// Stops the jobs for whose places `is_abandoned` is true.
+    pub fn stop_if(&self, is_abandoned: impl Fn(&[usize]) -> bool) {
+        self.runners.iter().for_each(|runner| runner.stop_if(&is_abandoned));
     }
 
     /// Waits up to `patience` for the threads to end after their jobs were stopped; returns whether all have ended.

@@ -1,7 +1,8 @@
 //! Execution providers: the parts of ONNX Runtime that run a network on a device.
 
 use crate::inference::device::Device;
-use crate::inference::encoder::{EncoderError, EncoderOptions};
+use crate::inference::error::EncoderError;
+use crate::inference::options::EncoderOptions;
 use crate::inference::runtime;
 use ort::ep::{
     ArenaExtendStrategy, CUDA, CoreML, ExecutionProvider, ExecutionProviderDispatch, OpenVINO, ROCm, TensorRT,
@@ -11,31 +12,14 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use std::borrow::Cow;
 use std::path::Path;
 
-/// What a device may use, and what it is prepared for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Tuning {
-    /// Most bytes of the device's own memory that a network may take; 0 for no limit. CUDA, TensorRT and ROCm heed it.
-    pub memory_limit: usize,
-    /// Largest batch that will be run.
-    pub max_batch: usize,
-    /// Whether the device may compute in half precision.
-    pub half: bool,
-}
-
-impl Default for Tuning {
-    fn default() -> Self {
-        Self { memory_limit: 0, max_batch: 1, half: false }
-    }
-}
-
 /// The devices that [`Device::Auto`] tries before the CPU. TensorRT, which builds engines for minutes, is not among
 /// them, nor is OpenVINO, whose CPU is no other than the one that is there anyway.
 const AUTOMATIC: [Device; 3] = [Device::Cuda(0), Device::Rocm(0), Device::CoreMl];
 
 /// Opens a session on the device asked for. Returns it with the device in use and, for a fallback, its reason.
 ///
-/// `graph` gives the network for a device: some take it in half precision. `save`: where the graph goes as it was optimised
-/// for the CPU, if it is one.
+/// `graph` returns the network for a device: some take it in half precision. `half`: whether others may compute in it.
+/// `save`: where the graph goes as it was optimised for the CPU.
 ///
 /// # Errors
 /// [`EncoderError::Load`] if ONNX Runtime refuses the graph, [`EncoderError::Device`] if a device named outright is not
@@ -43,7 +27,7 @@ const AUTOMATIC: [Device; 3] = [Device::Cuda(0), Device::Rocm(0), Device::CoreMl
 pub(crate) fn open<'g>(
     graph: impl Fn(Device) -> Cow<'g, [u8]>,
     options: &EncoderOptions,
-    tuning: &Tuning,
+    half: bool,
     save: Option<&Path>,
 ) -> Result<(Session, Device, Option<String>), EncoderError> {
     let on_cpu = || {
@@ -58,7 +42,7 @@ pub(crate) fn open<'g>(
         Device::Auto => {
             let mut reason = None;
             for device in AUTOMATIC {
-                match open_on(device, &graph, options, tuning) {
+                match open_on(device, &graph, options, half) {
                     Ok(session) => return Ok((session, device, None)),
                     // What is built in but does not start says more than what is not built in.
                     Err(EncoderError::Device { reason: found, .. }) => {
@@ -71,7 +55,7 @@ pub(crate) fn open<'g>(
             }
             Ok((on_cpu()?, Device::Cpu, reason))
         }
-        device => Ok((open_on(device, &graph, options, tuning)?, device, None)),
+        device => Ok((open_on(device, &graph, options, half)?, device, None)),
     }
 }
 
@@ -79,14 +63,14 @@ fn open_on<'g>(
     device: Device,
     graph: impl Fn(Device) -> Cow<'g, [u8]>,
     options: &EncoderOptions,
-    tuning: &Tuning,
+    half: bool,
 ) -> Result<Session, EncoderError> {
     let unavailable = |reason: String| EncoderError::Device { device, reason };
     if !is_built_in(device) {
         return Err(unavailable(format!("This build of ONNX Runtime has no {} support.", provider_name(device))));
     }
     let builder = builder(options)?
-        .with_execution_providers(providers(device, options, tuning))
+        .with_execution_providers(providers(device, options, half))
         .map_err(|error| unavailable(error.to_string()))?;
     commit(builder, &graph(device)).map_err(|error| unavailable(error.to_string()))
 }
@@ -136,13 +120,13 @@ fn is_built_in(device: Device) -> bool {
 /// The providers of a device, first choice first; what none of them can run is left to the CPU.
 ///
 /// Without `error_on_failure` a provider that does not start is replaced by the CPU in silence.
-fn providers(device: Device, options: &EncoderOptions, tuning: &Tuning) -> Vec<ExecutionProviderDispatch> {
+fn providers(device: Device, options: &EncoderOptions, half: bool) -> Vec<ExecutionProviderDispatch> {
     let cuda = |number: u16| {
         let cuda = CUDA::default()
             .with_device_id(number.into())
             // Not by powers of two, as is the default: memory is shared with other users of the GPU.
             .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested);
-        match tuning.memory_limit {
+        match options.memory_limit {
             0 => cuda.build().error_on_failure(),
             limit => cuda.with_memory_limit(limit).build().error_on_failure(),
         }
@@ -151,8 +135,8 @@ fn providers(device: Device, options: &EncoderOptions, tuning: &Tuning) -> Vec<E
         Device::Auto | Device::Cpu => Vec::new(),
         Device::Cuda(number) => vec![cuda(number)],
         Device::TensorRt(number) => {
-            let engine = TensorRT::default().with_device_id(number.into()).with_fp16(tuning.half);
-            let engine = match tuning.memory_limit {
+            let engine = TensorRT::default().with_device_id(number.into()).with_fp16(half);
+            let engine = match options.memory_limit {
                 0 => engine,
                 limit => engine.with_max_workspace_size(limit),
             };
@@ -162,18 +146,20 @@ fn providers(device: Device, options: &EncoderOptions, tuning: &Tuning) -> Vec<E
             let rocm = ROCm::default()
                 .with_device_id(number.into())
                 .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested);
-            vec![match tuning.memory_limit {
+            vec![match options.memory_limit {
                 0 => rocm.build().error_on_failure(),
                 limit => rocm.with_mem_limit(limit).build().error_on_failure(),
             }]
         }
         Device::CoreMl => {
-            vec![CoreML::default().with_low_precision_accumulation_on_gpu(tuning.half).build().error_on_failure()]
+            vec![CoreML::default().with_low_precision_accumulation_on_gpu(half).build().error_on_failure()]
         }
         Device::OpenVino(target) => {
-            let openvino = OpenVINO::default()
-                .with_device_type(target.openvino_name())
-                .with_precision(if tuning.half { "FP16" } else { "ACCURACY" });
+            let openvino = OpenVINO::default().with_device_type(target.openvino_name()).with_precision(if half {
+                "FP16"
+            } else {
+                "ACCURACY"
+            });
             vec![match options.threads {
                 0 => openvino.build().error_on_failure(),
                 threads => openvino.with_num_threads(threads).build().error_on_failure(),

@@ -1,7 +1,7 @@
 //! A thread that holds one network and runs batches through it, so that who asks can do something else meanwhile:
 //! prepare the next images, heed signals, or stop the run.
 
-use crate::inference::encoder::{Device, Domain, Encoder, EncoderError, EncoderOptions, Optimised, Stop, Tuning};
+use crate::inference::encoder::{Device, Domain, Encoder, EncoderError, EncoderOptions, Optimised, Stop};
 use crate::inference::runtime;
 use crate::manifest::Manifest;
 use crate::simd::to_f16;
@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,17 +25,14 @@ pub struct Source {
     pub graph: Graph,
     pub manifest: Manifest,
     pub options: EncoderOptions,
-    pub tuning: Tuning,
 }
 
 /// A network's graph.
 #[derive(Clone)]
 pub enum Graph {
-    /// In ONNX, for one runner.
     Onnx(Arc<[u8]>),
-    /// In ONNX, for the first of several, whose [`Loaded`] has what the others are to load.
-    First(Arc<[u8]>),
-    Again(Optimised),
+    /// Optimised by another runner, whose weights are shared.
+    Optimised(Optimised),
 }
 
 /// Images to be embedded, as the network takes them: whoever makes a job does so while the one before runs.
@@ -87,7 +86,7 @@ impl Job {
     }
 }
 
-/// What a runner has to say.
+/// What a runner reports.
 pub enum Event {
     /// The network is loaded, after so long, or is not.
     Loaded(Result<Loaded, EncoderError>, Duration),
@@ -114,7 +113,7 @@ pub enum RunnerError {
     Ended,
 }
 
-/// Told whenever a runner has something to say.
+/// Called for every event of a runner.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// A thread with a network. Dropping it stops what runs, and frees the network.
@@ -123,15 +122,15 @@ pub struct Runner {
     events: Receiver<Event>,
     thread: Option<JoinHandle<()>>,
     is_loading: bool,
-    /// What stops each job that was given and not heard of since, the oldest first, and where its images come from.
+    /// Of each job without an event so far, the oldest first: what stops it, and where its images come from.
     in_flight: VecDeque<(Stop, Vec<usize>)>,
 }
 
-/// Jobs that a runner may have: one that runs, and one to go on with.
+/// Jobs that a runner may have: one that runs, and the next.
 const MOST_IN_FLIGHT: usize = 2;
 
 impl Runner {
-    /// Starts the thread, which loads the network and says so, and then waits for jobs.
+    /// Starts the thread, which loads the network, reports that, and waits for jobs.
     ///
     /// The thread, and those that ONNX Runtime starts for it, inherit the caller's signal mask. What [`runtime::init`]
     /// asks of the environment is done before.
@@ -141,14 +140,17 @@ impl Runner {
     pub fn start(source: Source, wake: Wake) -> Result<Self, RunnerError> {
         let (jobs, inbox) = channel();
         let (outbox, events) = channel();
+        LIVE_THREADS.fetch_add(1, AcqRel);
         let thread = std::thread::Builder::new()
             .name("pg_sketch runner".to_owned())
             .spawn(move || {
-                // Whoever waits is told of the end, too, however it comes.
-                let _farewell = Farewell(wake.clone());
+                let _end = OnEnd(wake.clone());
                 serve(source, &inbox, &outbox, &wake);
             })
-            .map_err(RunnerError::Start)?;
+            .map_err(|error| {
+                LIVE_THREADS.fetch_sub(1, AcqRel);
+                RunnerError::Start(error)
+            })?;
         Ok(Self { jobs: Some(jobs), events, thread: Some(thread), is_loading: true, in_flight: VecDeque::new() })
     }
 
@@ -178,11 +180,11 @@ impl Runner {
         self.in_flight.iter().map(|(_, places)| places.as_slice())
     }
 
-    /// Stops the jobs of whose places `is_forsaken` is true: their images end as [`EncoderError::Stopped`], unless they
+    /// Stops the jobs for whose places `is_abandoned` is true: their images end as [`EncoderError::Stopped`], unless they
     /// were done just then.
-    pub fn stop_if(&self, is_forsaken: impl Fn(&[usize]) -> bool) {
-        let forsaken = self.in_flight.iter().filter(|(_, places)| is_forsaken(places));
-        forsaken.for_each(|(stop, _)| stop.stop());
+    pub fn stop_if(&self, is_abandoned: impl Fn(&[usize]) -> bool) {
+        let abandoned = self.in_flight.iter().filter(|(_, places)| is_abandoned(places));
+        abandoned.for_each(|(stop, _)| stop.stop());
     }
 
     /// The next event, if there is one.
@@ -228,28 +230,37 @@ impl Drop for Runner {
     }
 }
 
-struct Farewell(Wake);
+/// Threads of all runners of this process that have not ended, dropped runners included.
+pub fn live_threads() -> usize {
+    LIVE_THREADS.load(Acquire)
+}
 
-impl Drop for Farewell {
+static LIVE_THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// What a thread does last, even after a panic: it wakes whoever waits for it.
+struct OnEnd(Wake);
+
+impl Drop for OnEnd {
     fn drop(&mut self) {
         (self.0)();
+        LIVE_THREADS.fetch_sub(1, Release);
     }
 }
 
 fn serve(source: Source, inbox: &Receiver<Job>, outbox: &Sender<Event>, wake: &Wake) {
-    let say = |event| {
-        let heard = outbox.send(event).is_ok();
+    // Returns whether the runner is still there.
+    let send = |event| {
+        let sent = outbox.send(event).is_ok();
         wake();
-        heard
+        sent
     };
     let started = Instant::now();
-    let Source { runtime, graph, manifest, options, tuning } = source;
+    let Source { runtime, graph, manifest, options } = source;
     let load = || -> Result<Encoder, EncoderError> {
         runtime::init(&runtime)?;
         match &graph {
-            Graph::Onnx(onnx) => Encoder::load_tuned(onnx, &manifest, &options, &tuning),
-            Graph::First(onnx) => Encoder::load_sharing(onnx, &manifest, &options, &tuning),
-            Graph::Again(optimised) => Encoder::load_again(optimised, &manifest, &options),
+            Graph::Onnx(onnx) => Encoder::load(onnx, &manifest, &options),
+            Graph::Optimised(optimised) => Encoder::load_optimised(optimised, &manifest, &options),
         }
     };
     let loaded = load();
@@ -257,7 +268,7 @@ fn serve(source: Source, inbox: &Receiver<Job>, outbox: &Sender<Event>, wake: &W
     let mut encoder = match loaded {
         Ok(encoder) => encoder,
         Err(error) => {
-            say(Event::Loaded(Err(error), started.elapsed()));
+            send(Event::Loaded(Err(error), started.elapsed()));
             return;
         }
     };
@@ -266,13 +277,13 @@ fn serve(source: Source, inbox: &Receiver<Job>, outbox: &Sender<Event>, wake: &W
         fallback: encoder.fallback().map(str::to_owned),
         optimised: encoder.optimised().cloned(),
     };
-    if !say(Event::Loaded(Ok(ready), started.elapsed())) {
+    if !send(Event::Loaded(Ok(ready), started.elapsed())) {
         return;
     }
     while let Ok(job) = inbox.recv() {
         let started = Instant::now();
         let embeddings = job.places.iter().copied().zip(embed(&mut encoder, &job)).collect();
-        if !say(Event::Done { embeddings, took: started.elapsed() }) {
+        if !send(Event::Done { embeddings, took: started.elapsed() }) {
             return;
         }
     }

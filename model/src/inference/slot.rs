@@ -1,18 +1,17 @@
 //! A slot: one image on its way to the service and its embedding on the way back.
 //!
-//! The state of a slot says whose it is, and only who has it writes the slot's fields and the bytes that belong to it:
+//! One request, one answer. The state of a slot says who owns it, and only its owner writes its fields and the bytes that
+//! belong to it:
 //!
-//! | state | whose | next |
+//! | state | owner | next |
 //! | --- | --- | --- |
-//! | `Free` | nobody's | a client claims it |
-//! | `Claimed` | the client's | it writes its request, and publishes it |
-//! | `Ready` | nobody's | the service takes it; or the client leaves |
-//! | `Taken` | the service's | it answers; if the client leaves meanwhile, the service frees it |
-//! | `Asked` | the client's | the service wants a part of the model; the client resumes, or leaves |
-//! | `Done`, `Failed` | the client's | it reads the answer, and leaves |
+//! | `Free` | nobody | a client claims it |
+//! | `Claimed` | the client | it writes its request, and publishes it |
+//! | `Ready` | nobody | the service takes it; or the client leaves |
+//! | `Taken` | the service | it answers; if the client leaves meanwhile, the service frees it |
+//! | `Done`, `Failed` | the client | it reads the answer, and leaves |
 //!
-//! A client may leave at any moment, and never waits for that. No state is lost when it does: whoever has the slot last
-//! frees it.
+//! A client may leave at any moment, and never waits for that. No slot is lost when it does: its last owner frees it.
 
 use crate::digest::Sha256Digest;
 use crate::inference::device::Device;
@@ -28,11 +27,10 @@ pub enum State {
     Claimed = 1,
     Ready = 2,
     Taken = 3,
-    Asked = 4,
-    Done = 5,
-    Failed = 6,
+    Done = 4,
+    Failed = 5,
     /// Taken, and its client has left.
-    Left = 7,
+    Left = 6,
 }
 
 impl State {
@@ -42,41 +40,31 @@ impl State {
             1 => Self::Claimed,
             2 => Self::Ready,
             3 => Self::Taken,
-            4 => Self::Asked,
-            5 => Self::Done,
-            6 => Self::Failed,
+            4 => Self::Done,
+            5 => Self::Failed,
             _ => Self::Left,
         }
     }
 }
 
-/// What a client wants.
+/// An image to embed; its pixels are the bytes of the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// An image embedded; its pixels are the slot's bytes. Of the images of one call one is the first.
-    Image { target: Target, domain: Domain, length: usize, is_first: bool },
-    /// Nothing: here is a part of the model that the service asked for, at the offset that it asked for.
-    Part { target: Target, length: usize, total: u64, manifest: usize },
+pub struct Request {
+    pub target: Target,
+    pub domain: Domain,
+    /// Number of bytes.
+    pub length: usize,
+    /// Whether it is the first image of its call.
+    pub is_first: bool,
 }
 
-/// Which network, and where it is to run.
+/// Which network, and the device to run it on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     /// Digest of graph and manifest.
     pub model: Sha256Digest,
     pub device: Device,
 }
-
-impl Request {
-    pub fn target(&self) -> Target {
-        match self {
-            Self::Image { target, .. } | Self::Part { target, .. } => *target,
-        }
-    }
-}
-
-/// Offset by which the service asks for the image again.
-pub const AGAIN: u64 = u64::MAX;
 
 /// One slot.
 #[repr(C, align(64))]
@@ -85,12 +73,8 @@ pub struct Slot {
     state: AtomicU32,
     domain: AtomicU32,
     device: AtomicU32,
-    is_part: AtomicU32,
     is_first: AtomicU32,
     length: AtomicU64,
-    total: AtomicU64,
-    manifest: AtomicU64,
-    offset: AtomicU64,
     ticket: AtomicU64,
     queued_at: AtomicU64,
     client: AtomicU64,
@@ -102,8 +86,6 @@ pub struct Slot {
 pub enum Leaving {
     /// A free slot.
     Freed,
-    /// A free slot, and maybe a service that waits for a part of the model.
-    Unanswered,
     /// A slot that the service will free.
     ToService,
 }
@@ -117,10 +99,9 @@ impl Slot {
         self.state.compare_exchange(from as u32, to as u32, AcqRel, Acquire).is_ok()
     }
 
-    /// Takes possession of a free slot for a client; returns whether it was free.
+    /// Claims a free slot for a client; returns whether it was free.
     ///
-    /// `ticket`: larger than those of all that came before; `client`: who it is, as a number that the service knows what
-    /// to do with.
+    /// `ticket`: larger than those of all earlier claims; `client`: a number by which the service wakes the client.
     pub fn claim(&self, ticket: u64, client: u64) -> bool {
         if !self.change(State::Free, State::Claimed) {
             return false;
@@ -130,58 +111,35 @@ impl Slot {
         true
     }
 
-    /// Writes a request into a slot that was claimed, or asked, and hands it to the service. `now`: microseconds.
+    /// Writes a request into a claimed slot and hands it to the service. `now`: microseconds.
     ///
     /// The bytes of the slot are written before.
     pub fn publish(&self, request: &Request, now: u64) {
-        let (target, length) = match *request {
-            Request::Image { target, domain, length, is_first } => {
-                self.is_first.store(u32::from(is_first), Relaxed);
-                self.domain.store(domain as u32, Relaxed);
-                self.is_part.store(0, Relaxed);
-                (target, length)
-            }
-            Request::Part { target, length, total, manifest } => {
-                self.is_part.store(1, Relaxed);
-                self.total.store(total, Relaxed);
-                self.manifest.store(manifest as u64, Relaxed);
-                (target, length)
-            }
-        };
-        self.length.store(length as u64, Relaxed);
-        self.device.store(target.device.code(), Relaxed);
-        for (word, bytes) in self.model.iter().zip(target.model.chunks_exact(8)) {
+        self.is_first.store(u32::from(request.is_first), Relaxed);
+        self.domain.store(request.domain as u32, Relaxed);
+        self.length.store(request.length as u64, Relaxed);
+        self.device.store(request.target.device.code(), Relaxed);
+        for (word, bytes) in self.model.iter().zip(request.target.model.chunks_exact(8)) {
             word.store(u64::from_le_bytes(bytes.try_into().expect("8 bytes")), Relaxed);
         }
         self.queued_at.store(now, Relaxed);
         let published = self.change(State::Claimed, State::Ready);
-        debug_assert!(published, "only who has a slot publishes it");
+        debug_assert!(published, "only the owner of a slot publishes it");
     }
 
-    /// Takes possession of an asked slot again; returns the offset that the service asked for.
-    pub fn resume(&self) -> Option<u64> {
-        let offset = self.offset.load(Relaxed);
-        self.change(State::Asked, State::Claimed).then_some(offset)
-    }
-
-    /// What is requested; `None` for what no client writes. Call it on a slot that is ready or taken.
+    /// The request; `None` for one that no client writes. Call it on a slot that is ready or taken.
     pub fn request(&self) -> Option<Request> {
         let mut model = [0; 32];
         for (word, bytes) in self.model.iter().zip(model.chunks_exact_mut(8)) {
             bytes.copy_from_slice(&word.load(Relaxed).to_le_bytes());
-        }
-        let target = Target { model, device: Device::from_code(self.device.load(Relaxed))? };
-        let length = self.length();
-        if self.is_part.load(Relaxed) != 0 {
-            let (total, manifest) = (self.total.load(Relaxed), self.manifest.load(Relaxed) as usize);
-            return Some(Request::Part { target, length, total, manifest });
         }
         let domain = match self.domain.load(Relaxed) {
             0 => Domain::Sketch,
             1 => Domain::Photo,
             _ => return None,
         };
-        Some(Request::Image { target, domain, length, is_first: self.is_first.load(Relaxed) != 0 })
+        let target = Target { model, device: Device::from_code(self.device.load(Relaxed))? };
+        Some(Request { target, domain, length: self.length(), is_first: self.is_first.load(Relaxed) != 0 })
     }
 
     /// Number of bytes of the request or the answer.
@@ -202,31 +160,29 @@ impl Slot {
         self.queued_at.load(Relaxed)
     }
 
-    /// Takes possession of a ready slot for the service; returns whether it was ready.
+    /// Takes a ready slot for the service; returns whether it was ready.
     pub fn take(&self) -> bool {
         self.change(State::Ready, State::Taken)
     }
 
-    /// Gives a taken slot back: the service wants the model's bytes from `offset` on, or, with [`AGAIN`], the image that
-    /// these bytes have overwritten. Returns whether the client is still there; if not, the slot is free.
-    pub fn ask(&self, offset: u64) -> bool {
-        self.offset.store(offset, Relaxed);
-        self.give_back(State::Asked)
+    /// Puts a taken slot back into the queue. Returns whether the client is still there; if not, the slot is free.
+    pub fn put_back(&self) -> bool {
+        self.release(State::Ready)
     }
 
     /// Answers a taken slot: `length` bytes were written, an embedding or an error. Returns whether the client is still
     /// there; if not, the slot is free.
     pub fn answer(&self, is_embedding: bool, length: usize) -> bool {
         self.length.store(length as u64, Relaxed);
-        self.give_back(if is_embedding { State::Done } else { State::Failed })
+        self.release(if is_embedding { State::Done } else { State::Failed })
     }
 
-    fn give_back(&self, to: State) -> bool {
+    fn release(&self, to: State) -> bool {
         if self.change(State::Taken, to) {
             return true;
         }
         let freed = self.change(State::Left, State::Free);
-        debug_assert!(freed, "only taken slots are answered");
+        debug_assert!(freed, "only the service releases a taken slot");
         false
     }
 
@@ -241,8 +197,7 @@ impl Slot {
             let state = self.state();
             let (to, leaving) = match state {
                 State::Taken => (State::Left, Leaving::ToService),
-                State::Claimed | State::Asked => (State::Free, Leaving::Unanswered),
-                State::Ready | State::Done | State::Failed => (State::Free, Leaving::Freed),
+                State::Claimed | State::Ready | State::Done | State::Failed => (State::Free, Leaving::Freed),
                 State::Free | State::Left => {
                     debug_assert!(false, "a client leaves a slot once");
                     return Leaving::ToService;

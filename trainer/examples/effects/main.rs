@@ -65,7 +65,7 @@ fn load(path: &Path) -> anyhow::Result<Network> {
     let text = std::fs::read_to_string(&manifest).with_context(|| format!("could not read {}", manifest.display()))?;
     let manifest = Manifest::from_json(&text)?;
     let graph = std::fs::read(path).with_context(|| format!("could not read {}", path.display()))?;
-    let encoder = Encoder::load(&graph, &manifest, &EncoderOptions { device: Device::Cpu, threads: 0 })?;
+    let encoder = Encoder::load(&graph, &manifest, &EncoderOptions::new(Device::Cpu, 0))?;
     Ok(Network { encoder, manifest })
 }
 

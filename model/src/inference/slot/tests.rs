@@ -6,13 +6,13 @@ use std::thread;
 const TARGET: Target = Target { model: [7; 32], device: Device::Cuda(3) };
 
 fn image(length: usize) -> Request {
-    Request::Image { target: TARGET, domain: Domain::Photo, length, is_first: true }
+    Request { target: TARGET, domain: Domain::Photo, length, is_first: true }
 }
 
 #[test]
 fn a_request_is_read_as_it_was_written() {
     let slot = Slot::default();
-    for request in [image(42), Request::Part { target: TARGET, length: 5, total: 1 << 40, manifest: 800 }] {
+    for request in [image(42), Request { domain: Domain::Sketch, is_first: false, ..image(1 << 40) }] {
         assert!(slot.claim(1, 2));
         slot.publish(&request, 3);
         assert_eq!(slot.request(), Some(request));
@@ -22,17 +22,13 @@ fn a_request_is_read_as_it_was_written() {
 }
 
 #[test]
-fn a_part_of_the_model_is_asked_for_and_sent() {
+fn a_slot_that_is_put_back_is_taken_again_with_its_request() {
     let slot = Slot::default();
     assert!(slot.claim(1, 2) && !slot.claim(2, 3));
     slot.publish(&image(42), 0);
     assert!(slot.take() && !slot.take());
-    assert!(slot.ask(100));
-    assert_eq!(slot.resume(), Some(100));
-    slot.publish(&Request::Part { target: TARGET, length: 9, total: 109, manifest: 3 }, 0);
-    assert!(slot.take() && slot.ask(AGAIN));
-    assert_eq!(slot.resume(), Some(AGAIN));
-    slot.publish(&image(42), 0);
+    assert!(slot.put_back());
+    assert_eq!((slot.state(), slot.request()), (State::Ready, Some(image(42))));
     assert!(slot.take() && slot.answer(true, 4));
     assert_eq!((slot.state(), slot.length()), (State::Done, 4));
     assert_eq!(slot.leave(), Leaving::Freed);
@@ -45,21 +41,21 @@ fn a_client_may_leave_in_every_state() {
         &|slot| assert!(slot.claim(1, 1)),
         &|slot| slot.publish(&image(1), 0),
         &|slot| assert!(slot.take()),
-        &|slot| assert!(slot.ask(0)),
+        &|slot| assert!(slot.answer(true, 0)),
     ];
     for reached in 1..=steps.len() {
-        let slot = Slot::default();
-        steps[..reached].iter().for_each(|step| step(&slot));
-        let leaving = slot.leave();
-        match reached {
-            3 => {
+        for release in [|slot: &Slot| slot.answer(false, 0), Slot::put_back] {
+            let slot = Slot::default();
+            steps[..reached].iter().for_each(|step| step(&slot));
+            let leaving = slot.leave();
+            if reached == 3 {
                 assert_eq!(leaving, Leaving::ToService);
-                assert!(slot.is_left() && !slot.answer(false, 0));
+                assert!(slot.is_left() && !release(&slot));
+            } else {
+                assert_eq!(leaving, Leaving::Freed);
             }
-            1 | 4 => assert_eq!(leaving, Leaving::Unanswered),
-            _ => assert_eq!(leaving, Leaving::Freed),
+            assert_eq!(slot.state(), State::Free);
         }
-        assert_eq!(slot.state(), State::Free);
     }
 }
 

@@ -1,14 +1,50 @@
-//! `sketch_stat`: what was embedded, by model, device and place.
+//! What was embedded: the counters of this connection, and those of all processes in `sketch_stat`.
 
-use crate::network;
+use super::shared::{Shared, now};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
-use sketch_model::inference::stat::Place;
+use sketch_model::inference::stat::{Place, StatTable};
+use std::cell::Cell;
+use std::sync::OnceLock;
 
-/// Microseconds since the server's epoch; the same clock in all processes.
-pub fn now() -> u64 {
-    // SAFETY: reads the clock.
-    unsafe { pg_sys::GetCurrentTimestamp() }.max(0) as u64
+/// What this connection has done so far.
+#[derive(Clone, Copy, Default)]
+pub struct Counters {
+    /// Drawings that went through the network.
+    pub sketches: u64,
+    /// Photos that went through the network.
+    pub photos: u64,
+    /// Images whose embedding was cached by an earlier call.
+    pub reused: u64,
+}
+
+thread_local! {
+    static COUNTERS: Cell<Counters> = const { Cell::new(Counters { sketches: 0, photos: 0, reused: 0 }) };
+}
+
+/// The counters of this connection.
+pub fn counters() -> Counters {
+    COUNTERS.get()
+}
+
+/// Changes the counters of this connection.
+pub fn count(change: impl FnOnce(&mut Counters)) {
+    let mut counters = COUNTERS.get();
+    change(&mut counters);
+    COUNTERS.set(counters);
+}
+
+/// The counters of all processes or, without shared memory, of this one.
+pub fn table() -> &'static StatTable {
+    static OWN: OnceLock<Box<StatTable>> = OnceLock::new();
+    match Shared::get() {
+        Some(shared) => shared.stat(),
+        None => OWN.get_or_init(|| {
+            let table = Box::<StatTable>::default();
+            table.reset(now());
+            table
+        }),
+    }
 }
 
 #[pg_extern(volatile, parallel_safe)]
@@ -31,7 +67,7 @@ fn stat_counters() -> TableIterator<
     ),
 > {
     const MILLISECOND: f64 = 1000.0;
-    let table = super::stat_table();
+    let table = table();
     let reset = TimestampWithTimeZone::try_from(table.reset_at() as i64).ok();
     let rows: Vec<_> = table
         .counts()
@@ -61,6 +97,6 @@ fn stat_counters() -> TableIterator<
 
 #[pg_extern(volatile, parallel_restricted)]
 fn stat_reset() {
-    network::reset_counters();
-    super::stat_table().reset(now());
+    COUNTERS.set(Counters::default());
+    table().reset(now());
 }

@@ -1,26 +1,31 @@
-//! A network that runs in this backend, on a thread of its own: meanwhile the backend prepares the next images, and heeds
-//! cancels.
+//! A network that runs in this connection, on a thread of its own: meanwhile the connection prepares the next images, and
+//! handles cancels.
 
-use crate::error::{Result, SqlError};
+use super::stat;
+use super::wait::{Bell, WaitEvent, wait_for_bell};
+use crate::error::Result;
 use crate::process::{self, SignalsBlocked};
-use crate::serve::{Bell, WaitEvent, stat_table, wait_for_bell};
 use crate::settings;
 use half::f16;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
-use pgrx::prelude::*;
 use sketch_model::inference::encoder::{Domain, EncoderError, EncoderOptions};
-use sketch_model::inference::runner::{Event, Graph, Job, Loaded, Runner, Source};
+use sketch_model::inference::runner::{self, Event, Graph, Job, Loaded, Runner, Source};
 use sketch_model::inference::stat::{Entry, Key, Place};
 use sketch_model::manifest::Manifest;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
-use std::time::Duration;
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
-/// Longest wait between two looks at the runner, which rings when it has something to say.
-const LOOK: Duration = Duration::from_secs(10);
-/// How long a backend that ends waits for its networks to stop.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// Longest wait between two polls of the runner, which rings for every event.
+const POLL: Duration = Duration::from_secs(10);
+/// How long a connection that ends waits for its networks to stop.
+const SHUTDOWN: Duration = Duration::from_secs(2);
+
+/// What the process ends with.
+static EXIT_CODE: AtomicI32 = AtomicI32::new(0);
 
 thread_local! {
     /// All runners of this process, so that none runs when it ends.
@@ -37,7 +42,7 @@ pub struct Local {
     loaded: Loaded,
 }
 
-/// Stops what runs when its backend no longer waits for it.
+/// Stops the run when its connection no longer waits for it.
 struct Running<'a>(&'a RefCell<Runner>);
 
 impl Drop for Running<'_> {
@@ -56,16 +61,12 @@ impl Local {
     /// # Errors
     /// If the library or the device is missing, or the graph does not load.
     pub fn load(id: u32, onnx: Vec<u8>, manifest: &Manifest, options: EncoderOptions) -> Result<Self> {
-        let bell = Bell::new().map_err(|error| {
-            SqlError::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, "could not make a pair of sockets")
-                .detail(format!("{error}."))
-        })?;
+        let bell = Bell::new()?;
         let source = Source {
             runtime: settings::onnxruntime(),
             graph: Graph::Onnx(onnx.into()),
             manifest: manifest.clone(),
             options,
-            tuning: settings::tuning(manifest),
         };
         process::disable_telemetry();
         let runner = {
@@ -86,7 +87,7 @@ impl Local {
         self.loaded.clone()
     }
 
-    /// As [`super::Network::embed_all`].
+    /// As [`super::Embedder::embed_all`].
     ///
     /// # Errors
     /// As there.
@@ -96,12 +97,12 @@ impl Local {
         next: &mut dyn FnMut() -> Result<Option<Vec<u8>>>,
         done: &mut dyn FnMut(Vec<f16>) -> Result<()>,
     ) -> Result<()> {
-        // A run that was given up is still on its way out.
+        // An abandoned run has not ended yet.
         while self.runner.borrow().is_busy() {
             wait(&self.runner, &self.bell)?;
         }
         let key = Key { model: self.id, device: self.loaded.device, place: Place::Connection };
-        let entry = stat_table().entry(key);
+        let entry = stat::table().entry(key);
         Entry::add(&entry.requests, 1);
         let max_batch = settings::batch_policy().max_batch;
         let manifest = &self.manifest;
@@ -135,17 +136,17 @@ impl Local {
     }
 }
 
-/// Waits for the runner's next event; cancels and terminates as asked.
+/// Waits for the runner's next event; handles cancels and terminations.
 fn wait(runner: &RefCell<Runner>, bell: &Bell) -> Result<Event> {
     loop {
         if let Some(event) = runner.borrow_mut().poll().map_err(|_| EncoderError::Stopped)? {
             return Ok(event);
         }
-        wait_for_bell(bell, LOOK, WaitEvent::Network);
+        wait_for_bell(bell, POLL, WaitEvent::Network);
     }
 }
 
-/// Sees to it that the runner has ended before the process does.
+/// Makes sure that the runner ends before the process does.
 fn register(runner: &Rc<RefCell<Runner>>) {
     RUNNERS.with_borrow_mut(|runners| {
         runners.retain(|runner| runner.strong_count() > 0);
@@ -153,16 +154,32 @@ fn register(runner: &Rc<RefCell<Runner>>) {
     });
     if !REGISTERED.replace(true) {
         // SAFETY: the callback matches, and takes no argument.
-        unsafe { pg_sys::before_shmem_exit(Some(end_all), pg_sys::Datum::null()) };
+        unsafe { pg_sys::on_proc_exit(Some(stop_runners), pg_sys::Datum::null()) };
     }
 }
 
-/// Exit handlers of libraries free what threads of ONNX Runtime may still use.
+/// Stops all runners. The process holds no lock any more, and waits for them last of all.
 #[pg_guard]
-unsafe extern "C-unwind" fn end_all(_code: i32, _arg: pg_sys::Datum) {
+unsafe extern "C-unwind" fn stop_runners(code: i32, _arg: pg_sys::Datum) {
     for runner in RUNNERS.take().iter().filter_map(Weak::upgrade) {
         if let Ok(mut runner) = runner.try_borrow_mut() {
-            runner.end(FAREWELL);
+            runner.end(Duration::ZERO);
         }
+    }
+    EXIT_CODE.store(code, Relaxed);
+    // SAFETY: the callback matches. It runs before those that libraries registered when they were loaded.
+    unsafe { libc::atexit(exit_without_handlers) };
+}
+
+/// Ends the process at once if a network does not stop in time: exit handlers of ONNX Runtime would free what its threads
+/// still use.
+extern "C" fn exit_without_handlers() {
+    let deadline = Instant::now() + SHUTDOWN;
+    while runner::live_threads() > 0 {
+        if Instant::now() >= deadline {
+            // SAFETY: ends the process; the server has done all that it does at exit.
+            unsafe { libc::_exit(EXIT_CODE.load(Relaxed)) };
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

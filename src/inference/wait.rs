@@ -1,6 +1,8 @@
-//! Waiting: for the worker, for a slot, for a thread of this process.
+//! Waiting for another process or for a thread of this one.
 
+use crate::error::{Result, SqlError};
 use pgrx::pg_sys;
+use pgrx::prelude::*;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -12,7 +14,7 @@ use std::time::Duration;
 pub enum WaitEvent {
     /// A connection waits for the worker's answer.
     Worker,
-    /// A connection waits for a place in the worker's queue.
+    /// A connection waits for a free slot of the worker's queue.
     Queue,
     /// A connection waits for its own network.
     Network,
@@ -22,13 +24,13 @@ pub enum WaitEvent {
 
 impl WaitEvent {
     #[cfg(any(feature = "pg15", feature = "pg16"))]
-    fn number(self) -> u32 {
-        // These versions know no names of extensions' own.
+    pub fn number(self) -> u32 {
+        // These versions do not let an extension name its events.
         pg_sys::PG_WAIT_EXTENSION
     }
 
     #[cfg(not(any(feature = "pg15", feature = "pg16")))]
-    fn number(self) -> u32 {
+    pub fn number(self) -> u32 {
         use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
         static NUMBERS: [AtomicU32; 4] = [const { AtomicU32::new(0) }; 4];
         let name = match self {
@@ -39,14 +41,14 @@ impl WaitEvent {
         };
         let number = &NUMBERS[self as usize];
         if number.load(Relaxed) == 0 {
-            // SAFETY: a constant, null-terminated name; a name that is known already gives its number again.
+            // SAFETY: a constant, null-terminated name; a known name returns its number again.
             number.store(unsafe { pg_sys::WaitEventExtensionNew(name.as_ptr()) }, Relaxed);
         }
         number.load(Relaxed)
     }
 }
 
-/// What a thread rings to wake the process's own thread, which alone may call the server.
+/// Wakes the process's main thread, which alone may call the server, from any other.
 pub struct Bell {
     ringer: Arc<UnixStream>,
     listener: UnixStream,
@@ -55,18 +57,24 @@ pub struct Bell {
 impl Bell {
     /// # Errors
     /// If the process has no file descriptors left.
-    pub fn new() -> std::io::Result<Self> {
-        let (ringer, listener) = UnixStream::pair()?;
-        ringer.set_nonblocking(true)?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { ringer: Arc::new(ringer), listener })
+    pub fn new() -> Result<Self> {
+        let pair = || {
+            let (ringer, listener) = UnixStream::pair()?;
+            ringer.set_nonblocking(true)?;
+            listener.set_nonblocking(true)?;
+            Ok(Self { ringer: Arc::new(ringer), listener })
+        };
+        pair().map_err(|error: std::io::Error| {
+            SqlError::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, "could not create a pair of sockets")
+                .detail(format!("{error}."))
+        })
     }
 
-    /// What rings it.
+    /// The function that rings it.
     pub fn ringer(&self) -> Arc<dyn Fn() + Send + Sync> {
         let ringer = self.ringer.clone();
         Arc::new(move || {
-            // A pipe that is full has rung.
+            // If the socket is full, it has rung already.
             let _ = (&*ringer).write(&[1]);
         })
     }
@@ -84,7 +92,7 @@ fn wait(bell: Option<&Bell>, timeout: Duration, event: WaitEvent) {
         wake |= pg_sys::WL_SOCKET_READABLE;
     }
     let socket = bell.map_or(pg_sys::PGINVALID_SOCKET, |bell| bell.listener.as_raw_fd());
-    // Less than a millisecond would be none.
+    // Rounded up: 0 would not wait at all.
     let timeout = timeout.as_micros().div_ceil(1000) as std::ffi::c_long;
     // SAFETY: the process's own latch, and a socket that lives longer than the call.
     unsafe {
@@ -96,29 +104,14 @@ fn wait(bell: Option<&Bell>, timeout: Duration, event: WaitEvent) {
     }
 }
 
-/// Waits until the bell rings, the latch is set or time is over; cancels and terminates as asked.
+/// Waits until the bell rings, the latch is set or the time is over; handles cancels and terminations.
 pub fn wait_for_bell(bell: &Bell, timeout: Duration, event: WaitEvent) {
     wait(Some(bell), timeout, event);
     pgrx::check_for_interrupts!();
 }
 
-/// The same without a bell.
+/// Waits as [`wait_for_bell`], without a bell.
 pub fn wait_for_latch(timeout: Duration, event: WaitEvent) {
     wait(None, timeout, event);
     pgrx::check_for_interrupts!();
-}
-
-/// Waits until a slot may be free, or for so long; cancels and terminates as asked.
-pub fn wait_for_slot(shared: super::shared::Shared, timeout: Duration) {
-    let timeout = timeout.as_millis().max(1) as std::ffi::c_long;
-    // SAFETY: initialised by the postmaster; an ERROR on the way takes the process off the list of those who wait.
-    unsafe { pg_sys::ConditionVariableTimedSleep(shared.free_slots(), timeout, WaitEvent::Queue.number()) };
-}
-
-/// Ends [`wait_for_slot`], which is called in a loop.
-pub fn stop_waiting_for_slot() {
-    // SAFETY: does nothing if this process does not wait.
-    unsafe {
-        pg_sys::ConditionVariableCancelSleep();
-    }
 }

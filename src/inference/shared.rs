@@ -1,17 +1,20 @@
-//! What connections and the worker share: slots with their bytes, counters, and how to wake each other.
+//! The memory that connections and the worker share: slots with their bytes, counters, and how to wake each other.
 
+use super::wait::WaitEvent;
+use crate::error::Result;
 use crate::settings;
+use half::f16;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
 use sketch_model::inference::notice::Notice;
-use sketch_model::inference::slot::Slot;
+use sketch_model::inference::slot::{Slot, State};
 use sketch_model::inference::stat::StatTable;
 use std::cell::UnsafeCell;
 use std::mem::size_of;
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU64};
+use std::time::Duration;
 
 /// The head of the shared memory. Slots follow, then their bytes.
 #[repr(C, align(64))]
@@ -21,7 +24,7 @@ struct Control {
     tickets: AtomicU64,
     /// Latch of the worker; null while there is none.
     worker: AtomicPtr<pg_sys::Latch>,
-    /// Where those wait who found no free slot.
+    /// Processes wait here for a free slot.
     free: UnsafeCell<pg_sys::ConditionVariable>,
     stat: StatTable,
     notice: Notice,
@@ -78,7 +81,7 @@ unsafe extern "C-unwind" fn startup_hook() {
             (*control).slots = slots;
             (*control).slot_bytes = slot_bytes;
             (*control).tickets = AtomicU64::new(1);
-            (*control).stat.reset(super::stat::now());
+            (*control).stat.reset(now());
             pg_sys::ConditionVariableInit((*control).free.get());
             let first = control.add(1).cast::<Slot>();
             (0..slots).for_each(|index| first.add(index).write(Slot::default()));
@@ -118,7 +121,7 @@ impl Shared {
 
     /// Writes the first bytes of a slot; what does not fit is left out. Returns how many were written.
     ///
-    /// The caller has the slot: it has claimed, resumed or taken it.
+    /// The caller owns the slot: it has claimed or taken it.
     pub fn write(self, index: usize, bytes: &[u8]) -> usize {
         let length = bytes.len().min(self.0.slot_bytes);
         // SAFETY: the length is in range; the slot's state gives its bytes to one process at a time.
@@ -128,15 +131,30 @@ impl Shared {
 
     /// Reads the first bytes of a slot, or as many as it has.
     ///
-    /// The caller has the slot: it has taken it, or the worker has answered.
+    /// The caller owns the slot: it has taken it, or the worker has answered.
     pub fn read(self, index: usize, length: usize) -> Vec<u8> {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts(self.bytes(index), length.min(self.0.slot_bytes)) }.to_vec()
     }
 
+    /// Answers a taken slot, and wakes its client or, if that has left, a process that waits for a slot.
+    pub fn answer(self, index: usize, outcome: Result<&[f16]>) {
+        let is_embedding = outcome.is_ok();
+        let bytes = match outcome {
+            Ok(embedding) => embedding.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Err(error) => error.to_bytes(),
+        };
+        let length = self.write(index, &bytes);
+        if self.slots()[index].answer(is_embedding, length) {
+            self.wake_client(index);
+        } else {
+            self.slot_freed();
+        }
+    }
+
     /// Claims a free slot for this process; returns its index.
     pub fn claim(self) -> Option<usize> {
-        let free = |slot: &Slot| slot.state() == sketch_model::inference::slot::State::Free;
+        let free = |slot: &Slot| slot.state() == State::Free;
         if !self.slots().iter().any(free) {
             return None;
         }
@@ -147,10 +165,10 @@ impl Shared {
     }
 
     /// Wakes the client of a slot.
-    pub fn wake_client(self, index: usize) {
+    fn wake_client(self, index: usize) {
         let latch = self.slots()[index].client() as *mut pg_sys::Latch;
-        // SAFETY: the latch lies in shared memory for as long as the server runs; if its owner is gone, or another
-        // process has it by now, nobody is harmed by a look at what there is to do.
+        // SAFETY: the latch lies in shared memory for as long as the server runs; if it has another owner by now, that
+        // one wakes up once for nothing.
         unsafe { pg_sys::SetLatch(latch) };
     }
 
@@ -181,36 +199,40 @@ impl Shared {
         self.0.worker.store(ptr::null_mut(), Release);
     }
 
-    /// Where those wait who found no free slot.
-    pub fn free_slots(self) -> *mut pg_sys::ConditionVariable {
-        self.0.free.get()
+    /// Waits until a slot may be free or the time is over; handles cancels and terminations.
+    pub fn wait_for_slot(self, timeout: Duration) {
+        let timeout = timeout.as_millis().max(1) as std::ffi::c_long;
+        // SAFETY: initialised by the postmaster; an ERROR on the way takes this process off the list of waiters.
+        unsafe { pg_sys::ConditionVariableTimedSleep(self.0.free.get(), timeout, WaitEvent::Queue.number()) };
     }
 
-    /// Tells one who waits for a slot that there is one.
+    /// Ends [`wait_for_slot`](Self::wait_for_slot), which is called in a loop.
+    pub fn stop_waiting_for_slot(self) {
+        // SAFETY: does nothing if this process does not wait.
+        unsafe {
+            pg_sys::ConditionVariableCancelSleep();
+        }
+    }
+
+    /// Wakes one process that waits for a slot.
     pub fn slot_freed(self) {
         // SAFETY: initialised by the postmaster.
-        unsafe { pg_sys::ConditionVariableSignal(self.free_slots()) };
+        unsafe { pg_sys::ConditionVariableSignal(self.0.free.get()) };
     }
 
-    /// What the worker says of itself: a line for each network.
+    /// What the worker reports: a line for each network.
     pub fn notice(self) -> &'static Notice {
         &self.0.notice
     }
 
-    fn stat(self) -> &'static StatTable {
+    /// The counters of all processes.
+    pub fn stat(self) -> &'static StatTable {
         &self.0.stat
     }
 }
 
-/// The counters of all processes, or, without shared memory, of this one.
-pub fn stat_table() -> &'static StatTable {
-    static OWN: OnceLock<Box<StatTable>> = OnceLock::new();
-    match Shared::get() {
-        Some(shared) => shared.stat(),
-        None => OWN.get_or_init(|| {
-            let table = Box::<StatTable>::default();
-            table.reset(super::stat::now());
-            table
-        }),
-    }
+/// Microseconds since the server's epoch; all processes read the same clock.
+pub fn now() -> u64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() }.max(0) as u64
 }
