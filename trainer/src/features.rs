@@ -3,13 +3,13 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use indicatif::ProgressBar;
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use sketch_model::inference::encoder::{Domain, Encoder, EncoderError};
 use sketch_model::limits::Limits;
 use sketch_model::manifest::{Manifest, PrepareError};
 
 use crate::data::{DataError, Item};
+use crate::progress::Progress;
 use crate::variants::VariantError;
 
 /// Images in one run of the network: larger ones are no faster on a CPU.
@@ -80,7 +80,7 @@ pub struct Network {
 impl Network {
     /// Runs images of one domain through the network while the next ones are read and decoded.
     ///
-    /// `images`: `count` of them. Returns one row per image, in their order. `progress` moves by one for each.
+    /// Returns one row per image, in their order. `progress` advances by one for each.
     ///
     /// # Errors
     /// The first [`FeatureError`], after which no further image is read.
@@ -89,7 +89,7 @@ impl Network {
         images: I,
         domain: Domain,
         output: Output,
-        progress: &ProgressBar,
+        progress: &dyn Progress,
     ) -> Result<Array2<f32>, FeatureError>
     where
         I: Iterator<Item = Result<Image, FeatureError>> + Send,
@@ -145,13 +145,13 @@ fn run_batches(
     domain: Domain,
     output: Output,
     receiver: Receiver<Batch>,
-    progress: &ProgressBar,
+    progress: &dyn Progress,
 ) -> Result<Array2<f32>, FeatureError> {
     let mut rows = Vec::new();
     for batch in receiver {
         let (values, count) = batch?;
         rows.push(encoder.run(output.name(), domain, &values, count)?);
-        progress.inc(count as u64);
+        progress.advance(count as u64);
     }
     let views: Vec<ArrayView2<f32>> = rows.iter().map(Array2::view).collect();
     concatenate(Axis(0), &views).map_err(|_| FeatureError::NoImages)

@@ -14,6 +14,7 @@ pub mod graph;
 pub mod head;
 pub mod lite;
 pub mod metrics;
+pub mod progress;
 pub mod report;
 pub mod soup;
 pub mod statistics;

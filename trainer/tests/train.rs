@@ -6,11 +6,8 @@ mod shapes;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::slice;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use indicatif::ProgressBar;
 use ndarray::Array2;
 use sketch_model::inference::encoder::{Device, Domain, Encoder, EncoderOptions, open_session};
 use sketch_model::inference::onnx::{self, ModelProto};
@@ -21,6 +18,7 @@ use sketch_trainer::data::{DataError, DataSet, SKETCHY_SKETCHES};
 use sketch_trainer::engine::session::run as run_session;
 use sketch_trainer::engine::{Feed, Tape};
 use sketch_trainer::graph::{Precision, narrow};
+use sketch_trainer::progress::Progress;
 use sketch_trainer::train::assemble::{Empty, assemble};
 use sketch_trainer::train::material::{Collected, Start};
 use sketch_trainer::train::run::{Setting, run};
@@ -84,6 +82,20 @@ struct Training {
     folder: PathBuf,
 }
 
+/// Stops a training after a step.
+struct StopAfter {
+    step: Option<u64>,
+    done: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Progress for StopAfter {
+    fn advance(&self, count: u64) {
+        let done = self.done.fetch_add(count, Ordering::Relaxed) + count;
+        self.stop.store(self.step.is_some_and(|step| done >= step), Ordering::Relaxed);
+    }
+}
+
 impl Training {
     fn new(folder: &Folder, config: Config) -> Self {
         let (model, manifest) = shapes::network();
@@ -94,34 +106,25 @@ impl Training {
     }
 
     fn start(&self) -> Start<'_> {
-        Start { model: &self.model, manifest: &self.manifest, options: &OPTIONS, bar: &|_, _| ProgressBar::hidden() }
+        Start { model: &self.model, manifest: &self.manifest, options: &OPTIONS, progress: &() }
     }
 
     fn collected(&self) -> Result<Collected<'_>, TrainError> {
         Collected::new(slice::from_ref(&self.config), &self.data, self.start())
     }
 
-    /// Runs to the end, or until some time after step `stop_after`.
+    /// Runs to the end, or to step `stop_after`.
     fn run(&self, stop_after: Option<u64>) -> Result<Weights, TrainError> {
         let collected = self.collected()?;
         let material = collected.material(&self.config)?;
         let plan = collected.plan(&self.config, &material, self.start())?;
-        let (stop, progress) = (AtomicBool::new(false), ProgressBar::hidden());
-        let (folder, origin) = (self.folder.clone(), "test".to_owned());
-        let setting =
-            Setting { config: &self.config, options: OPTIONS, folder, origin, progress: progress.clone(), stop: &stop };
-        thread::scope(|scope| {
-            let (stop, progress) = (&stop, &progress);
-            if let Some(step) = stop_after {
-                scope.spawn(move || {
-                    while progress.position() < step {
-                        thread::sleep(Duration::from_millis(1));
-                    }
-                    stop.store(true, Ordering::Relaxed);
-                });
-            }
-            run(plan, &material, &setting)
-        })
+        let watch = StopAfter { step: stop_after, done: AtomicU64::new(0), stop: AtomicBool::new(false) };
+        let (folder, origin, stop) = (self.folder.clone(), "test".to_owned(), &watch.stop);
+        run(
+            plan,
+            &material,
+            &Setting { config: &self.config, options: OPTIONS, folder, origin, progress: &watch, stop },
+        )
     }
 
     /// The losses at every checkpoint.

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
-use indicatif::ProgressBar;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 use sketch_model::inference::encoder::{Device, Domain, Encoder, EncoderOptions};
 use sketch_model::manifest::Manifest;
@@ -144,7 +143,7 @@ impl Bench {
     fn roots(&mut self, items: &[Item], queries: Queries) -> anyhow::Result<Array2<f32>> {
         let domain = items.first().map_or(Domain::Photo, |item| item.collection.domain);
         let images = items.iter().map(|item| queries.image(item));
-        let features = self.network.extract(images, domain, Output::Features, &ProgressBar::hidden())?;
+        let features = self.network.extract(images, domain, Output::Features, &())?;
         Ok(share_roots(features.view()).mapv(|root| root as f32))
     }
 }

@@ -17,8 +17,9 @@ use sketch_trainer::train::material::{Collected, Start};
 use sketch_trainer::train::run::{Setting, run as train};
 use sketch_trainer::train::validation::{Forward, Weights};
 
+use super::RuntimeArguments;
+use super::progress::Bar;
 use super::train::{Target, digests, read_network, stop_on_interrupt, write_network};
-use super::{RuntimeArguments, progress};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -62,8 +63,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         .with_context(|| format!("could not create \"{}\"", arguments.output.display()))?;
     stop_on_interrupt()?;
 
-    let bar = |count, what: &str| progress::bar(count, what);
-    let start = Start { model: &model, manifest: &manifest, options: &options, bar: &bar };
+    let bar = Bar::new();
+    let start = Start { model: &model, manifest: &manifest, options: &options, progress: &bar };
     let mut trials = read_trials(&arguments.output.join(RESULTS))?;
     for group in grouped(configs) {
         let mut collected = None;
@@ -127,11 +128,10 @@ fn try_one(
         options: *start.options,
         folder: output.to_owned(),
         origin: training.to_owned(),
-        progress: progress::bar(config.schedule.steps, "training"),
+        progress: start.progress,
         stop: &super::train::STOP,
     };
     let weights = train(plan, &material, &setting)?;
-    setting.progress.finish_and_clear();
     let served = blended(&Tape::read(start.model)?, &weights, config.network.blend)?;
     let outcomes = validation.run(&mut forward, &served)?;
     // The next one begins at its start.

@@ -12,7 +12,8 @@ use sketch_trainer::features::{Image, Network, Output};
 use sketch_trainer::folder::list_photos;
 use sketch_trainer::table::connect;
 
-use super::{RuntimeArguments, progress};
+use super::RuntimeArguments;
+use super::progress::Bar;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -57,13 +58,13 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
     let photos = list_photos(&arguments.photos)?;
     ensure!(!photos.is_empty(), "no PNG, JPEG or WebP files in \"{}\"", arguments.photos.display());
-    let bar = progress::bar(photos.len() as u64, "photos");
+    let bar = Bar::of("photos", photos.len());
     let images = photos.iter().map(|photo| {
         let source = |source| sketch_trainer::data::DataError::Io { path: photo.path.clone(), source };
         Ok(Image { label: photo.path.display().to_string(), bytes: fs::read(&photo.path).map_err(source)? })
     });
     let embeddings = Network { encoder, manifest }.extract(images, Domain::Photo, Output::Embedding, &bar)?;
-    bar.finish_and_clear();
+    drop(bar);
 
     let Arguments { subspaces, prototypes, weight, seed, .. } = *arguments;
     let options = CodebookOptions { subspaces, prototypes, weight, seed, ..CodebookOptions::default() };

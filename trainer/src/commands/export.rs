@@ -18,7 +18,8 @@ use sketch_trainer::lite::{Architecture, FEATURES, Variant, build_graph};
 use sketch_trainer::statistics::{Moments, fit_head};
 use sketch_trainer::torch::{StateDict, read_state_dict};
 
-use super::{RuntimeArguments, progress, write_file};
+use super::progress::Bar;
+use super::{RuntimeArguments, write_file};
 
 /// Mean and standard deviation of ImageNet's photos, as torchvision and most of timm take them.
 const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
@@ -200,10 +201,10 @@ fn measure(
     items: &[&Item],
     scale: &mut Option<Scale>,
 ) -> anyhow::Result<Moments> {
-    let bar = progress::bar(items.len() as u64, &collection.name);
+    let bar = Bar::of(&collection.name, items.len());
     let images = items.iter().map(|item| Ok(Image::of(item)?));
     let features = network.extract(images, collection.domain, Output::Features, &bar)?;
-    bar.finish_and_clear();
+    drop(bar);
     eprintln!("{}: {} images", collection.name, items.len());
     let scale = *scale.get_or_insert_with(|| Scale::of(features.view()));
     Ok(Moments::of(scale.apply(features.view()).view()))

@@ -6,15 +6,15 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use anyhow::{Context, bail};
-use indicatif::ProgressBar;
 use postgres::Client;
 use rayon::prelude::*;
 
 use sketch_trainer::folder::{PhotoFile, find_photos};
+use sketch_trainer::progress::Progress;
 use sketch_trainer::table::{Columns, Photo, Table, connect};
 use sketch_trainer::thumbnail;
 
-use super::progress;
+use super::progress::Bar;
 
 /// Photos that are added in one go, and at most so many bytes: what an interrupted import has to do again.
 const BATCH: usize = 256;
@@ -107,7 +107,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 /// Adds the photos batch by batch, each in a transaction of its own. While one is sent, the next is read and decoded.
 fn add_all(client: &mut Client, table: &Table, photos: &[PhotoFile], broken: Broken) -> anyhow::Result<Count> {
-    let bar = progress::bar(photos.len() as u64, "importing photos");
+    let bar = Bar::of("importing photos", photos.len());
     let mut count = Count::default();
     let (sender, receiver) = sync_channel(1);
     thread::scope(|scope| -> anyhow::Result<()> {
@@ -126,11 +126,10 @@ fn add_all(client: &mut Client, table: &Table, photos: &[PhotoFile], broken: Bro
             let chosen = choose(batch, broken, &mut count, &bar)?;
             table.add(client, &chosen)?;
             count.added += chosen.len();
-            bar.inc(files);
+            bar.advance(files);
         }
         Ok(())
     })?;
-    bar.finish_and_clear();
     Ok(count)
 }
 
@@ -150,7 +149,7 @@ fn batches(photos: &[PhotoFile]) -> impl Iterator<Item = &[PhotoFile]> {
     })
 }
 
-fn choose(batch: Vec<Read>, broken: Broken, count: &mut Count, bar: &ProgressBar) -> anyhow::Result<Vec<Photo>> {
+fn choose(batch: Vec<Read>, broken: Broken, count: &mut Count, bar: &Bar) -> anyhow::Result<Vec<Photo>> {
     let mut chosen = Vec::new();
     for read in batch {
         match read {
@@ -160,7 +159,7 @@ fn choose(batch: Vec<Read>, broken: Broken, count: &mut Count, bar: &ProgressBar
                 count.broken += 1;
                 match broken {
                     Broken::Keep => chosen.push(photo),
-                    Broken::Skip => bar.suspend(|| eprintln!("\"{}\" left out: {reason}", photo.name)),
+                    Broken::Skip => bar.log(&format!("\"{}\" left out: {reason}", photo.name)),
                     Broken::Refuse => bail!("\"{}\" is no image: {reason}; {} photos added", photo.name, count.added),
                 }
             }

@@ -20,7 +20,8 @@ use sketch_trainer::train::material::{Collected, Start};
 use sketch_trainer::train::run::{Setting, hexadecimal, run};
 use sketch_trainer::train::validation::Weights;
 
-use super::{RuntimeArguments, progress, write_file};
+use super::progress::Bar;
+use super::{RuntimeArguments, write_file};
 
 #[derive(Args)]
 pub struct Arguments {
@@ -58,19 +59,18 @@ pub fn run_command(arguments: &Arguments) -> anyhow::Result<()> {
         .with_context(|| format!("could not create \"{}\"", arguments.output.display()))?;
     fs::write(arguments.output.join("config.toml"), config.to_toml()?)?;
 
-    let bar = |count, what: &str| progress::bar(count, what);
-    let start = Start { model: &model, manifest: &manifest, options: &options, bar: &bar };
+    let bar = Bar::new();
+    let start = Start { model: &model, manifest: &manifest, options: &options, progress: &bar };
     let collected = Collected::new(std::slice::from_ref(&config), &data, start)?;
     eprintln!("{}", collected.summary());
     let material = collected.material(&config)?;
     let plan = collected.plan(&config, &material, start)?;
     stop_on_interrupt()?;
     let digests = digests(&data.digest()?, &model, &config)?;
-    let progress = progress::bar(config.schedule.steps, "training");
     let origin = format!("{} {}", digests[0].1, digests[1].1);
-    let setting = Setting { config: &config, options, folder: arguments.output.clone(), origin, progress, stop: &STOP };
+    let folder = arguments.output.clone();
+    let setting = Setting { config: &config, options, folder, origin, progress: &bar, stop: &STOP };
     let weights = run(plan, &material, &setting)?;
-    setting.progress.finish_and_clear();
     let target = Target { folder: &arguments.output, name: &config.name, precision: arguments.precision };
     write_network(&target, &config, start, &weights, digests)
 }

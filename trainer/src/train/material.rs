@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use indicatif::ProgressBar;
 use ndarray::Array1;
 use sketch_model::inference::encoder::{Domain, EncoderOptions};
 use sketch_model::inference::onnx::ModelProto;
@@ -21,6 +20,7 @@ use super::{Cut, Plan, TrainError};
 use crate::augment::Kind;
 use crate::data::{Collection, DataSet, Item};
 use crate::engine::Tape;
+use crate::progress::Progress;
 
 /// Images of the training classes as the trunk and the teacher see them.
 pub struct Collected<'a> {
@@ -39,8 +39,7 @@ pub struct Start<'a> {
     pub model: &'a ModelProto,
     pub manifest: &'a Manifest,
     pub options: &'a EncoderOptions,
-    /// Makes the progress line for a number of views of some kind.
-    pub bar: &'a dyn Fn(u64, &str) -> ProgressBar,
+    pub progress: &'a dyn Progress,
 }
 
 impl<'a> Collected<'a> {
@@ -68,9 +67,9 @@ impl<'a> Collected<'a> {
             if views.is_empty() {
                 return Err(TrainError::NoImages { what });
             }
-            let bar = (start.bar)(views.len() as u64, what);
-            let seen = viewer.look(items, views, cut, outputs, &bar);
-            bar.finish_and_clear();
+            start.progress.begin(what, views.len() as u64);
+            let seen = viewer.look(items, views, cut, outputs, start.progress);
+            start.progress.end();
             seen
         };
         let cut = Some(cut.tensor.as_str());
@@ -96,7 +95,7 @@ impl<'a> Collected<'a> {
                 look("pseudo-sketches", &photo_items, &views, cut, &[])?
             }
         };
-        let validation = validate(&wanted, data, &viewer, cut, start.bar)?;
+        let validation = validate(&wanted, data, &viewer, cut, start.progress)?;
         Ok(Self { sketch_items, photo_items, sketches, pseudo, photos, classes, validation })
     }
 
@@ -243,13 +242,13 @@ fn validate(
     data: &DataSet,
     viewer: &Viewer,
     cut: Option<&str>,
-    bar: &dyn Fn(u64, &str) -> ProgressBar,
+    progress: &dyn Progress,
 ) -> Result<Option<Validation>, TrainError> {
     let classes = |items: &[&Item]| items.iter().map(|item| item.class.clone()).collect::<Vec<String>>();
     let look = |items: &[&Item], kind, cut: Option<&str>, outputs: &[&str]| {
-        let bar = bar(items.len() as u64, "validation");
-        let seen = viewer.look(items, &views_of(items.len(), kind, 1), cut, outputs, &bar);
-        bar.finish_and_clear();
+        progress.begin("validation", items.len() as u64);
+        let seen = viewer.look(items, &views_of(items.len(), kind, 1), cut, outputs, progress);
+        progress.end();
         seen
     };
     let mut galleries = Vec::new();

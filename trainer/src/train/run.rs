@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use indicatif::ProgressBar;
 use ndarray::Array1;
 use serde_json::json;
 use sketch_model::digest::sha256;
@@ -24,6 +23,7 @@ use super::{Plan, TrainError, loss};
 use crate::augment::{Kind, Rng};
 use crate::engine::optimizer::{average_feed, average_of};
 use crate::engine::{Feed, TrainingSession};
+use crate::progress::Progress;
 
 /// What a training sees.
 pub struct Material<'a> {
@@ -45,7 +45,7 @@ pub struct Setting<'a> {
     pub folder: PathBuf,
     /// Digest of data and network: a checkpoint is of these and the configuration.
     pub origin: String,
-    pub progress: ProgressBar,
+    pub progress: &'a dyn Progress,
     /// Set by whoever wants the training to stop after the step that it is at.
     pub stop: &'a AtomicBool,
 }
@@ -71,7 +71,8 @@ pub fn run(mut plan: Plan, material: &Material, setting: &Setting) -> Result<Wei
     if resumed == 0 {
         journal.note(0, &validate(material, &mut forward, &averages(&plan, &session, config)?)?)?;
     }
-    setting.progress.set_position(resumed);
+    setting.progress.begin("training", config.schedule.steps);
+    setting.progress.advance(resumed);
     let steps = if is_exhausted(patience, config) { 0 } else { config.schedule.steps };
     for step in resumed + 1..=steps {
         let reports = session.step(feeds(&plan, material, config, step))?;
@@ -96,6 +97,7 @@ pub fn run(mut plan: Plan, material: &Material, setting: &Setting) -> Result<Wei
             return Err(TrainError::Stopped { step });
         }
     }
+    setting.progress.end();
     averages(&plan, &session, config)
 }
 
@@ -290,8 +292,8 @@ impl<'a> Journal<'a> {
     fn add(&mut self, losses: &[f32]) {
         self.steps += 1;
         self.sums.iter_mut().zip(losses).for_each(|(sum, loss)| *sum += f64::from(*loss));
-        self.setting.progress.inc(1);
-        self.setting.progress.set_message(format!("loss {:.3}, {:.0} images/s", losses[0], self.speed()));
+        self.setting.progress.advance(1);
+        self.setting.progress.status(&format!("loss {:.3}, {:.0} images/s", losses[0], self.speed()));
     }
 
     fn speed(&self) -> f64 {
@@ -315,7 +317,7 @@ impl<'a> Journal<'a> {
             .collect();
         let loss = self.sums.first().map_or(0.0, |sum| sum / self.steps.max(1) as f64);
         let message = format!("step {step}: loss {loss:.3}, {:.0} images/s; {}", self.speed(), quality.join("; "));
-        self.setting.progress.suspend(|| eprintln!("{message}"));
+        self.setting.progress.log(&message);
         let path = self.setting.folder.join("metrics.jsonl");
         let file = OpenOptions::new().create(true).append(true).open(&path);
         let written = file.and_then(|mut file| writeln!(file, "{line}"));

@@ -5,7 +5,6 @@ use std::thread;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use indicatif::ProgressBar;
 use ndarray::Array2;
 use ort::session::Session;
 use rayon::prelude::*;
@@ -20,6 +19,7 @@ use crate::augment::{AugmentError, Augmentation, Kind, Rng, plain_view};
 use crate::data::Item;
 use crate::engine::session::run;
 use crate::engine::{EngineError, Feed};
+use crate::progress::Progress;
 
 /// Views in one run of the trunk: larger batches are no faster on a CPU.
 const BATCH: usize = 32;
@@ -133,7 +133,7 @@ impl Viewer<'_> {
         views: &[View],
         cut: Option<&str>,
         outputs: &[&str],
-        progress: &ProgressBar,
+        progress: &dyn Progress,
     ) -> Result<Seen, TrainError> {
         let all: Vec<&str> = cut.into_iter().filter(|cut| *cut != IMAGE).chain(outputs.iter().copied()).collect();
         let mut eye = Eye::open(self, &all)?;
@@ -157,7 +157,7 @@ impl Viewer<'_> {
                     table.extend(values);
                 }
                 seen.views.extend(views);
-                progress.inc(offered as u64);
+                progress.advance(offered as u64);
             }
             Ok(())
         })?;

@@ -18,7 +18,7 @@ use sketch_trainer::variants::Variant;
 
 use super::means::Means;
 use super::{CodebookArgument, Gallery, Printer, Ranked, Written, show};
-use crate::commands::progress;
+use crate::commands::progress::Bar;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -160,14 +160,13 @@ impl Set {
         with_features: bool,
     ) -> anyhow::Result<Self> {
         let domain = items.first().map_or(Domain::Photo, |item| item.collection.domain);
-        let bar = progress::bar(items.len() as u64 * if with_features { 2 } else { 1 }, name);
+        let bar = Bar::of(name, items.len() * if with_features { 2 } else { 1 });
         let mut extract = |output| {
             let images = items.iter().map(|item| changed(item, variant));
             network.extract(images, domain, output, &bar)
         };
         let embeddings = extract(Output::Embedding)?;
         let features = if with_features { extract(Output::Features)? } else { Array2::zeros((0, 0)) };
-        bar.finish_and_clear();
         Ok(Self { classes: items.iter().map(|item| item.class.clone()).collect(), embeddings, features })
     }
 }

@@ -8,7 +8,7 @@ use sketch_trainer::data::{DataSet, Item};
 use sketch_trainer::features::{Image, Network, Output};
 use sketch_trainer::statistics::share_roots;
 
-use super::super::progress;
+use crate::commands::progress::Bar;
 
 /// Means of training images, prepared as the images that are evaluated.
 pub struct Means {
@@ -28,10 +28,9 @@ impl Means {
             if items.is_empty() {
                 continue;
             }
-            let bar = progress::bar(items.len() as u64, &collection.name);
+            let bar = Bar::of(&collection.name, items.len());
             let images = items.iter().map(|item| Ok(Image::of(item)?));
             let features = network.extract(images, collection.domain, Output::Features, &bar)?;
-            bar.finish_and_clear();
             let of = |rows: ArrayView2<f32>| rows.mean_axis(Axis(0)).unwrap_or_default();
             let domain = collection.domain as usize;
             means[0][domain].push(of(features.view()));

@@ -7,10 +7,11 @@ use sketch_model::inference::encoder::Domain;
 
 use sketch_trainer::data::{DataSet, Item};
 use sketch_trainer::evaluation::Search;
+use sketch_trainer::progress::Progress;
 use sketch_trainer::table::{Columns, Key, Table, connect};
 
 use super::{Gallery, Printer, Ranked, Written};
-use crate::commands::progress;
+use crate::commands::progress::Bar;
 
 /// Distances that are held at a time: 1 GB of them.
 const MOST_DISTANCES: usize = 250_000_000;
@@ -89,7 +90,7 @@ impl Rows<'_> {
             count * photos <= MOST_DISTANCES,
             "{count} drawings and {photos} photos are too many to hold in memory"
         );
-        let bar = progress::bar(count as u64, name);
+        let bar = Bar::of(name, count);
         let (mut values, mut embeddings) = (Vec::with_capacity(count * photos), Vec::new());
         for item in &items {
             let bytes = item.bytes()?;
@@ -98,9 +99,9 @@ impl Rows<'_> {
             if arguments.report.is_some() {
                 embeddings.extend(self.table.embed(&mut self.transaction, &bytes)?);
             }
-            bar.inc(1);
+            bar.advance(1);
         }
-        bar.finish_and_clear();
+        drop(bar);
         let search = Search {
             name: name.to_owned(),
             distances: Array2::from_shape_vec((count, photos), values)?,

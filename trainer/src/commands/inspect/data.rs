@@ -7,9 +7,10 @@ use anyhow::bail;
 use rayon::prelude::*;
 use sketch_model::inference::encoder::Domain;
 use sketch_trainer::data::{Collection, DataSet, Item};
+use sketch_trainer::progress::Progress;
 use sketch_trainer::thumbnail;
 
-use crate::commands::progress;
+use crate::commands::progress::Bar;
 
 /// Names in one line.
 const NAMED: usize = 8;
@@ -64,9 +65,9 @@ fn note(what: &str, names: impl Iterator<Item = String>) {
 
 fn decode_all(data: &DataSet) -> anyhow::Result<()> {
     let all: Vec<&Item> = data.collections().iter().flat_map(|collection| items(data, collection)).collect();
-    let bar = progress::bar(all.len() as u64, "decoding");
+    let bar = Bar::of("decoding", all.len());
     let fault = |item: &&Item| -> Option<String> {
-        bar.inc(1);
+        bar.advance(1);
         let bytes = match item.bytes() {
             Ok(bytes) => bytes,
             Err(error) => return Some(format!("{}: {error}", item.label())),
@@ -78,7 +79,7 @@ fn decode_all(data: &DataSet) -> anyhow::Result<()> {
         fault.map(|fault| format!("{}: {fault}", item.label()))
     };
     let faults: Vec<String> = all.par_iter().filter_map(fault).collect();
-    bar.finish_and_clear();
+    drop(bar);
     faults.iter().for_each(|fault| println!("{fault}"));
     if !faults.is_empty() {
         bail!("{} of {} images cannot be used", faults.len(), all.len());
