@@ -6,16 +6,18 @@ mod eval;
 mod export;
 mod import;
 mod inspect;
+mod interrupt;
 mod progress;
 mod query;
 mod soup;
 mod train;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use sketch_model::inference::encoder::{Device, EncoderOptions};
+use sketch_model::inference::onnx::ModelProto;
+use sketch_model::manifest::Manifest;
+use sketch_trainer::store;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
@@ -43,7 +45,7 @@ impl Command {
     pub fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Export(arguments) => export::run(&arguments),
-            Self::Train(arguments) => train::run_command(&arguments),
+            Self::Train(arguments) => train::run(&arguments),
             Self::Ablate(arguments) => ablate::run(&arguments),
             Self::Soup(arguments) => soup::run(&arguments),
             Self::Inspect(arguments) => inspect::run(&arguments),
@@ -77,10 +79,10 @@ impl RuntimeArguments {
     }
 }
 
-fn write_file(folder: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
-    let path = folder.join(name);
-    fs::create_dir_all(folder).with_context(|| format!("could not create \"{}\"", folder.display()))?;
-    fs::write(&path, bytes).with_context(|| format!("could not write \"{}\"", path.display()))?;
-    eprintln!("{}: {:.1} MB", path.display(), bytes.len() as f64 / 1e6);
+/// Writes a network and names its files.
+fn save(folder: &Path, model: &ModelProto, manifest: &Manifest, options: &EncoderOptions) -> anyhow::Result<()> {
+    for (path, bytes) in store::write(folder, model, manifest, options)? {
+        eprintln!("{}: {:.1} MB", path.display(), bytes as f64 / 1e6);
+    }
     Ok(())
 }

@@ -18,6 +18,7 @@ pub mod progress;
 pub mod report;
 pub mod soup;
 pub mod statistics;
+pub mod store;
 pub mod table;
 pub mod thumbnail;
 pub mod torch;

@@ -9,17 +9,17 @@ use anyhow::{Context, ensure};
 use sketch_trainer::data::DataSet;
 use sketch_trainer::engine::Tape;
 use sketch_trainer::graph::Precision;
+use sketch_trainer::store;
 use sketch_trainer::train::Config;
 use sketch_trainer::train::ablation::{Ablation, Row, Trial, table};
-use sketch_trainer::train::assemble::blended;
+use sketch_trainer::train::assemble::{blended, package};
 use sketch_trainer::train::checkpoint;
 use sketch_trainer::train::material::{Collected, Start};
-use sketch_trainer::train::run::{Setting, run as train};
+use sketch_trainer::train::run::{Setting, digests, run as train};
 use sketch_trainer::train::validation::{Forward, Weights};
 
-use super::RuntimeArguments;
 use super::progress::Bar;
-use super::train::{Target, digests, read_network, stop_on_interrupt, write_network};
+use super::{RuntimeArguments, interrupt, save};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -56,12 +56,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         }
     }
     ensure!(!configs.is_empty(), "there is nothing to compare");
-    let (model, manifest) = read_network(&arguments.start)?;
+    let (model, manifest) = store::read(&arguments.start)?;
     let data = DataSet::open(&arguments.data)?;
     let images = data.digest()?;
     fs::create_dir_all(&arguments.output)
         .with_context(|| format!("could not create \"{}\"", arguments.output.display()))?;
-    stop_on_interrupt()?;
+    interrupt::listen()?;
 
     let bar = Bar::new();
     let start = Start { model: &model, manifest: &manifest, options: &options, progress: &bar };
@@ -85,8 +85,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             let (map, weights) = try_one(config, collected, start, &training, &arguments.output)?;
             if arguments.keep {
                 let name = format!("{}-{}", i + 1, config.seed);
-                let target = Target { folder: &arguments.output, name: &name, precision: Precision::Fp32 };
-                write_network(&target, config, start, &weights, digests)?;
+                let (model, manifest) = package(config, start, &weights, &name, &digests, Precision::Fp32)?;
+                save(&arguments.output, &model, &manifest, &options)?;
             }
             let trial = Trial { row: row.name.clone(), seed: config.seed, training, map };
             append(&arguments.output.join(RESULTS), &serde_json::to_string(&trial)?)?;
@@ -129,7 +129,7 @@ fn try_one(
         folder: output.to_owned(),
         origin: training.to_owned(),
         progress: start.progress,
-        stop: &super::train::STOP,
+        stop: &interrupt::STOP,
     };
     let weights = train(plan, &material, &setting)?;
     let served = blended(&Tape::read(start.model)?, &weights, config.network.blend)?;

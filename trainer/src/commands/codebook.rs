@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Context, ensure};
 use sketch_model::codebook::{Codebook, CodebookOptions};
 use sketch_model::inference::encoder::{Domain, Encoder};
-use sketch_model::manifest::Manifest;
 
 use sketch_trainer::features::{Image, Network, Output};
 use sketch_trainer::folder::list_photos;
+use sketch_trainer::store;
 use sketch_trainer::table::connect;
 
 use super::RuntimeArguments;
@@ -49,10 +49,8 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = arguments.runtime.start()?;
-    let read = |path: &PathBuf| fs::read(path).with_context(|| format!("could not read \"{}\"", path.display()));
-    let (onnx, path) = (read(&arguments.model)?, arguments.model.with_extension("json"));
-    let manifest = Manifest::from_json(&String::from_utf8(read(&path)?)?)
-        .with_context(|| format!("could not use \"{}\"", path.display()))?;
+    let onnx = store::read_bytes(&arguments.model)?;
+    let manifest = store::read_manifest(&arguments.model.with_extension("json"))?;
     let tag = sketch_model::digest::tag(&manifest.digest(&onnx));
     let encoder = Encoder::load(&onnx, &manifest, &options)?;
 

@@ -1,6 +1,5 @@
 //! `sketch-trainer export`
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
@@ -16,10 +15,11 @@ use sketch_trainer::graph::{Precision, narrow};
 use sketch_trainer::head::{Head, Scale};
 use sketch_trainer::lite::{Architecture, FEATURES, Variant, build_graph};
 use sketch_trainer::statistics::{Moments, fit_head};
+use sketch_trainer::store;
 use sketch_trainer::torch::{StateDict, read_state_dict};
 
 use super::progress::Bar;
-use super::{RuntimeArguments, write_file};
+use super::{RuntimeArguments, save};
 
 /// Mean and standard deviation of ImageNet's photos, as torchvision and most of timm take them.
 const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
@@ -107,12 +107,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
     let head = measure_head(&source, &manifest, &data, &options)?;
     let model = source.build(&head, &manifest.name, arguments.precision)?;
-    onnx::check_self_contained(&model)?;
-    let bytes = onnx::write(&model);
-    // What is written has been loaded once.
-    Encoder::load(&bytes, &manifest, &options)?;
-    write_file(&arguments.output, &format!("{}.onnx", manifest.name), &bytes)?;
-    write_file(&arguments.output, &format!("{}.json", manifest.name), (manifest.to_json() + "\n").as_bytes())
+    save(&arguments.output, &model, &manifest, &options)
 }
 
 fn lite(path: &Path, arguments: &Arguments) -> anyhow::Result<(Source, Manifest)> {
@@ -130,11 +125,8 @@ fn lite(path: &Path, arguments: &Arguments) -> anyhow::Result<(Source, Manifest)
 }
 
 fn backbone(path: &Path, arguments: &Arguments) -> anyhow::Result<(Source, Manifest)> {
-    let bytes = fs::read(path).with_context(|| format!("could not read \"{}\"", path.display()))?;
-    let open = || -> anyhow::Result<Backbone> {
-        Ok(Backbone::open(&onnx::parse(&bytes)?, arguments.features.as_deref(), arguments.size)?)
-    };
-    let backbone = open().with_context(|| format!("could not use \"{}\"", path.display()))?;
+    let backbone = Backbone::open(&store::read_graph(path)?, arguments.features.as_deref(), arguments.size)
+        .with_context(|| format!("could not use \"{}\"", path.display()))?;
     let Backbone { size, width, classes, .. } = backbone;
     eprintln!("{}: {width} features, {classes} classes, images of {size} pixels", path.display());
     let channels = |given: &Option<Vec<f32>>, usual: [f32; 3]| match given {

@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use sketch_model::inference::onnx::messages::{ModelProto, ValueInfoProto, tensor_shape_proto::dimension, type_proto};
-use sketch_model::inference::onnx::{self};
 
 use sketch_trainer::engine::Tape;
 use sketch_trainer::engine::layers::Layer;
+use sketch_trainer::store;
 use sketch_trainer::train::Cut;
 
 #[derive(clap::Args)]
@@ -38,19 +37,18 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn inspect_network(path: &Path, train_from: Option<&str>) -> anyhow::Result<()> {
-    let bytes = fs::read(path).with_context(|| format!("could not read \"{}\"", path.display()))?;
-    let model = onnx::parse(&bytes).with_context(|| format!("could not use \"{}\"", path.display()))?;
+    let model = store::read_graph(path)?;
     let tape = Tape::read(&model)?;
     let first = match train_from {
         Some(layer) => Some(Cut::before(&tape, layer)?.first),
         None => None,
     };
-    print_head(&model, bytes.len());
+    print_head(&model, fs::metadata(path)?.len());
     print_layers(&tape.layers(), first);
     Ok(())
 }
 
-fn print_head(model: &ModelProto, bytes: usize) {
+fn print_head(model: &ModelProto, bytes: u64) {
     let sets: Vec<String> = model.opset_import.iter().map(|set| set.version().to_string()).collect();
     println!("file       {:.1} MB, operator set {}", bytes as f64 / 1e6, sets.join(", "));
     for (what, list) in model.graph.iter().flat_map(|graph| [("input", &graph.input), ("output", &graph.output)]) {

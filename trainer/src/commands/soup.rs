@@ -6,9 +6,9 @@ use anyhow::{Context, ensure};
 use sketch_model::manifest::Manifest;
 use sketch_trainer::graph::{Precision, narrow};
 use sketch_trainer::soup::mean;
+use sketch_trainer::store;
 
-use super::RuntimeArguments;
-use super::train::{read_network, write_checked};
+use super::{RuntimeArguments, save};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -33,7 +33,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = arguments.runtime.start()?;
     let (mut models, mut manifests) = (Vec::new(), Vec::new());
     for path in &arguments.networks {
-        let (model, manifest) = read_network(path)?;
+        let (model, manifest) = store::read(path)?;
         models.push(model);
         manifests.push(Manifest { name: arguments.name.clone(), ..manifest });
     }
@@ -49,5 +49,5 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         1 => manifest.origin.clone(),
         count => format!("{}; mean of {count} trainings", manifest.origin),
     };
-    write_checked(&arguments.output, &model, &Manifest { origin, ..manifest }, &options)
+    save(&arguments.output, &model, &Manifest { origin, ..manifest }, &options)
 }

@@ -2,16 +2,23 @@
 
 use std::collections::HashSet;
 
+use sketch_model::inference::encoder::{Domain, Encoder, EncoderOptions};
+use sketch_model::inference::onnx;
 use sketch_model::inference::onnx::build::{Size, attribute_int, value_info};
-use sketch_model::inference::onnx::messages::{DataType, ModelProto, NodeProto, ValueInfoProto};
+use sketch_model::inference::onnx::messages::{
+    DataType, ModelProto, NodeProto, StringStringEntryProto, ValueInfoProto,
+};
 use sketch_model::manifest::Manifest;
 
 use super::TrainError;
 use super::config::{Branch, Config, HeadConfig};
 use super::cut::{Cut, DOMAIN, EMBEDDING, FEATURES, IMAGE, ancestors};
+use super::material::Start;
 use super::plan::{HEAD, add_head};
+use super::run::Digests;
 use super::validation::Weights;
 use crate::engine::{Tape, normalisation};
+use crate::graph::{Precision, narrow};
 
 /// Before the names of what a sketch goes through in layers of its own.
 const SKETCH: &str = "sketch.";
@@ -61,6 +68,42 @@ pub fn assemble(
     let model = finish(&tape, manifest);
     let domain_input = model.graph.iter().flat_map(|graph| &graph.input).any(|input| input.name() == DOMAIN);
     Ok((model, Manifest { domain_input, ..manifest.clone() }))
+}
+
+/// The network that a training ends in, called `name`: assembled, stored as `precision` says, with the digests of what it
+/// was made from in its metadata.
+///
+/// # Errors
+/// As [`assemble`]; [`TrainError::Encoder`] if the network does not load, [`TrainError::Onnx`] if a tensor is malformed.
+pub fn package(
+    config: &Config,
+    start: Start,
+    weights: &Weights,
+    name: &str,
+    digests: &Digests,
+    precision: Precision,
+) -> Result<(ModelProto, Manifest), TrainError> {
+    let (tool, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    let origin = format!("{}; trained by {tool} {version}, configuration \"{}\"", start.manifest.origin, config.name);
+    let manifest = Manifest { name: name.to_owned(), origin, ..start.manifest.clone() };
+    let (mut model, mut manifest) = assemble(start.model, &manifest, config, weights, Empty::Nothing)?;
+    if !takes_one_domain(&model, &manifest, start.options)? {
+        (model, manifest) = assemble(start.model, &manifest, config, weights, Empty::One)?;
+    }
+    narrow(&mut model, precision)?;
+    model.metadata_props.extend(
+        digests
+            .iter()
+            .map(|(key, value)| StringStringEntryProto { key: Some((*key).to_owned()), value: Some(value.clone()) }),
+    );
+    Ok((model, manifest))
+}
+
+/// Whether the network runs on batches of one domain alone.
+fn takes_one_domain(model: &ModelProto, manifest: &Manifest, options: &EncoderOptions) -> Result<bool, TrainError> {
+    let mut encoder = Encoder::load(&onnx::write(model), manifest, options)?;
+    let mut runs = |domain| encoder.encode(domain, &vec![0.0; manifest.input_len()], 1).is_ok();
+    Ok(runs(Domain::Sketch) && runs(Domain::Photo))
 }
 
 /// `blend · trained + (1 - blend) · start` for weights that the network had; others as they were trained.

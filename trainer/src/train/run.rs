@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use ndarray::Array1;
 use serde_json::json;
-use sketch_model::digest::sha256;
+use sketch_model::digest::{Sha256Digest, sha256};
 use sketch_model::inference::encoder::EncoderOptions;
+use sketch_model::inference::onnx::{self, ModelProto};
 
 use super::bank::{Bank, Classes};
 use super::checkpoint::{Checkpoint, Patience};
@@ -111,8 +112,22 @@ fn digest(setting: &Setting) -> Result<String, TrainError> {
     Ok(hexadecimal(&sha256([text.as_bytes(), setting.origin.as_bytes()])))
 }
 
-/// A digest as people read it.
-pub fn hexadecimal(digest: &[u8]) -> String {
+/// Names and SHA-256 digests of all that decides the outcome of a training: data, starting network, configuration.
+pub type Digests = [(&'static str, String); 3];
+
+/// The digests of a training of `model` by `config` on images whose digest is `data`.
+///
+/// # Errors
+/// As [`Config::to_toml`].
+pub fn digests(data: &Sha256Digest, model: &ModelProto, config: &Config) -> Result<Digests, TrainError> {
+    Ok([
+        ("data_sha256", hexadecimal(data)),
+        ("start_sha256", hexadecimal(&sha256([onnx::write(model).as_slice()]))),
+        ("config_sha256", hexadecimal(&sha256([config.to_toml()?.as_bytes()]))),
+    ])
+}
+
+fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -7,13 +7,13 @@ use anyhow::{Context, bail};
 use ndarray::{Array1, Array2};
 use sketch_model::codebook::{Codebook, CodebookOptions};
 use sketch_model::inference::encoder::{Domain, Encoder, EncoderOptions};
-use sketch_model::manifest::Manifest;
 use sketch_model::render::preprocess::{PhotoPreprocessing, SketchPreprocessing};
 
 use sketch_trainer::data::{DataSet, Item, QUICKDRAW};
 use sketch_trainer::evaluation::Search;
 use sketch_trainer::features::{FeatureError, Image, Network, Output};
 use sketch_trainer::metrics::distances;
+use sketch_trainer::store;
 use sketch_trainer::variants::Variant;
 
 use super::means::Means;
@@ -117,17 +117,15 @@ fn facts(path: &Path, network: &Network, photo: &Item) -> Vec<(String, String)> 
 }
 
 fn load_network(arguments: &Arguments, model: &Path, options: &EncoderOptions) -> anyhow::Result<Network> {
-    let read = |path: &Path| fs::read(path).with_context(|| format!("could not read \"{}\"", path.display()));
     let path = arguments.manifest.clone().unwrap_or_else(|| model.with_extension("json"));
-    let mut manifest = Manifest::from_json(&String::from_utf8(read(&path)?)?)
-        .with_context(|| format!("could not use \"{}\"", path.display()))?;
+    let mut manifest = store::read_manifest(&path)?;
     if let Some(how) = &arguments.sketch_preprocessing {
         manifest.sketch = preset(how, SketchPreprocessing::best(), SketchPreprocessing::exact())?;
     }
     if let Some(how) = &arguments.photo_preprocessing {
         manifest.photo = preset(how, PhotoPreprocessing::best(), PhotoPreprocessing::exact())?;
     }
-    let encoder = Encoder::load(&read(model)?, &manifest, options)
+    let encoder = Encoder::load(&store::read_bytes(model)?, &manifest, options)
         .with_context(|| format!("could not use \"{}\"", model.display()))?;
     Ok(Network { encoder, manifest })
 }
