@@ -12,7 +12,6 @@ use sketch_model::inference::onnx::messages::{
 use sketch_model::inference::onnx::messages::{tensor_shape_proto::dimension, type_proto::Value};
 
 use crate::engine::{EngineError, Feed, Tape, normalisation};
-use crate::graph::{GraphBuilder, Precision};
 use crate::head::Head;
 use crate::train::cut::{DOMAIN, EMBEDDING, FEATURES, IMAGE, LOGITS};
 
@@ -27,8 +26,6 @@ const PREFIX: &str = "backbone.";
 pub enum BackboneError {
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error(transparent)]
-    Onnx(#[from] sketch_model::inference::onnx::OnnxError),
     #[error("network has {count} inputs, expected one, of images")]
     Inputs { count: usize },
     #[error("network does not say how large images are")]
@@ -105,29 +102,25 @@ impl Backbone {
         if width != self.width || dimension > width {
             return Err(BackboneError::Dimension { dimension, width: self.width });
         }
-        let mut outputs = vec![FEATURES.to_owned()];
         let (batch, size) = (Size::Named("n"), Size::Fixed(self.size));
         let output = |name, width| value_info(name, DataType::Float, &[batch, Size::Fixed(width)]);
-        let mut described = vec![output(EMBEDDING, dimension), output(FEATURES, width)];
+        let mut outputs = vec![output(EMBEDDING, dimension), output(FEATURES, width)];
         if self.classes > 0 {
-            outputs.push(LOGITS.to_owned());
-            described.push(output(LOGITS, self.classes));
+            outputs.push(output(LOGITS, self.classes));
         }
-        let mut alone = GraphBuilder::new(Precision::Fp32);
+        let mut alone = Tape::default();
         head.add_to(&mut alone)?;
-        let mut model = self.tape.model(&outputs);
-        // Nodes keep their names, for training begins at one of them by its name; but no two may have the same.
-        let nodes = model.graph.iter_mut().flat_map(|graph| &mut graph.node);
-        nodes
-            .filter(|node| alone.has_node(node.name()))
-            .for_each(|node| node.name = Some(format!("{PREFIX}{}", node.name())));
-        let mut graph = GraphBuilder::extending(model, Precision::Fp32);
-        head.add_to(&mut graph)?;
+        let mut tape = self.tape.clone();
+        // Nodes keep their names, because training starts at one of them by its name; but names must be unique.
+        let of_head = |name: &str| alone.nodes().iter().any(|node| node.name() == name);
+        let nodes = tape.nodes_mut().iter_mut();
+        nodes.filter(|node| of_head(node.name())).for_each(|node| node.name = Some(format!("{PREFIX}{}", node.name())));
+        head.add_to(&mut tape)?;
         let inputs = vec![
             value_info(IMAGE, DataType::Float, &[batch, Size::Fixed(3), size, size]),
             value_info(DOMAIN, DataType::Int64, &[batch]),
         ];
-        Ok(graph.finish(name, inputs, described))
+        Ok(tape.network(name, inputs, outputs))
     }
 }
 

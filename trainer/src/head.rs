@@ -1,10 +1,9 @@
 //! What turns features into an embedding.
 
 use ndarray::Array2;
-use sketch_model::inference::onnx::OnnxError;
 use sketch_model::inference::onnx::build::attribute_int;
 
-use crate::graph::GraphBuilder;
+use crate::engine::{EngineError, Tape};
 
 /// Added to a feature's share of the sum before its root is taken: the slope at zero stays finite for training, and
 /// retrieval does not notice (mAP the same to 0.1 up to 1e-5).
@@ -43,41 +42,38 @@ impl Head {
     ///
     /// # Errors
     /// None in practice: shapes are those of the arrays.
-    pub fn add_to(&self, graph: &mut GraphBuilder) -> Result<(), OnnxError> {
+    pub fn add_to(&self, tape: &mut Tape) -> Result<(), EngineError> {
         let values = |array: &Array2<f32>| array.iter().copied().collect::<Vec<f32>>();
         let (width, dimension) = self.projection.dim();
-        // Means stay in single precision: they are few, and what they leave is small beside them.
-        let means = graph.constant("means", &[2, width], &values(&self.means))?;
-        let projection = graph.weight("projection", &[width, dimension], &values(&self.projection))?;
-        graph.shared_constant("tiny", f32::MIN_POSITIVE);
-        graph.integers("last_axis", &[-1])?;
-
+        let means = tape.named_constant("means", &[2, width], &values(&self.means))?;
+        let projection = tape.named_constant("projection", &[width, dimension], &values(&self.projection))?;
         let scaled = match self.scale {
-            Scale::ShareRoots => share_roots(graph),
-            Scale::UnitLength => unit_length(graph, "features", ["length", "scaled"]),
+            Scale::ShareRoots => share_roots(tape),
+            Scale::UnitLength => unit_length(tape, "features", ["length", "scaled"]),
         };
-        let mean = graph.node("Gather", &[&means, "domain"], "mean", vec![attribute_int("axis", 0)]);
-        let centred = graph.node("Sub", &[&scaled, &mean], "centred", vec![]);
-        let projected = graph.node("MatMul", &[&centred, &projection], "projected", vec![]);
-        unit_length(graph, &projected, ["energy", "embedding"]);
+        let mean = tape.named("Gather", &[&means, "domain"], &["mean"], vec![attribute_int("axis", 0)]);
+        let centred = tape.named("Sub", &[&scaled, &mean], &["centred"], vec![]);
+        let projected = tape.named("MatMul", &[&centred, &projection], &["projected"], vec![]);
+        unit_length(tape, &projected, ["energy", "embedding"]);
         Ok(())
     }
 }
 
-fn share_roots(graph: &mut GraphBuilder) -> String {
-    graph.shared_constant("share_floor", SHARE_FLOOR);
-    let sum = graph.node("ReduceSum", &["features", "last_axis"], "sum", vec![attribute_int("keepdims", 1)]);
-    let sum = graph.node("Clip", &[&sum, "tiny"], "sum.clipped", vec![]);
-    let share = graph.node("Div", &["features", &sum], "share", vec![]);
-    let raised = graph.node("Add", &[&share, "share_floor"], "share.raised", vec![]);
-    graph.node("Sqrt", &[&raised], "root", vec![])
+fn share_roots(tape: &mut Tape) -> String {
+    let (floor, tiny, axis) = (tape.scalar(SHARE_FLOOR), tape.scalar(f32::MIN_POSITIVE), tape.integers(&[-1]));
+    let sum = tape.named("ReduceSum", &["features", &axis], &["sum"], vec![attribute_int("keepdims", 1)]);
+    let sum = tape.named("Clip", &[&sum, &tiny], &["sum.clipped"], vec![]);
+    let share = tape.named("Div", &["features", &sum], &["share"], vec![]);
+    let raised = tape.named("Add", &[&share, &floor], &["share.raised"], vec![]);
+    tape.named("Sqrt", &[&raised], &["root"], vec![])
 }
 
 /// Brings rows to unit length. A row of zeros, which has no direction, stays zero instead of NaN.
-fn unit_length(graph: &mut GraphBuilder, rows: &str, [energy, output]: [&str; 2]) -> String {
-    let squares = graph.node("Mul", &[rows, rows], &format!("{energy}.squares"), vec![]);
-    let sum = graph.node("ReduceSum", &[&squares, "last_axis"], energy, vec![attribute_int("keepdims", 1)]);
-    let sum = graph.node("Clip", &[&sum, "tiny"], &format!("{energy}.clipped"), vec![]);
-    let norm = graph.node("Sqrt", &[&sum], &format!("{energy}.root"), vec![]);
-    graph.node("Div", &[rows, &norm], output, vec![])
+fn unit_length(tape: &mut Tape, rows: &str, [energy, output]: [&str; 2]) -> String {
+    let (tiny, axis) = (tape.scalar(f32::MIN_POSITIVE), tape.integers(&[-1]));
+    let squares = tape.named("Mul", &[rows, rows], &[&format!("{energy}.squares")], vec![]);
+    let sum = tape.named("ReduceSum", &[&squares, &axis], &[energy], vec![attribute_int("keepdims", 1)]);
+    let sum = tape.named("Clip", &[&sum, &tiny], &[&format!("{energy}.clipped")], vec![]);
+    let norm = tape.named("Sqrt", &[&sum], &[&format!("{energy}.root")], vec![]);
+    tape.named("Div", &[rows, &norm], &[output], vec![])
 }

@@ -9,9 +9,9 @@ mod fold;
 #[cfg(test)]
 mod tests;
 
-use sketch_model::inference::onnx::OnnxError;
+use crate::engine::EngineError;
 
-pub use architecture::{Architecture, Block, Variant};
+pub use architecture::{Architecture, Block, Convolution, Variant};
 pub use build::build_graph;
 
 /// Width of the features: what the last convolution returns, averaged over the image.
@@ -31,5 +31,5 @@ pub enum LiteError {
     #[error("projection has {rows} rows, expected {FEATURES}")]
     Projection { rows: usize },
     #[error(transparent)]
-    Onnx(#[from] OnnxError),
+    Engine(#[from] EngineError),
 }

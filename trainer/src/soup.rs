@@ -66,14 +66,16 @@ fn mean_tensor(first: &TensorProto, others: &[&TensorProto]) -> Result<TensorPro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{GraphBuilder, Precision, narrow};
+    use crate::engine::Tape;
+    use crate::precision::{Precision, narrow};
+    use sketch_model::inference::onnx::build::value_info;
 
     fn network(weights: &[f32], operator: &str) -> ModelProto {
-        let mut graph = GraphBuilder::new(Precision::Fp32);
-        graph.constant("weight", &[weights.len()], weights).unwrap();
-        graph.integers("axes", &[1]).unwrap();
-        graph.node(operator, &["input", "weight"], "output", vec![]);
-        graph.finish("test", vec![], vec![])
+        let mut tape = Tape::default();
+        let axes = tape.integers(&[1]);
+        tape.named_constant("weight", &[weights.len()], weights).unwrap();
+        tape.named(operator, &["input", "weight", &axes], &["output"], vec![]);
+        tape.network("test", vec![], vec![value_info("output", DataType::Float, &[])])
     }
 
     #[test]
@@ -81,8 +83,8 @@ mod tests {
         let soup =
             mean(&[network(&[1.0, 2.0], "Add"), network(&[2.0, 4.0], "Add"), network(&[6.0, 0.0], "Add")]).unwrap();
         let graph = soup.graph.as_ref().unwrap();
-        assert_eq!(tensor_values(&graph.initializer[0]).unwrap(), [3.0, 2.0]);
-        assert_eq!(graph.initializer[1], network(&[0.0], "Add").graph.unwrap().initializer[1]);
+        assert_eq!(tensor_values(&graph.initializer[1]).unwrap(), [3.0, 2.0]);
+        assert_eq!(graph.initializer[0], network(&[0.0], "Add").graph.unwrap().initializer[0]);
         let alone = network(&[0.1, 0.2], "Add");
         assert_eq!(mean(&[alone.clone(), alone.clone()]).unwrap(), alone);
     }

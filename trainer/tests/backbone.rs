@@ -12,8 +12,8 @@ use sketch_model::render::preprocess::{PhotoPreprocessing, SketchPreprocessing};
 use sketch_trainer::augment::Rng;
 use sketch_trainer::backbone::{Backbone, BackboneError};
 use sketch_trainer::engine::Tape;
-use sketch_trainer::graph::{Convolution, GraphBuilder, Precision};
 use sketch_trainer::head::{Head, Scale};
+use sketch_trainer::lite::Convolution;
 use sketch_trainer::train::Cut;
 
 const OPTIONS: EncoderOptions = EncoderOptions::new(Device::Cpu, 1);
@@ -29,28 +29,28 @@ fn start() {
 ///
 /// `batch`: how many images it takes. With `classifier` it returns classes, else features.
 fn foreign(batch: Size, classifier: bool) -> ModelProto {
-    let mut graph = GraphBuilder::new(Precision::Fp32);
+    let mut tape = Tape::default();
     let mut rng = Rng::new(&[1]);
-    let mut weight = |graph: &mut GraphBuilder, name: &str, shape: &[usize]| {
+    let mut weight = |tape: &mut Tape, name: &str, shape: &[usize]| {
         let values: Vec<f32> = (0..shape.iter().product()).map(|_| 0.3 * rng.normal()).collect();
-        graph.constant(name, shape, &values).unwrap()
+        tape.named_constant(name, shape, &values).unwrap()
     };
-    let kernel = weight(&mut graph, "means", &[WIDTH, 3, 3, 3]);
-    let bias = weight(&mut graph, "domain", &[WIDTH]);
+    let kernel = weight(&mut tape, "means", &[WIDTH, 3, 3, 3]);
+    let bias = weight(&mut tape, "domain", &[WIDTH]);
     let shape = Convolution { kernel: 3, stride: 2, groups: 1, pad_begin: 1, pad_end: 1 };
-    let map = graph.convolution(["input.1", &kernel, &bias], "embedding", &shape);
-    let map = graph.node("Relu", &[&map], "42", vec![]);
-    let pooled = graph.node("GlobalAveragePool", &[&map], "43", vec![]);
-    let mut last = graph.node("Flatten", &[&pooled], "44", vec![attribute_int("axis", 1)]);
+    let map = tape.named("Conv", &["input.1", &kernel, &bias], &["embedding"], shape.attributes());
+    let map = tape.named("Relu", &[&map], &["42"], vec![]);
+    let pooled = tape.named("GlobalAveragePool", &[&map], &["43"], vec![]);
+    let mut last = tape.named("Flatten", &[&pooled], &["44"], vec![attribute_int("axis", 1)]);
     if classifier {
-        let weights = weight(&mut graph, "fc.weight", &[WIDTH, 5]);
-        let bias = weight(&mut graph, "fc.bias", &[5]);
-        let product = graph.node("MatMul", &[&last, &weights], "45", vec![]);
-        last = graph.node("Add", &[&product, &bias], "image", vec![]);
+        let weights = weight(&mut tape, "fc.weight", &[WIDTH, 5]);
+        let bias = weight(&mut tape, "fc.bias", &[5]);
+        let product = tape.named("MatMul", &[&last, &weights], &["45"], vec![]);
+        last = tape.named("Add", &[&product, &bias], &["image"], vec![]);
     }
     let side = Size::Fixed(SIDE);
     let inputs = vec![value_info("input.1", DataType::Float, &[batch, Size::Fixed(3), side, side])];
-    graph.finish("foreign", inputs, vec![value_info(&last, DataType::Float, &[batch, Size::Named("c")])])
+    tape.network("foreign", inputs, vec![value_info(&last, DataType::Float, &[batch, Size::Named("c")])])
 }
 
 fn manifest(dimension: usize) -> Manifest {

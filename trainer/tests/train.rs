@@ -17,7 +17,7 @@ use sketch_trainer::augment::AugmentError;
 use sketch_trainer::data::{DataError, DataSet, SKETCHY_SKETCHES};
 use sketch_trainer::engine::session::run as run_session;
 use sketch_trainer::engine::{Feed, Tape};
-use sketch_trainer::graph::{Precision, narrow};
+use sketch_trainer::precision::{Precision, narrow};
 use sketch_trainer::progress::Progress;
 use sketch_trainer::train::assemble::{Empty, assemble};
 use sketch_trainer::train::material::{Collected, Start};

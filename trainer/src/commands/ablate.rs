@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use sketch_trainer::data::DataSet;
 use sketch_trainer::engine::Tape;
-use sketch_trainer::graph::Precision;
+use sketch_trainer::precision::Precision;
 use sketch_trainer::store;
 use sketch_trainer::train::Config;
 use sketch_trainer::train::ablation::{Ablation, Row, Trial, table};

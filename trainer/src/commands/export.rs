@@ -11,9 +11,9 @@ use sketch_model::render::preprocess::{PhotoPreprocessing, SketchPreprocessing};
 use sketch_trainer::backbone::Backbone;
 use sketch_trainer::data::{Collection, DataSet, Item};
 use sketch_trainer::features::{Image, Network, Output};
-use sketch_trainer::graph::{Precision, narrow};
 use sketch_trainer::head::{Head, Scale};
 use sketch_trainer::lite::{Architecture, FEATURES, Variant, build_graph};
+use sketch_trainer::precision::{Precision, narrow};
 use sketch_trainer::statistics::{Moments, fit_head};
 use sketch_trainer::store;
 use sketch_trainer::torch::{StateDict, read_state_dict};
@@ -81,14 +81,10 @@ impl Source {
         }
     }
 
-    fn build(&self, head: &Head, name: &str, precision: Precision) -> anyhow::Result<ModelProto> {
+    fn build(&self, head: &Head, name: &str) -> anyhow::Result<ModelProto> {
         match self {
-            Self::Lite { architecture, state } => Ok(build_graph(architecture, state, head, precision)?),
-            Self::Backbone(backbone) => {
-                let mut model = backbone.with_head(name, head)?;
-                narrow(&mut model, precision)?;
-                Ok(model)
-            }
+            Self::Lite { architecture, state } => Ok(build_graph(architecture, state, head)?),
+            Self::Backbone(backbone) => Ok(backbone.with_head(name, head)?),
         }
     }
 }
@@ -106,7 +102,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let data = DataSet::open(&arguments.data)?;
 
     let head = measure_head(&source, &manifest, &data, &options)?;
-    let model = source.build(&head, &manifest.name, arguments.precision)?;
+    let mut model = source.build(&head, &manifest.name)?;
+    narrow(&mut model, arguments.precision)?;
     save(&arguments.output, &model, &manifest, &options)
 }
 
@@ -163,10 +160,8 @@ fn measure_head(
     data: &DataSet,
     options: &EncoderOptions,
 ) -> anyhow::Result<Head> {
-    // In full precision: how weights are stored later does not move the statistics.
     let plain = Head::plain(source.width(), manifest.dimension);
-    let encoder =
-        Encoder::load(&onnx::write(&source.build(&plain, &manifest.name, Precision::Fp32)?), manifest, options)?;
+    let encoder = Encoder::load(&onnx::write(&source.build(&plain, &manifest.name)?), manifest, options)?;
     let mut network = Network { encoder, manifest: manifest.clone() };
     let mut scale = None;
     let (mut sketches, mut photos) = (Vec::new(), Vec::new());

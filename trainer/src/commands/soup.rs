@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use sketch_model::manifest::Manifest;
-use sketch_trainer::graph::{Precision, narrow};
+use sketch_trainer::precision::{Precision, narrow};
 use sketch_trainer::soup::mean;
 use sketch_trainer::store;
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use sketch_trainer::data::DataSet;
-use sketch_trainer::graph::Precision;
+use sketch_trainer::precision::Precision;
 use sketch_trainer::store;
 use sketch_trainer::train::Config;
 use sketch_trainer::train::assemble::package;

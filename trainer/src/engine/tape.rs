@@ -1,4 +1,4 @@
-//! A graph that grows, with what is known of its tensors.
+//! The one builder of ONNX graphs: nodes, constants, and what is known of the tensors.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,7 +9,7 @@ use sketch_model::inference::onnx::messages::{
 
 use super::EngineError;
 
-/// Operator set of every graph that is trained; older networks are brought to it when they are read.
+/// Operator set of every graph that is built; older networks are brought to it when they are read.
 ///
 /// The first that has `Gelu`; ONNX Runtime has known it since 1.17.
 pub const OPSET: i64 = 20;
@@ -52,9 +52,16 @@ impl Tape {
         output
     }
 
-    /// Adds a node whose outputs already have names.
-    pub fn named(&mut self, operator: &str, inputs: &[&str], outputs: &[&str], attributes: Vec<AttributeProto>) {
+    /// Adds a node whose outputs already have names, and returns the first of them.
+    pub fn named(
+        &mut self,
+        operator: &str,
+        inputs: &[&str],
+        outputs: &[&str],
+        attributes: Vec<AttributeProto>,
+    ) -> String {
         self.nodes.push(node(operator, inputs, outputs, attributes));
+        outputs.first().map(|&output| output.to_owned()).unwrap_or_default()
     }
 
     /// A name that no other tensor has.
@@ -69,18 +76,17 @@ impl Tape {
     /// [`EngineError::Onnx`] if `values` are not as many as `shape` says.
     pub fn constant(&mut self, stem: &str, shape: &[usize], values: &[f32]) -> Result<String, EngineError> {
         let name = self.fresh(stem);
-        self.named_constant(&name, shape, values)?;
-        Ok(name)
+        self.named_constant(&name, shape, values)
     }
 
-    /// Adds numbers as a constant that already has a name.
+    /// Adds numbers as a constant that already has a name, and returns the name.
     ///
     /// # Errors
     /// [`EngineError::Onnx`] if `values` are not as many as `shape` says.
-    pub fn named_constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<(), EngineError> {
+    pub fn named_constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<String, EngineError> {
         self.initializers.insert(name.to_owned(), tensor_f32(name, shape, values)?);
         self.facts.insert(name.to_owned(), Fact { element: DataType::Float, shape: shape.to_vec(), integers: None });
-        Ok(())
+        Ok(name.to_owned())
     }
 
     /// The name of a constant number; equal numbers share one tensor.
@@ -149,6 +155,11 @@ impl Tape {
         &self.nodes
     }
 
+    /// The nodes, to rename them.
+    pub fn nodes_mut(&mut self) -> &mut [NodeProto] {
+        &mut self.nodes
+    }
+
     /// Adds nodes that read what is there already.
     pub fn extend(&mut self, nodes: impl IntoIterator<Item = NodeProto>) {
         self.nodes.extend(nodes);
@@ -197,9 +208,20 @@ impl Tape {
             ir_version: Some(IR_VERSION),
             opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
             producer_name: Some(env!("CARGO_PKG_NAME").to_owned()),
+            producer_version: Some(env!("CARGO_PKG_VERSION").to_owned()),
             graph: Some(graph),
             ..ModelProto::default()
         }
+    }
+
+    /// The graph as a network called `name`, with all that its inputs and outputs say.
+    pub fn network(&self, name: &str, inputs: Vec<ValueInfoProto>, outputs: Vec<ValueInfoProto>) -> ModelProto {
+        let wanted: Vec<String> = outputs.iter().map(|output| output.name().to_owned()).collect();
+        let mut model = self.model(&wanted);
+        if let Some(graph) = model.graph.as_mut() {
+            (graph.name, graph.input, graph.output) = (Some(name.to_owned()), inputs, outputs);
+        }
+        model
     }
 
     fn needed(&self, outputs: &[String]) -> Vec<NodeProto> {

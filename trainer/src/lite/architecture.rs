@@ -1,6 +1,8 @@
 //! What an EfficientNet-Lite consists of: a table of stages, scaled in width and depth.
 
-use crate::graph::Convolution;
+use sketch_model::inference::onnx::build::{attribute_int, attribute_ints};
+use sketch_model::inference::onnx::messages::AttributeProto;
+
 use crate::torch::StateDict;
 
 /// Channels after the first convolution, in every variant.
@@ -51,6 +53,32 @@ impl Variant {
             let found = state.get(&format!("_blocks.{last}._project_conv.weight"));
             found.is_some_and(|tensor| tensor.shape.first() == Some(&width)) && !state.contains_key(&next)
         })
+    }
+}
+
+/// A convolution: what of it is not in its weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Convolution {
+    pub kernel: usize,
+    pub stride: usize,
+    pub groups: usize,
+    /// Zeros before the first row and column.
+    pub pad_begin: usize,
+    /// Zeros after the last row and column.
+    pub pad_end: usize,
+}
+
+impl Convolution {
+    /// Attributes of its node.
+    pub fn attributes(&self) -> Vec<AttributeProto> {
+        let pair = |size: usize| [size as i64; 2];
+        let (begin, end) = (self.pad_begin as i64, self.pad_end as i64);
+        vec![
+            attribute_int("group", self.groups as i64),
+            attribute_ints("kernel_shape", &pair(self.kernel)),
+            attribute_ints("pads", &[begin, begin, end, end]),
+            attribute_ints("strides", &pair(self.stride)),
+        ]
     }
 }
 

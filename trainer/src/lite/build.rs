@@ -3,10 +3,10 @@
 use sketch_model::inference::onnx::build::{Size, attribute_int, value_info};
 use sketch_model::inference::onnx::messages::{DataType, ModelProto};
 
-use super::architecture::{Architecture, Block, STEM, same_convolution};
+use super::architecture::{Architecture, Block, Convolution, STEM, same_convolution};
 use super::fold::{find, fold_normalisation};
 use super::{CLASSES, FEATURES, LiteError};
-use crate::graph::{Convolution, GraphBuilder, Precision};
+use crate::engine::Tape;
 use crate::head::Head;
 use crate::torch::StateDict;
 
@@ -18,20 +18,15 @@ use crate::torch::StateDict;
 /// # Errors
 /// [`LiteError::Missing`] and [`LiteError::Shape`] if `state` is not of that architecture,
 /// [`LiteError::Projection`] if the head is for features of another width.
-pub fn build_graph(
-    architecture: &Architecture,
-    state: &StateDict,
-    head: &Head,
-    precision: Precision,
-) -> Result<ModelProto, LiteError> {
+pub fn build_graph(architecture: &Architecture, state: &StateDict, head: &Head) -> Result<ModelProto, LiteError> {
     if head.projection.nrows() != FEATURES {
         return Err(LiteError::Projection { rows: head.projection.nrows() });
     }
-    let mut net = Network { state, graph: GraphBuilder::new(precision) };
+    let mut net = Network { state, tape: Tape::default() };
     let map = net.trunk(architecture)?;
     net.features(&map)?;
     net.logits()?;
-    head.add_to(&mut net.graph)?;
+    head.add_to(&mut net.tape)?;
 
     let name = format!("efficientnet-{}", architecture.variant.name());
     let (batch, size) = (Size::Named("n"), Size::Fixed(architecture.size));
@@ -42,12 +37,12 @@ pub fn build_graph(
     let output = |name, width| value_info(name, DataType::Float, &[batch, Size::Fixed(width)]);
     let outputs =
         vec![output("embedding", head.projection.ncols()), output("features", FEATURES), output("logits", CLASSES)];
-    Ok(net.graph.finish(&name, inputs, outputs))
+    Ok(net.tape.network(&name, inputs, outputs))
 }
 
 struct Network<'a> {
     state: &'a StateDict,
-    graph: GraphBuilder,
+    tape: Tape,
 }
 
 impl Network<'_> {
@@ -78,7 +73,7 @@ impl Network<'_> {
         let names = [&*theirs("_project_conv"), &*theirs("_bn2"), &*ours("project")];
         map = self.pointwise(names, &map, block.hidden, block.outputs)?;
         if block.has_skip() {
-            map = self.graph.node("Add", &[&map, input], &ours("sum"), vec![]);
+            map = self.tape.named("Add", &[&map, input], &[&ours("sum")], vec![]);
         }
         Ok(map)
     }
@@ -98,30 +93,28 @@ impl Network<'_> {
     ) -> Result<String, LiteError> {
         let weights = [to, from / shape.groups, shape.kernel, shape.kernel];
         let folded = fold_normalisation(self.state, conv, norm, &weights)?;
-        let weight = self.graph.weight(&format!("{name}.weight"), &weights, &folded.weight)?;
-        let bias = self.graph.weight(&format!("{name}.bias"), &[to], &folded.bias)?;
-        Ok(self.graph.convolution([input, &weight, &bias], name, shape))
+        let weight = self.tape.named_constant(&format!("{name}.weight"), &weights, &folded.weight)?;
+        let bias = self.tape.named_constant(&format!("{name}.bias"), &[to], &folded.bias)?;
+        Ok(self.tape.named("Conv", &[input, &weight, &bias], &[name], shape.attributes()))
     }
 
     fn relu6(&mut self, input: &str) -> String {
-        // The bounds are shared by all clips; the first makes them.
-        self.graph.shared_constant("zero", 0.0);
-        self.graph.shared_constant("six", 6.0);
-        self.graph.node("Clip", &[input, "zero", "six"], &format!("{input}.relu6"), vec![])
+        let (zero, six) = (self.tape.scalar(0.0), self.tape.scalar(6.0));
+        self.tape.named("Clip", &[input, &zero, &six], &[&format!("{input}.relu6")], vec![])
     }
 
     fn features(&mut self, map: &str) -> Result<(), LiteError> {
-        let pooled = self.graph.node("GlobalAveragePool", &[map], "pooled", vec![]);
-        self.graph.node("Flatten", &[&pooled], "features", vec![attribute_int("axis", 1)]);
+        let pooled = self.tape.named("GlobalAveragePool", &[map], &["pooled"], vec![]);
+        self.tape.named("Flatten", &[&pooled], &["features"], vec![attribute_int("axis", 1)]);
         Ok(())
     }
 
     fn logits(&mut self) -> Result<(), LiteError> {
         let weight = find(self.state, "_fc.weight", &[CLASSES, FEATURES])?;
         let bias = find(self.state, "_fc.bias", &[CLASSES])?;
-        let weight = self.graph.weight("classifier.weight", &[CLASSES, FEATURES], &weight.values)?;
-        let bias = self.graph.weight("classifier.bias", &[CLASSES], &bias.values)?;
-        self.graph.node("Gemm", &["features", &weight, &bias], "logits", vec![attribute_int("transB", 1)]);
+        let weight = self.tape.named_constant("classifier.weight", &[CLASSES, FEATURES], &weight.values)?;
+        let bias = self.tape.named_constant("classifier.bias", &[CLASSES], &bias.values)?;
+        self.tape.named("Gemm", &["features", &weight, &bias], &["logits"], vec![attribute_int("transB", 1)]);
         Ok(())
     }
 }

@@ -6,8 +6,8 @@ use sketch_model::inference::onnx::{check_self_contained, messages::ModelProto, 
 use super::architecture::{STEM, same_convolution};
 use super::fold::{EPSILON, fold_normalisation};
 use super::*;
-use crate::graph::Precision;
 use crate::head::Head;
+use crate::precision::{Precision, narrow};
 use crate::torch::{StateDict, Tensor};
 
 /// Numbers that look random and are the same in every run, in [-1, 1).
@@ -62,7 +62,9 @@ fn random_weights(variant: Variant) -> StateDict {
 }
 
 fn build(variant: Variant, state: &StateDict, precision: Precision) -> Result<ModelProto, LiteError> {
-    build_graph(&Architecture::of(variant), state, &Head::plain(FEATURES, 512), precision)
+    let mut model = build_graph(&Architecture::of(variant), state, &Head::plain(FEATURES, 512))?;
+    narrow(&mut model, precision).unwrap();
+    Ok(model)
 }
 
 /// A convolution of one image, written as its definition.
@@ -170,6 +172,6 @@ fn weights_that_do_not_fit_are_named() {
     let error = build(Variant::Lite0, &state, Precision::Fp32).unwrap_err();
     assert_eq!(error.to_string(), "weights have no tensor \"_blocks.3._bn1.bias\"");
     let head = Head { projection: Array2::zeros((3, 2)), ..Head::plain(FEATURES, 2) };
-    let error = build_graph(&Architecture::of(Variant::Lite0), &state, &head, Precision::Fp32).unwrap_err();
+    let error = build_graph(&Architecture::of(Variant::Lite0), &state, &head).unwrap_err();
     assert!(matches!(error, LiteError::Projection { rows: 3 }));
 }

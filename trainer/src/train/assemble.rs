@@ -5,9 +5,7 @@ use std::collections::HashSet;
 use sketch_model::inference::encoder::{Domain, Encoder, EncoderOptions};
 use sketch_model::inference::onnx;
 use sketch_model::inference::onnx::build::{Size, attribute_int, value_info};
-use sketch_model::inference::onnx::messages::{
-    DataType, ModelProto, NodeProto, StringStringEntryProto, ValueInfoProto,
-};
+use sketch_model::inference::onnx::messages::{DataType, ModelProto, NodeProto, StringStringEntryProto};
 use sketch_model::manifest::Manifest;
 
 use super::TrainError;
@@ -18,7 +16,7 @@ use super::plan::{HEAD, add_head};
 use super::run::Digests;
 use super::validation::Weights;
 use crate::engine::{Tape, normalisation};
-use crate::graph::{Precision, narrow};
+use crate::precision::{Precision, narrow};
 
 /// Before the names of what a sketch goes through in layers of its own.
 const SKETCH: &str = "sketch.";
@@ -213,20 +211,12 @@ fn join(tape: &mut Tape, rows: [String; 2], parts: [&str; 2], empty: Empty) {
 }
 
 fn finish(tape: &Tape, manifest: &Manifest) -> ModelProto {
-    let mut model = tape.model(&[EMBEDDING.to_owned(), FEATURES.to_owned()]);
     let (batch, size) = (Size::Named("n"), Size::Fixed(manifest.input.size as usize));
-    if let Some(graph) = model.graph.as_mut() {
-        graph.name = Some(manifest.name.clone());
-        let used = |name: &str| graph.node.iter().any(|node| node.input.iter().any(|input| input == name));
-        let mut inputs = vec![value_info(IMAGE, DataType::Float, &[batch, Size::Fixed(3), size, size])];
-        if used(DOMAIN) {
-            inputs.push(value_info(DOMAIN, DataType::Int64, &[batch]));
-        }
-        let output = |name, width| value_info(name, DataType::Float, &[batch, width]);
-        let outputs: Vec<ValueInfoProto> =
-            vec![output(EMBEDDING, Size::Fixed(manifest.dimension)), output(FEATURES, Size::Named("c"))];
-        (graph.input, graph.output) = (inputs, outputs);
+    let mut inputs = vec![value_info(IMAGE, DataType::Float, &[batch, Size::Fixed(3), size, size])];
+    if ancestors(tape.nodes(), EMBEDDING).contains(DOMAIN) {
+        inputs.push(value_info(DOMAIN, DataType::Int64, &[batch]));
     }
-    model.producer_version = Some(env!("CARGO_PKG_VERSION").to_owned());
-    model
+    let output = |name, width| value_info(name, DataType::Float, &[batch, width]);
+    let outputs = vec![output(EMBEDDING, Size::Fixed(manifest.dimension)), output(FEATURES, Size::Named("c"))];
+    tape.network(&manifest.name, inputs, outputs)
 }

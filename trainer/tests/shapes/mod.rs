@@ -11,7 +11,8 @@ use sketch_model::inference::onnx::messages::DataType;
 use sketch_model::manifest::{FORMAT, Input, Manifest};
 use sketch_model::render::preprocess::{PhotoPreprocessing, SketchPreprocessing};
 use sketch_trainer::augment::Rng;
-use sketch_trainer::graph::{Convolution, GraphBuilder, Precision};
+use sketch_trainer::engine::Tape;
+use sketch_trainer::lite::Convolution;
 
 /// Names, whether they are unseen, and the polygons' corners; a star has every second corner further in.
 const CLASSES: [(&str, bool, usize, f32); 9] = [
@@ -102,33 +103,32 @@ fn save(picture: &RgbImage, folder: &Path, number: u64) {
 
 /// Three convolutions with random weights, the last of them called `late`; features, ten classes, an embedding.
 pub fn network() -> (ModelProto, Manifest) {
-    let mut graph = GraphBuilder::new(Precision::Fp32);
+    let mut tape = Tape::default();
     let mut rng = Rng::new(&[1]);
     let mut map = "image".to_owned();
     for (name, from, to) in [("early", 3, 8), ("middle", 8, 16), ("late", 16, 32)] {
         let weights = normal(&mut rng, to * from * 9, (2.0 / (from * 9) as f32).sqrt());
-        let weight = graph.weight(&format!("{name}.weight"), &[to, from, 3, 3], &weights).unwrap();
-        let bias = graph.weight(&format!("{name}.bias"), &[to], &normal(&mut rng, to, 0.1)).unwrap();
+        let weight = tape.named_constant(&format!("{name}.weight"), &[to, from, 3, 3], &weights).unwrap();
+        let bias = tape.named_constant(&format!("{name}.bias"), &[to], &normal(&mut rng, to, 0.1)).unwrap();
         let shape = Convolution { kernel: 3, stride: 2, groups: 1, pad_begin: 1, pad_end: 1 };
-        let sum = graph.convolution([&map, &weight, &bias], name, &shape);
-        map = graph.node("Relu", &[&sum], &format!("{name}.relu"), vec![]);
+        let sum = tape.named("Conv", &[&map, &weight, &bias], &[name], shape.attributes());
+        map = tape.named("Relu", &[&sum], &[&format!("{name}.relu")], vec![]);
     }
-    graph.node("GlobalAveragePool", &[&map], "pooled", vec![]);
-    graph.node("Flatten", &["pooled"], "features", vec![attribute_int("axis", 1)]);
-    let classifier = graph.weight("classifier", &[32, 10], &normal(&mut rng, 320, 0.5)).unwrap();
-    graph.node("MatMul", &["features", &classifier], "logits", vec![]);
-    let means = graph.constant("means", &[2, 32], &normal(&mut rng, 64, 0.01)).unwrap();
-    let projection = graph.weight("projection", &[32, 16], &normal(&mut rng, 512, 0.2)).unwrap();
-    graph.integers("last_axis", &[-1]).unwrap();
-    graph.shared_constant("tiny", 1e-12);
-    graph.node("Gather", &[&means, "domain"], "mean", vec![attribute_int("axis", 0)]);
-    graph.node("Sub", &["features", "mean"], "centred", vec![]);
-    graph.node("MatMul", &["centred", &projection], "projected", vec![]);
-    graph.node("Mul", &["projected", "projected"], "squares", vec![]);
-    graph.node("ReduceSum", &["squares", "last_axis"], "energy", vec![attribute_int("keepdims", 1)]);
-    graph.node("Add", &["energy", "tiny"], "energy.raised", vec![]);
-    graph.node("Sqrt", &["energy.raised"], "norm", vec![]);
-    graph.node("Div", &["projected", "norm"], "embedding", vec![]);
+    tape.named("GlobalAveragePool", &[&map], &["pooled"], vec![]);
+    tape.named("Flatten", &["pooled"], &["features"], vec![attribute_int("axis", 1)]);
+    let classifier = tape.named_constant("classifier", &[32, 10], &normal(&mut rng, 320, 0.5)).unwrap();
+    tape.named("MatMul", &["features", &classifier], &["logits"], vec![]);
+    let means = tape.named_constant("means", &[2, 32], &normal(&mut rng, 64, 0.01)).unwrap();
+    let projection = tape.named_constant("projection", &[32, 16], &normal(&mut rng, 512, 0.2)).unwrap();
+    let (axis, tiny) = (tape.integers(&[-1]), tape.scalar(1e-12));
+    tape.named("Gather", &[&means, "domain"], &["mean"], vec![attribute_int("axis", 0)]);
+    tape.named("Sub", &["features", "mean"], &["centred"], vec![]);
+    tape.named("MatMul", &["centred", &projection], &["projected"], vec![]);
+    tape.named("Mul", &["projected", "projected"], &["squares"], vec![]);
+    tape.named("ReduceSum", &["squares", &axis], &["energy"], vec![attribute_int("keepdims", 1)]);
+    tape.named("Add", &["energy", &tiny], &["energy.raised"], vec![]);
+    tape.named("Sqrt", &["energy.raised"], &["norm"], vec![]);
+    tape.named("Div", &["projected", "norm"], &["embedding"], vec![]);
 
     let (n, size) = (Size::Named("n"), Size::Fixed(32));
     let inputs = vec![
@@ -149,7 +149,7 @@ pub fn network() -> (ModelProto, Manifest) {
         licence: "Apache-2.0".to_owned(),
         origin: "generated".to_owned(),
     };
-    (graph.finish("shapes", inputs, outputs), manifest)
+    (tape.network("shapes", inputs, outputs), manifest)
 }
 
 fn normal(rng: &mut Rng, count: usize, deviation: f32) -> Vec<f32> {
