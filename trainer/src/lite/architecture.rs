@@ -3,7 +3,7 @@
 use sketch_model::inference::onnx::build::{attribute_int, attribute_ints};
 use sketch_model::inference::onnx::messages::AttributeProto;
 
-use crate::torch::StateDict;
+use crate::weights::StateDict;
 
 /// Channels after the first convolution, in every variant.
 pub const STEM: usize = 32;

@@ -8,7 +8,7 @@ use super::fold::{find, fold_normalisation};
 use super::{CLASSES, FEATURES, LiteError};
 use crate::engine::Tape;
 use crate::head::Head;
-use crate::torch::StateDict;
+use crate::weights::StateDict;
 
 /// Builds the graph of `architecture` with the weights in `state`.
 ///

@@ -1,7 +1,7 @@
 //! Batch normalisation folded into the convolution before it.
 
 use super::LiteError;
-use crate::torch::{StateDict, Tensor};
+use crate::weights::{StateDict, Tensor};
 
 /// `batch_norm_epsilon` of the reference package.
 pub const EPSILON: f64 = 1e-3;

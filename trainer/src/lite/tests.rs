@@ -8,7 +8,7 @@ use super::fold::{EPSILON, fold_normalisation};
 use super::*;
 use crate::head::Head;
 use crate::precision::{Precision, narrow};
-use crate::torch::{StateDict, Tensor};
+use crate::weights::{StateDict, Tensor};
 
 /// Numbers that look random and are the same in every run, in [-1, 1).
 fn noise(count: usize, seed: u64) -> Vec<f32> {

@@ -10,6 +10,7 @@ use safetensors::tensor::{Dtype, TensorView, serialize};
 use super::TrainError;
 use crate::engine::TrainingSession;
 use crate::engine::session::State;
+use crate::weights::floats;
 
 /// File of the last checkpoint, in the folder of the training.
 pub const FILE: &str = "checkpoint.safetensors";
@@ -113,7 +114,8 @@ impl Checkpoint {
         };
         let training = facts.get(TRAINING).cloned().unwrap_or_default();
         let file = SafeTensors::deserialize(&content).map_err(refused)?;
-        let tensors = file.tensors().into_iter().map(|(name, view)| (name, numbers(&view))).collect();
+        let tensors =
+            file.tensors().into_iter().map(|(name, view)| (name, (view.shape().to_vec(), floats(&view)))).collect();
         Ok(Some(Self { step, training, patience, tensors }))
     }
 
@@ -133,11 +135,6 @@ impl Checkpoint {
 
 fn number<T: std::str::FromStr>(facts: &HashMap<String, String>, key: &str) -> Option<T> {
     facts.get(key)?.parse().ok()
-}
-
-fn numbers(view: &TensorView) -> (Vec<usize>, Vec<f32>) {
-    let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-    (view.shape().to_vec(), values)
 }
 
 fn damaged(path: &Path, reason: &str) -> TrainError {
