@@ -2,9 +2,10 @@
 //!
 //! A row for each drawing: the drawing at the left, then its photos, the nearest first, each with its name below.
 
-use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
+use ab_glyph::FontRef;
 use image::imageops::{FilterType, overlay};
 use image::{DynamicImage, Rgb, RgbImage, Rgba, RgbaImage};
+use imageproc::drawing::{draw_text_mut, text_size};
 
 /// Side of a drawing, in pixels of the picture.
 pub const DRAWING_SIDE: u32 = 168;
@@ -18,6 +19,8 @@ const GAP: u32 = 14;
 const ROW_GAP: u32 = 20;
 /// Height of a line of text with the space above it.
 const LABEL: u32 = 26;
+/// Space between a picture and the text below it.
+const LABEL_GAP: u32 = 4;
 const TEXT_SIZE: f32 = 18.0;
 
 const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
@@ -65,14 +68,14 @@ impl Board {
         let mut board = RgbImage::from_pixel(width, height, PAPER);
         for (i, (drawing, photos)) in self.rows.iter().enumerate() {
             let top = MARGIN + i as u32 * (row_height() + ROW_GAP);
-            let frame = Frame { left: MARGIN, top, side: DRAWING_SIDE, back: PAPER, line: ACCENT, thickness: 2 };
-            frame.draw(&mut board, drawing);
+            let tile = Tile { left: MARGIN, top, side: DRAWING_SIDE, back: PAPER, line: ACCENT, thickness: 2 };
+            tile.draw(&mut board, drawing);
             // Photos are smaller than the drawing; their middles are level.
             let top = top + (DRAWING_SIDE - PHOTO_SIDE) / 2;
             for (j, photo) in photos.iter().take(self.columns).enumerate() {
                 let left = 2 * MARGIN + DRAWING_SIDE + j as u32 * (PHOTO_SIDE + GAP);
-                let frame = Frame { left, top, side: PHOTO_SIDE, back: MOUNT, line: LINE, thickness: 1 };
-                frame.draw(&mut board, photo);
+                let tile = Tile { left, top, side: PHOTO_SIDE, back: MOUNT, line: LINE, thickness: 1 };
+                tile.draw(&mut board, photo);
             }
         }
         board
@@ -84,7 +87,7 @@ fn row_height() -> u32 {
 }
 
 /// A square with a picture in it and a name below.
-struct Frame {
+struct Tile {
     left: u32,
     top: u32,
     side: u32,
@@ -93,7 +96,7 @@ struct Frame {
     thickness: u32,
 }
 
-impl Frame {
+impl Tile {
     fn draw(&self, board: &mut RgbImage, cell: &Cell) {
         fill(board, self.left, self.top, self.side, self.line);
         let inside = self.side - 2 * self.thickness;
@@ -105,8 +108,7 @@ impl Frame {
             let (left, top) = (left + (inside - width) / 2, top + (inside - height) / 2);
             overlay(board, &fitted, left.into(), top.into());
         }
-        let baseline = (self.top + self.side) as f32 + TEXT_SIZE + 1.0;
-        write_centred(board, &cell.label, self.left as f32, self.side as f32, baseline);
+        write_centred(board, &cell.label, self.left, self.top + self.side + LABEL_GAP, self.side);
     }
 }
 
@@ -123,44 +125,25 @@ fn fit(picture: &DynamicImage, side: u32, back: Rgb<u8>) -> RgbImage {
     DynamicImage::ImageRgba8(ground).into_rgb8()
 }
 
-/// Writes one line in the middle of `width` pixels from `left`; what does not fit ends in an ellipsis.
-fn write_centred(board: &mut RgbImage, text: &str, left: f32, width: f32, baseline: f32) {
+/// Writes one line, centred in `width` pixels from `left`; text that does not fit ends in an ellipsis.
+fn write_centred(board: &mut RgbImage, text: &str, left: u32, top: u32, width: u32) {
     // The bytes are a constant of the crate and known to be a font.
     let Ok(font) = FontRef::try_from_slice(epaint_default_fonts::UBUNTU_LIGHT) else { return };
     let text = shorten(&font, text, width);
-    let mut x = left + ((width - text_width(&font, &text)) / 2.0).max(0.0);
-    let scale = PxScale::from(TEXT_SIZE);
-    for character in text.chars() {
-        let glyph = font.glyph_id(character);
-        if let Some(outline) = font.outline_glyph(glyph.with_scale_and_position(scale, point(x, baseline))) {
-            let corner = outline.px_bounds().min;
-            outline.draw(|dx, dy, coverage| {
-                blend(board, corner.x as i64 + i64::from(dx), corner.y as i64 + i64::from(dy), coverage)
-            });
-        }
-        x += font.as_scaled(scale).h_advance(glyph);
-    }
+    let left = left + (width - text_width(&font, &text)) / 2;
+    draw_text_mut(board, INK, left as i32, top as i32, TEXT_SIZE, &font, &text);
 }
 
-fn blend(board: &mut RgbImage, x: i64, y: i64, coverage: f32) {
-    let (Ok(x), Ok(y)) = (u32::try_from(x), u32::try_from(y)) else { return };
-    let Some(pixel) = board.get_pixel_mut_checked(x, y) else { return };
-    for (value, ink) in pixel.0.iter_mut().zip(INK.0) {
-        *value = (f32::from(*value) + (f32::from(ink) - f32::from(*value)) * coverage.clamp(0.0, 1.0)).round() as u8;
-    }
-}
-
-fn text_width(font: &impl Font, text: &str) -> f32 {
-    let font = font.as_scaled(PxScale::from(TEXT_SIZE));
-    text.chars().map(|character| font.h_advance(font.glyph_id(character))).sum()
+fn text_width(font: &FontRef, text: &str) -> u32 {
+    text_size(TEXT_SIZE, font, text).0
 }
 
 /// `text`, or as much of its beginning as fits into `width` with an ellipsis after it.
-fn shorten(font: &impl Font, text: &str, width: f32) -> String {
+fn shorten(font: &FontRef, text: &str, width: u32) -> String {
     if text_width(font, text) <= width {
         return text.to_owned();
     }
-    let mut short: String = text.to_owned();
+    let mut short = text.to_owned();
     while short.pop().is_some() {
         let candidate = format!("{}…", short.trim_end());
         if text_width(font, &candidate) <= width {
@@ -216,10 +199,10 @@ mod tests {
 
     #[test]
     fn long_names_end_in_an_ellipsis() {
-        assert_eq!(shorten(&font(), "cat", 100.0), "cat");
-        let short = shorten(&font(), "a very long name of a photo indeed", 100.0);
-        assert!(short.ends_with('…') && text_width(&font(), &short) <= 100.0);
-        assert_eq!(shorten(&font(), "cat", 1.0), "");
+        assert_eq!(shorten(&font(), "cat", 100), "cat");
+        let short = shorten(&font(), "a very long name of a photo indeed", 100);
+        assert!(short.ends_with('…') && text_width(&font(), &short) <= 100);
+        assert_eq!(shorten(&font(), "cat", 1), "");
     }
 
     #[test]
