@@ -1,8 +1,8 @@
-//! Views: an image as another person might have drawn or taken it, the same for the same seed.
+//! Data augmentation: views of images, deterministic for a seed.
 //!
-//! A view goes through the preprocessing of the manifest, as an image does when the network is served. Drawings vary in
-//! strokes, pen, slant and frame; photos in what part of them is seen, in light and colours; an edge map of a photo
-//! passes for a sketch of it ([`Kind::PseudoSketch`]), so that photos without any drawing teach, too.
+//! A view goes through the preprocessing of the manifest, as when serving. Drawings vary in strokes, pen, slant and frame;
+//! photos in crop, light and colours. The edges of a photo can stand in for a sketch of it ([`Kind::PseudoSketch`]), so that
+//! photos without drawings can be used, too.
 
 mod affine;
 mod bitmap;
@@ -38,7 +38,7 @@ pub enum AugmentError {
     NoEdges,
 }
 
-/// As what an image is seen.
+/// What a view shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     Sketch,
@@ -50,12 +50,12 @@ pub enum Kind {
 impl Augmentation {
     /// One view of an image.
     ///
-    /// `bytes`: a picture file, or strokes as JSON. The options are in range ([`Augmentation::is_in_range`]). Returns
-    /// `manifest.input.size` pixels squared, prepared as `manifest` says but for what varies: frame, stroke width and
-    /// fit. Equal `rng`, equal pixels.
+    /// `bytes`: an image file, or strokes as JSON. The options must be in range ([`Augmentation::is_in_range`]). Returns
+    /// `manifest.input.size` pixels squared, prepared as `manifest` says, with varied frame, stroke width and fit. The same `rng`
+    /// gives the same pixels.
     ///
     /// # Errors
-    /// [`AugmentError`] if `bytes` are no such image, or show nothing.
+    /// [`AugmentError`] if `bytes` are not such an image, or blank.
     pub fn view(&self, bytes: &[u8], kind: Kind, manifest: &Manifest, rng: &mut Rng) -> Result<RgbImage, AugmentError> {
         let (limits, size) = (Limits::default(), manifest.input.size);
         let drawing = match kind {
@@ -77,7 +77,7 @@ impl Augmentation {
 }
 
 impl SketchOptions {
-    /// The manifest's preprocessing with another pen and another margin.
+    /// The manifest's preprocessing with a varied pen and margin.
     fn style(&self, usual: &SketchPreprocessing, rng: &mut Rng) -> SketchPreprocessing {
         let width = (self.stroke[0] > 0.0).then(|| rng.log_uniform(self.stroke));
         let change = rng.within(self.margin);
@@ -94,7 +94,7 @@ impl SketchOptions {
     }
 }
 
-/// The image without variation, as it is served; of a pseudo-sketch, the edges of [`Augmentation::none`].
+/// The image without augmentation, as when serving; for a pseudo-sketch, the edges of [`Augmentation::none`].
 ///
 /// # Errors
 /// As [`Augmentation::view`].
@@ -107,7 +107,7 @@ pub fn plain_view(bytes: &[u8], kind: Kind, manifest: &Manifest) -> Result<RgbIm
     }
 }
 
-/// The image as it is served, seen in a mirror.
+/// The mirrored image, otherwise as when serving.
 ///
 /// # Errors
 /// As [`Augmentation::view`].
@@ -115,7 +115,7 @@ pub fn mirrored_view(bytes: &[u8], kind: Kind, manifest: &Manifest) -> Result<Rg
     Ok(imageops::flip_horizontal(&plain_view(bytes, kind, manifest)?))
 }
 
-/// The picture, transparency laid over white.
+/// The picture with transparency over white.
 fn opaque(picture: DynamicImage) -> RgbImage {
     if !picture.color().has_alpha() {
         return picture.into_rgb8();

@@ -1,7 +1,7 @@
-//! Any ONNX classifier as the network to start from: its features found, a head put on them.
+//! An ONNX classifier as the network to start from: finds its features and adds a head.
 //!
-//! What comes out has the names that the trainer knows: `image` and `domain` go in, `embedding`, `features` and, if
-//! there is a classifier, `logits` come out.
+//! The result has the names that the trainer expects: inputs `image` and `domain`, outputs `embedding`, `features` and, with a
+//! classifier, `logits`.
 
 use std::collections::HashSet;
 
@@ -15,20 +15,20 @@ use crate::engine::{EngineError, Feed, Tape, normalisation};
 use crate::head::Head;
 use crate::train::cut::{DOMAIN, EMBEDDING, FEATURES, IMAGE, LOGITS};
 
-/// Images in the run that shows the shapes: more than one, to see that the graph takes more than one.
+/// Images in the run that shows the shapes: more than one, to check that the graph takes batches.
 const PROBED: usize = 2;
 
-/// Before names of the network that the head might have, too.
+/// Prefix that keeps the network's names apart from the head's.
 const PREFIX: &str = "backbone.";
 
-/// Why a network cannot be started from.
+/// Why a network cannot be the one to start from.
 #[derive(Debug, thiserror::Error)]
 pub enum BackboneError {
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error("network has {count} inputs, expected one, of images")]
+    #[error("network has {count} inputs, expected one input of images")]
     Inputs { count: usize },
-    #[error("network does not say how large images are")]
+    #[error("network does not state the size of its images")]
     Size,
     #[error("network has no tensor \"{tensor}\"")]
     Tensor { tensor: String },
@@ -36,11 +36,11 @@ pub enum BackboneError {
     Batch { size: usize, source: EngineError },
     #[error("tensor \"{tensor}\" has shape {found:?}, expected one row for each image")]
     Shape { tensor: String, found: Vec<usize> },
-    #[error("cannot make {dimension} dimensions of {width} features")]
+    #[error("cannot project {width} features to {dimension} dimensions")]
     Dimension { dimension: usize, width: usize },
 }
 
-/// A network that has been looked at.
+/// A network without a head.
 #[derive(Clone, Debug)]
 pub struct Backbone {
     tape: Tape,
@@ -55,13 +55,13 @@ pub struct Backbone {
 impl Backbone {
     /// Reads a network.
     ///
-    /// `features`: the tensor of its features, shape `(n, c)`; by default what its last linear layer takes, or what it
-    /// returns if it does not end in one. `size`: side of its images, if the file leaves it open or it shall be another.
+    /// `features`: the tensor of its features, shape `(n, c)`; by default the input of its last linear layer, or its output
+    /// if it does not end in one. `size`: side of its images; by default the file's.
     ///
     /// # Errors
-    /// [`BackboneError::Engine`] for operators that the trainer does not know the form of,
-    /// [`BackboneError::Inputs`], [`BackboneError::Size`], [`BackboneError::Tensor`], [`BackboneError::Shape`] if it is no
-    /// network of images, [`BackboneError::Batch`] if it does not take several at a time.
+    /// [`BackboneError::Engine`] for operators in a form that the trainer does not support, [`BackboneError::Inputs`],
+    /// [`BackboneError::Size`], [`BackboneError::Tensor`], [`BackboneError::Shape`] if it does not take images,
+    /// [`BackboneError::Batch`] if it does not take several at a time.
     pub fn open(model: &ModelProto, features: Option<&str>, size: Option<usize>) -> Result<Self, BackboneError> {
         let mut model = model.clone();
         let graph = model.graph.get_or_insert_default();
@@ -124,7 +124,7 @@ impl Backbone {
     }
 }
 
-/// The one input that is no constant.
+/// The one input that is not a constant.
 fn image_input(graph: &GraphProto) -> Result<ValueInfoProto, BackboneError> {
     let constants: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();
     let inputs: Vec<&ValueInfoProto> = graph.input.iter().filter(|input| !constants.contains(input.name())).collect();
@@ -146,12 +146,12 @@ fn side(input: &ValueInfoProto) -> Option<usize> {
     }
 }
 
-/// What the linear layer takes that makes `output`; none if no linear layer does.
+/// The input of the linear layer that computes `output`, if one does.
 fn classifier(graph: &GraphProto, output: &str) -> Option<String> {
     let node = graph.node.iter().find(|node| node.output.iter().any(|made| made == output))?;
     match node.op_type() {
         "Gemm" | "MatMul" => node.input.first().cloned(),
-        // A bias apart from its product, and what changes nothing.
+        // A bias that is added separately, and operators without effect.
         "Add" | "Identity" | "Dropout" => node.input.iter().find_map(|input| classifier(graph, input)),
         _ => None,
     }
@@ -162,11 +162,11 @@ fn has(graph: &GraphProto, tensor: &str) -> bool {
         || graph.node.iter().any(|node| node.output.iter().any(|output| output == tensor))
 }
 
-/// Gives tensors the names that the trainer knows; all others get a prefix that keeps them apart from those of the head.
+/// Gives tensors the names that the trainer expects, and all others a prefix that keeps them apart from the head's.
 fn rename(graph: &mut GraphProto, names: &[(String, &str)]) {
     let change = |name: &mut String| match names.iter().find(|(old, _)| old == name) {
         Some((_, new)) => *name = (*new).to_owned(),
-        // An input that is left out has no name.
+        // An omitted optional input has an empty name.
         None if name.is_empty() => {}
         None => name.insert_str(0, PREFIX),
     };

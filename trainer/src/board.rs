@@ -1,6 +1,6 @@
-//! A picture of drawings and the photos that were found for them.
+//! A picture of drawings and the photos that they retrieve.
 //!
-//! A row for each drawing: the drawing at the left, then its photos, the nearest first, each with its name below.
+//! Each row has a drawing at the left, then its photos, the nearest first, each with its name below.
 
 use ab_glyph::FontRef;
 use image::imageops::{FilterType, overlay};
@@ -50,7 +50,7 @@ impl Board {
         Self { columns, rows: Vec::new() }
     }
 
-    /// Adds a drawing and its photos; more than the board has columns for are not shown.
+    /// Adds a drawing and its photos; photos beyond the board's columns are not shown.
     pub fn add_row(&mut self, drawing: Cell, photos: Vec<Cell>) {
         self.rows.push((drawing, photos));
     }
@@ -70,7 +70,7 @@ impl Board {
             let top = MARGIN + i as u32 * (row_height() + ROW_GAP);
             let tile = Tile { left: MARGIN, top, side: DRAWING_SIDE, back: PAPER, line: ACCENT, thickness: 2 };
             tile.draw(&mut board, drawing);
-            // Photos are smaller than the drawing; their middles are level.
+            // Photos are smaller than the drawing and centred on it.
             let top = top + (DRAWING_SIDE - PHOTO_SIDE) / 2;
             for (j, photo) in photos.iter().take(self.columns).enumerate() {
                 let left = 2 * MARGIN + DRAWING_SIDE + j as u32 * (PHOTO_SIDE + GAP);
@@ -116,7 +116,7 @@ fn fill(board: &mut RgbImage, left: u32, top: u32, side: u32, colour: Rgb<u8>) {
     overlay(board, &RgbImage::from_pixel(side, side, colour), left.into(), top.into());
 }
 
-/// The whole of `picture` as large as fits into a square, transparency laid over `back`.
+/// Scales `picture` to fit into a square, with transparency over `back`.
 fn fit(picture: &DynamicImage, side: u32, back: Rgb<u8>) -> RgbImage {
     let scaled = picture.resize(side, side, FilterType::Triangle).to_rgba8();
     let [red, green, blue] = back.0;
@@ -127,7 +127,7 @@ fn fit(picture: &DynamicImage, side: u32, back: Rgb<u8>) -> RgbImage {
 
 /// Writes one line, centred in `width` pixels from `left`; text that does not fit ends in an ellipsis.
 fn write_centred(board: &mut RgbImage, text: &str, left: u32, top: u32, width: u32) {
-    // The bytes are a constant of the crate and known to be a font.
+    // The bytes are a constant of the crate and a valid font.
     let Ok(font) = FontRef::try_from_slice(epaint_default_fonts::UBUNTU_LIGHT) else { return };
     let text = shorten(&font, text, width);
     let left = left + (width - text_width(&font, &text)) / 2;
@@ -181,7 +181,7 @@ mod tests {
         let first = 2 * MARGIN + DRAWING_SIDE + PHOTO_SIDE / 2;
         assert_eq!(picture.get_pixel(middle, middle).0, [0, 0, 0]);
         assert_eq!(picture.get_pixel(first, middle).0, [255, 0, 0]);
-        // Above and below a wide photo the mount shows, and through a transparent one.
+        // The mount shows above and below a wide photo, and through a transparent one.
         assert_eq!(*picture.get_pixel(first, middle - PHOTO_SIDE / 4), MOUNT);
         assert_eq!(*picture.get_pixel(first + PHOTO_SIDE + GAP, middle), MOUNT);
     }

@@ -21,15 +21,15 @@ use sketch_trainer::store;
 
 #[derive(clap::Subcommand)]
 pub enum Command {
-    /// Turn EfficientNet-Lite weights into a network file and its manifest
+    /// Build a network to train from EfficientNet-Lite weights or an ONNX classifier
     Export(export::Arguments),
     /// Train a network on sketches and photos
     Train(train::Arguments),
     /// Compare trainings: mean and spread over seeds
     Ablate(ablate::Arguments),
-    /// Take the mean of the weights of several trainings
+    /// Average the weights of several trainings
     Soup(soup::Arguments),
-    /// Tell what a network consists of
+    /// Describe a network or a data set
     Inspect(inspect::Arguments),
     /// Build a codebook from a folder of photos
     Codebook(codebook::Arguments),
@@ -57,16 +57,16 @@ impl Command {
     }
 }
 
-/// Where ONNX Runtime is, and how much of the machine it may take.
+/// Where ONNX Runtime is, and which device and how many threads it uses.
 #[derive(clap::Args)]
 pub struct RuntimeArguments {
     /// ONNX Runtime's shared library
     #[arg(long, value_name = "FILE", env = "ONNXRUNTIME_LIB")]
     onnxruntime: PathBuf,
-    /// Threads of one run of the network; 0 takes one for each core
+    /// Threads of one run of the network; 0 uses one per core
     #[arg(long, default_value_t = 0)]
     threads: usize,
-    /// Where networks run: auto, cpu, cuda, cuda:N; auto takes a GPU where there is one
+    /// Device that networks run on: auto, cpu, cuda, cuda:N; auto uses a GPU if there is one
     #[arg(long, default_value_t = Device::Auto)]
     device: Device,
 }

@@ -1,16 +1,16 @@
 //! The data sets for training and validation.
 //!
-//! A folder says in `data.toml` which collections it has ([`Description`]). Without that file it is taken for one of
+//! A folder lists its collections in `data.toml` ([`Description`]). Without that file, this layout is assumed:
 //!
-//! | folder | what |
+//! | path | content |
 //! | --- | --- |
 //! | `sketchy-mini/sketch/<class>/`, `sketchy-mini/photo/<class>/` | sketches and photos |
-//! | `quickdraw/<class>.ndjson` | drawings, one JSON object with strokes a line |
+//! | `quickdraw/<class>.ndjson` | drawings, one JSON object with strokes per line |
 //! | `caltech101/<class>/` | photos |
 //! | `unlabelled/` | photos without a class |
 //! | `classes.tsv` | the classes of Sketchy, their split, and their names in QuickDraw and Caltech-101 |
 //!
-//! A class of the split `val` is unseen: [`DataSet::training`] gives no image of it, from any of the collections.
+//! Classes of the split `val` are unseen: [`DataSet::training`] returns none of their images from any collection.
 
 mod classes;
 mod description;
@@ -28,7 +28,7 @@ use sketch_model::inference::encoder::Domain;
 pub use classes::{Classes, Split};
 pub use description::{Description, Layout};
 
-/// How the collections lie that come with this project's measurements.
+/// Layout of the collections behind this project's measurements.
 const SKETCHY: &str = include_str!("../presets/sketchy.toml");
 /// Names of those collections.
 pub const SKETCHY_SKETCHES: &str = "Sketchy sketches";
@@ -42,9 +42,9 @@ pub const UNLABELLED: &str = "unlabelled photos";
 pub enum DataError {
     #[error("could not read \"{}\"", path.display())]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("line {line} of \"{}\" is not a class and \"train\" or \"val\", with tabs between, and the header's columns", path.display())]
+    #[error("line {line} of \"{}\" is not a class, \"train\" or \"val\", and the header's columns, separated by tabs", path.display())]
     Classes { path: PathBuf, line: usize },
-    #[error("class \"{class}\" of \"{}\" is not named in classes.tsv", path.display())]
+    #[error("class \"{class}\" of \"{}\" is not listed in classes.tsv", path.display())]
     UnknownClass { class: String, path: PathBuf },
     #[error("could not use \"{}\"", path.display())]
     Description { path: PathBuf, source: Box<toml::de::Error> },
@@ -56,20 +56,20 @@ pub enum DataError {
     Row { path: PathBuf, line: u64 },
     #[error("there is no collection \"{name}\"")]
     Collection { name: String },
-    #[error("\"{}\" holds none of the data sets", path.display())]
+    #[error("\"{}\" contains no images of a data set", path.display())]
     Empty { path: PathBuf },
 }
 
-/// Where an image comes from: images of one collection have a look in common that says nothing about what they show.
+/// The origin of images. Images of one collection share a look that is unrelated to their content.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Collection {
     pub name: String,
-    /// What it is called in evaluations.
+    /// Its name in evaluations.
     pub title: String,
     pub domain: Domain,
 }
 
-/// An image that is read when it is needed.
+/// An image, read on demand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
     pub collection: Arc<Collection>,
@@ -82,7 +82,7 @@ pub struct Item {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Source {
     File(PathBuf),
-    /// A drawing as text, with the file and the line (from 1) that it stood in.
+    /// A drawing as text, with its file and line (from 1).
     Line {
         path: Arc<Path>,
         line: usize,
@@ -91,7 +91,7 @@ enum Source {
 }
 
 impl Item {
-    /// The bytes that a user would send: a picture file, or strokes as JSON.
+    /// The bytes as a user would send them: an image file, or strokes as JSON.
     ///
     /// # Errors
     /// [`DataError::Io`] if the file cannot be read.
@@ -102,7 +102,7 @@ impl Item {
         }
     }
 
-    /// What to call the image in a message.
+    /// Name of the image in messages.
     pub fn label(&self) -> String {
         match &self.source {
             Source::File(path) => path.display().to_string(),
@@ -111,7 +111,7 @@ impl Item {
     }
 }
 
-/// All images below one folder, in an order that depends on their names alone.
+/// All images below one folder, in an order determined by their names.
 #[derive(Clone, Debug)]
 pub struct DataSet {
     collections: Vec<Arc<Collection>>,
@@ -120,12 +120,12 @@ pub struct DataSet {
 }
 
 impl DataSet {
-    /// Lists the images below `root`, by its `data.toml` if it has one.
+    /// Lists the images below `root`, as its `data.toml` describes, if there is one.
     ///
     /// # Errors
     /// [`DataError::Io`] if `root`, its file of classes or a collection cannot be read, [`DataError::Description`],
-    /// [`DataError::TwoCollections`], [`DataError::Classes`] and [`DataError::List`] for files that are malformed,
-    /// [`DataError::UnknownClass`] for a class without a split where it needs one, [`DataError::Empty`] if there is no image.
+    /// [`DataError::TwoCollections`], [`DataError::Classes`] and [`DataError::List`] for malformed files,
+    /// [`DataError::UnknownClass`] for an unlisted class where classes must be listed, [`DataError::Empty`] without images.
     pub fn open(root: &Path) -> Result<Self, DataError> {
         let path = root.join("data.toml");
         let text = if path.exists() { read_text(&path)? } else { SKETCHY.to_owned() };
@@ -141,9 +141,9 @@ impl DataSet {
                 title: described.title.clone().unwrap_or_else(|| described.name.clone()),
                 domain: described.domain.into(),
             });
-            let (found, of_nothing) = list::images(root, described, &collection, &classes)?;
-            items.extend(found);
-            empty.extend(of_nothing);
+            let (images, folders) = list::images(root, described, &collection, &classes)?;
+            items.extend(images);
+            empty.extend(folders);
             collections.push(collection);
         }
         if items.is_empty() {
@@ -152,7 +152,7 @@ impl DataSet {
         Ok(Self { collections, items, empty })
     }
 
-    /// Digest of all images that training may use: of what they show, where they come from and in which order.
+    /// Digest of all training images: content, class, collection and order.
     ///
     /// # Errors
     /// [`DataError::Io`] if one cannot be read.
@@ -178,7 +178,7 @@ impl DataSet {
         found.ok_or_else(|| DataError::Collection { name: name.to_owned() })
     }
 
-    /// Class folders with nothing in them.
+    /// Empty class folders.
     pub fn empty(&self) -> &[PathBuf] {
         &self.empty
     }
@@ -188,12 +188,12 @@ impl DataSet {
         self.collections.iter().map(Arc::as_ref).filter(move |collection| collection.domain == domain)
     }
 
-    /// Images of the collection of that name that training may use.
+    /// Training images of the collection of that name.
     pub fn training(&self, collection: &str) -> Vec<&Item> {
         self.select(collection, Split::Train)
     }
 
-    /// Images of the collection of that name whose classes are unseen in training.
+    /// Validation images of the collection of that name: their classes are unseen in training.
     pub fn validation(&self, collection: &str) -> Vec<&Item> {
         self.select(collection, Split::Val)
     }

@@ -1,9 +1,9 @@
-//! Training on ONNX Runtime: the gradient of a network and its optimiser as one more ONNX graph.
+//! Training on ONNX Runtime: gradient and optimiser become part of an ONNX graph.
 //!
-//! [`Tape`] holds a graph that grows. A network is read into it ([`Tape::read`]), losses are added as ordinary nodes,
-//! one run of it tells every shape ([`Tape::probe`]), reverse-mode differentiation adds the nodes of the gradient
-//! ([`gradients`]), and an [`optimizer`] those of the next weights. [`TrainingSession`] runs the whole once per step;
-//! [`write_back`] puts the weights into the network that was read. Whatever runs ONNX trains it: CPU or GPU.
+//! [`Tape`] builds the graph. [`Tape::read`] loads a network, losses are added as ordinary nodes, one run shows all shapes
+//! ([`Tape::probe`]), reverse-mode differentiation adds the nodes of the gradient ([`gradients`]), and an [`optimizer`] those
+//! of the next weights. [`TrainingSession`] runs the graph once per step; [`write_back`] stores the weights in the original
+//! network. Every device that runs ONNX can train: CPU or GPU.
 //!
 //! Source of the method: Griewank, Walther, "Evaluating Derivatives", 2008, chapter 3 (reverse mode by source
 //! transformation).
@@ -37,7 +37,7 @@ pub enum EngineError {
     Encoder(#[from] EncoderError),
     #[error("could not run the training graph")]
     Run(#[from] ort::Error),
-    #[error("network uses operator set {found} of ONNX, from {oldest} to {newest} can be trained")]
+    #[error("network uses operator set {found} of ONNX, training supports sets {oldest} to {newest}")]
     OperatorSet { found: i64, oldest: i64, newest: i64 },
     #[error("cannot train through {}", operators.join(", "))]
     Unsupported { operators: Vec<String> },

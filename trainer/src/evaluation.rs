@@ -1,4 +1,4 @@
-//! Drawings ranked against a gallery, and what there is to say of it.
+//! Evaluates rankings of a gallery by drawings.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::metrics::{Scores, bootstrap, precision_recall, ranking, score_classes, score_ranking};
 use crate::statistics::{Moments, principal_directions};
 
-/// Draws of classes behind an interval.
+/// Bootstrap samples per interval.
 const DRAWS: usize = 2000;
 /// Points of a precision-recall curve: recalls 0, 0.05, … 1.
 pub const RECALLS: usize = 21;
@@ -19,14 +19,14 @@ pub struct Search {
     pub name: String,
     /// Shape `(q, g)`, lower is nearer.
     pub distances: Array2<f32>,
-    /// The class of each query, and of each photo.
+    /// The class of each query and of each photo.
     pub queries: Vec<String>,
     pub gallery: Vec<String>,
-    /// Decides between photos at equal distance.
+    /// Breaks ties between photos at equal distance.
     pub seed: u64,
 }
 
-/// One metric, 0 to 100, with the interval of 95 % of 2000 draws of as many classes.
+/// One metric, 0 to 100, with its 95 % bootstrap interval over classes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Metric {
     pub name: &'static str,
@@ -35,7 +35,7 @@ pub struct Metric {
     pub high: f64,
 }
 
-/// A metric's name, and where it stands.
+/// A metric's name and value.
 type Column = (&'static str, fn(&Scores) -> f64);
 
 const COLUMNS: [Column; 5] = [
@@ -46,7 +46,7 @@ const COLUMNS: [Column; 5] = [
     ("found@10", |scores| scores.found),
 ];
 
-/// All that a search comes to, as it is written to a file.
+/// All results of a search, as written to a file.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     pub name: String,
@@ -88,7 +88,7 @@ impl Search {
         }
     }
 
-    /// Photos from the nearest to the farthest.
+    /// Positions of photos from the nearest to the farthest.
     pub fn ranking(&self, query: usize) -> Vec<usize> {
         ranking(self.distances.row(query), query, self.seed)
     }
@@ -109,7 +109,7 @@ impl Search {
         mean(&of_classes)
     }
 
-    /// The queries with the highest and with the lowest average precision, `count` of each, no two of a class.
+    /// The queries with the highest and the lowest average precision, `count` of each, no two of the same class.
     pub fn extremes(&self, count: usize) -> [Vec<usize>; 2] {
         let precision = |query| score_ranking(&self.relevant(query)).map(|scores| (query, scores.map));
         let mut scored: Vec<(usize, f64)> = (0..self.queries.len()).filter_map(precision).collect();
@@ -142,7 +142,7 @@ fn mean(rows: &[Vec<f64>]) -> Vec<f64> {
     (0..width).map(|i| rows.iter().map(|row| row[i]).sum::<f64>() / rows.len() as f64).collect()
 }
 
-/// Rows in the plane of greatest variance of `photos`, which both are centred by their own mean for.
+/// Projects both sets, each centred on its own mean, onto the plane of greatest variance of `photos`.
 ///
 /// `photos`: shape `(g, d)`. `queries`: shape `(q, d)`. Returns shapes `(g, 2)` and `(q, 2)`.
 pub fn plane<'a>(photos: ArrayView2<'a, f32>, queries: ArrayView2<'a, f32>) -> [Array2<f64>; 2] {

@@ -1,4 +1,4 @@
-//! Images through a network, many at a time.
+//! Runs images through a network in batches.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -12,12 +12,12 @@ use crate::data::{DataError, Item};
 use crate::progress::Progress;
 use crate::variants::VariantError;
 
-/// Images in one run of the network: larger ones are no faster on a CPU.
+/// Batch size: larger batches are no faster on a CPU.
 const BATCH: usize = 16;
 /// Batches that are decoded ahead of the network.
 const AHEAD: usize = 2;
 
-/// Why images have no features.
+/// Why features could not be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum FeatureError {
     #[error(transparent)]
@@ -71,14 +71,14 @@ impl Image {
     }
 }
 
-/// A network with what it expects.
+/// A network with its manifest.
 pub struct Network {
     pub encoder: Encoder,
     pub manifest: Manifest,
 }
 
 impl Network {
-    /// Runs images of one domain through the network while the next ones are read and decoded.
+    /// Runs images of one domain through the network while the next batches are read and decoded.
     ///
     /// Returns one row per image, in their order. `progress` advances by one for each.
     ///
@@ -104,7 +104,7 @@ impl Network {
     }
 }
 
-/// Inputs of the network, side by side, and how many they are.
+/// Inputs of the network, concatenated, and their number.
 type Batch = Result<(Vec<f32>, usize), FeatureError>;
 
 fn prepare_batches<I>(images: I, manifest: &Manifest, domain: Domain, sender: &SyncSender<Batch>)
@@ -121,7 +121,7 @@ where
             }
         }
         count += 1;
-        // Nobody listens any more if the network failed.
+        // The receiver is gone if the network failed.
         if count == BATCH && sender.send(Ok((std::mem::take(&mut values), std::mem::take(&mut count)))).is_err() {
             return;
         }

@@ -1,9 +1,9 @@
-//! Lists of photos: those in a folder and the folders below it, or those that a CSV file names.
+//! Lists photos: those in a folder, recursively, or those in a CSV file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Ends of file names that are taken for photos.
+/// File name extensions of photos.
 const ENDS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
 /// Why photos could not be listed.
@@ -19,17 +19,17 @@ pub enum FolderError {
     Row { path: PathBuf, line: u64 },
 }
 
-/// A file that is probably a photo.
+/// A file that is a photo by its extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PhotoFile {
     pub path: PathBuf,
-    /// The path below the folder that was searched, with slashes; or as a CSV file has it.
+    /// The path relative to the folder, with slashes; or the CSV file's `name`.
     pub name: String,
-    /// The folder that it lies in, empty for the folder that was searched; or as a CSV file has it.
+    /// The name of its folder, empty at the top; or the CSV file's `label`.
     pub label: String,
 }
 
-/// Lists the photos that `source` has: a folder, or a CSV file.
+/// Lists the photos of `source`, a folder or a CSV file.
 ///
 /// # Errors
 /// As [`list_photos`] and [`read_csv`].
@@ -37,11 +37,11 @@ pub fn find_photos(source: &Path) -> Result<Vec<PhotoFile>, FolderError> {
     if source.is_dir() { list_photos(source) } else { read_csv(source) }
 }
 
-/// Reads a CSV file with a header. Column `path` is a photo's file, beside the CSV file if it is relative; columns `name`
-/// and `label` are what to call it, the path itself and nothing if they are missing.
+/// Reads a CSV file with a header. Column `path` is a photo's file, relative to the CSV file; optional columns are `name`, by
+/// default the path, and `label`, by default empty.
 ///
 /// # Errors
-/// [`FolderError::Csv`], [`FolderError::Header`], [`FolderError::Row`] for a file that is none.
+/// [`FolderError::Csv`], [`FolderError::Header`], [`FolderError::Row`] for a malformed file.
 pub fn read_csv(path: &Path) -> Result<Vec<PhotoFile>, FolderError> {
     let failed = |source| FolderError::Csv { path: path.to_owned(), source };
     let mut reader = csv::Reader::from_path(path).map_err(failed)?;
@@ -66,7 +66,7 @@ pub fn read_csv(path: &Path) -> Result<Vec<PhotoFile>, FolderError> {
     reader.records().map(|record| photo(record.map_err(failed)?)).collect()
 }
 
-/// Lists the photos in `root` and all folders below it, by name. Links to folders are not followed.
+/// Lists the photos in `root`, recursively, sorted by name. Links to folders are not followed.
 ///
 /// # Errors
 /// [`FolderError::Read`] for the first folder that cannot be read.

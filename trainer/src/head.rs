@@ -1,19 +1,19 @@
-//! What turns features into an embedding.
+//! The head: from features to an embedding.
 
 use ndarray::Array2;
 use sketch_model::inference::onnx::build::attribute_int;
 
 use crate::engine::{EngineError, Tape};
 
-/// Added to a feature's share of the sum before its root is taken: the slope at zero stays finite for training, and
-/// retrieval does not notice (mAP the same to 0.1 up to 1e-5).
+/// Added to a feature's share of the sum before the square root: the slope at zero stays finite for training, and mAP does not
+/// change (by less than 0.1 for floors up to 1e-5).
 pub const SHARE_FLOOR: f32 = 1e-6;
 
-/// How features are scaled before their mean is taken away.
+/// How features are scaled before they are centred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// `sqrt(f / Σf)`, for features that are never negative, as ReLU leaves them: a few channels then no longer decide a
-    /// distance by themselves, and two images are compared as two distributions over channels.
+    /// `sqrt(f / Σf)`, for features that are never negative, as after ReLU: a few large channels no longer dominate the
+    /// distance, and two images are compared as two distributions over channels (the Hellinger map).
     ///
     /// Source: Arandjelović, Zisserman, "Three things everyone should know to improve object retrieval", 2012.
     ShareRoots,
@@ -32,16 +32,16 @@ pub struct Head {
 }
 
 impl Head {
-    /// A head that keeps the first `dimension` of `width` channels: for a graph of which only the features are wanted.
+    /// A head that keeps the first `dimension` of `width` channels: for a graph that is only run for its features.
     pub fn plain(width: usize, dimension: usize) -> Self {
         let projection = Array2::from_shape_fn((width, dimension), |(i, j)| if i == j { 1.0 } else { 0.0 });
         Self { scale: Scale::UnitLength, means: Array2::zeros((2, width)), projection }
     }
 
-    /// Adds the head to a graph that has tensors `features`, shape `(n, c)`, and `domain`; it makes `embedding`.
+    /// Adds the head to a graph with tensors `features`, shape `(n, c)`, and `domain`; its output is `embedding`.
     ///
     /// # Errors
-    /// None in practice: shapes are those of the arrays.
+    /// None in practice: the arrays have the right shapes.
     pub fn add_to(&self, tape: &mut Tape) -> Result<(), EngineError> {
         let values = |array: &Array2<f32>| array.iter().copied().collect::<Vec<f32>>();
         let (width, dimension) = self.projection.dim();
@@ -68,7 +68,7 @@ fn share_roots(tape: &mut Tape) -> String {
     tape.named("Sqrt", &[&raised], &["root"], vec![])
 }
 
-/// Brings rows to unit length. A row of zeros, which has no direction, stays zero instead of NaN.
+/// Scales rows to unit length. A row of zeros stays zero instead of becoming NaN.
 fn unit_length(tape: &mut Tape, rows: &str, [energy, output]: [&str; 2]) -> String {
     let (tiny, axis) = (tape.scalar(f32::MIN_POSITIVE), tape.integers(&[-1]));
     let squares = tape.named("Mul", &[rows, rows], &[&format!("{energy}.squares")], vec![]);

@@ -1,4 +1,4 @@
-//! What makes networks for pg_sketch and measures them; the command line is in `main.rs`.
+//! Trains, exports and evaluates networks for pg_sketch; the command line is in `main.rs`.
 
 #![forbid(unsafe_code)]
 

@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use clap::Parser;
 
-/// Builds, measures and fills: networks for pg_sketch from public weights, and tables with photos.
+/// Trains and evaluates networks for pg_sketch, and loads photos into tables.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -35,6 +35,6 @@ fn main() -> ExitCode {
 fn restart_without_telemetry() -> ExitCode {
     let program = std::env::current_exe().unwrap_or_else(|_| "sketch-trainer".into());
     let error = Command::new(program).args(std::env::args_os().skip(1)).env("ORT_DISABLE_TELEMETRY", "1").exec();
-    eprintln!("error: could not start again: {error}");
+    eprintln!("error: could not restart without telemetry: {error}");
     ExitCode::FAILURE
 }

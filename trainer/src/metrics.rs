@@ -1,8 +1,8 @@
-//! How good a ranking is.
+//! Metrics of rankings.
 //!
-//! Average precision here is the plain one: the mean, over all photos of the query's class, of the precision at the
-//! rank of each. Photos at equal distance stand in random order: a ranking is not rewarded for the order in which
-//! photos were stored, which codebooks with few prototypes would otherwise be.
+//! Average precision is the plain one: the mean, over all photos of the query's class, of the precision at the rank of each.
+//! Ties are broken at random, so that the order in which photos are stored does not affect the result; codebooks with few
+//! prototypes produce many ties.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,19 @@ use half::f16;
 use ndarray::{Array2, ArrayView1, ArrayView2};
 use sketch_model::simd::{l2_squared, to_f16};
 
-/// Ranks at which precision is taken, as the papers on sketches do for galleries of this size.
+/// Rank at which precision is measured, as in the papers on sketches for galleries of this size.
 pub const PRECISION_AT: usize = 25;
 
-/// What a ranking is worth, 0 to 100, mean over the queries of a class and then over the classes.
+/// Metrics of a ranking, 0 to 100: mean over the queries of a class, then over classes.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Scores {
     /// Mean average precision over the whole gallery.
     pub map: f64,
-    /// Share of the query's class among the first 25.
+    /// Share of photos of the query's class among the first 25.
     pub precision: f64,
-    /// mAP@200 as the papers' code has it: average precision of the first 200 photos, over those of the class among them.
+    /// mAP@200 as the papers' code computes it: average precision over the photos of the class among the first 200.
     pub map_200: f64,
-    /// Average precision as the area under the curve of the best precision at each recall or a higher one.
+    /// Average precision as the area under the interpolated precision-recall curve.
     ///
     /// Source: PASCAL VOC development kit, 2010 and later.
     pub voc: f64,
@@ -45,7 +45,7 @@ impl Scores {
     }
 }
 
-/// The interval that holds the mean of `values` in 95 of 100 draws of as many of them, with replacement.
+/// The 95 % bootstrap interval of the mean of `values`.
 ///
 /// `values`: one for each class, such as its mAP. The same `seed` gives the same interval. Both ends are zero if there is
 /// no value.
@@ -65,7 +65,7 @@ pub fn bootstrap(values: &[f64], draws: usize, seed: u64) -> (f64, f64) {
     (at(0.025), at(0.975))
 }
 
-/// Squared L2 distances between rows, on half-precision values, as the database has them.
+/// Squared L2 distances between rows in half precision, as the database computes them.
 ///
 /// `queries`: shape `(q, d)`. `gallery`: shape `(g, d)`. Returns shape `(q, g)`.
 pub fn distances(queries: ArrayView2<f32>, gallery: ArrayView2<f32>) -> Array2<f32> {
@@ -79,15 +79,14 @@ fn halves(rows: ArrayView2<f32>) -> Vec<Vec<f16>> {
 
 /// Scores the rankings of a gallery by several queries.
 ///
-/// `distances`: shape `(q, g)`, lower is nearer. `queries`, `gallery`: the class of each row and column. `seed`: decides
-/// between photos at equal distance. Queries of classes that the gallery lacks do not count; without any other, the
-/// scores are zero.
+/// `distances`: shape `(q, g)`, lower is nearer. `queries`, `gallery`: the class of each row and column. `seed`: breaks ties.
+/// Queries whose class the gallery lacks are ignored; if there are no others, the scores are zero.
 pub fn score(distances: ArrayView2<f32>, queries: &[&str], gallery: &[&str], seed: u64) -> Scores {
     let of_classes: Vec<Scores> = score_classes(distances, queries, gallery, seed).into_values().collect();
     Scores::mean(&of_classes)
 }
 
-/// The scores of each class of queries by its name; arguments as those of [`score`].
+/// The scores of each class of queries by its name; arguments as for [`score`].
 pub fn score_classes<'a>(
     distances: ArrayView2<f32>,
     queries: &[&'a str],
@@ -104,7 +103,7 @@ pub fn score_classes<'a>(
     classes.into_iter().map(|(class, of_queries)| (class, Scores::mean(&of_queries))).collect()
 }
 
-/// Positions of photos from the nearest to the farthest; those at equal distance stand at random.
+/// Positions of photos from the nearest to the farthest; ties are broken at random.
 ///
 /// `distances`: shape `(g,)`, of query number `query`.
 pub fn ranking(distances: ArrayView1<f32>, query: usize, seed: u64) -> Vec<usize> {
@@ -128,7 +127,7 @@ pub fn precision_recall(relevant: &[bool], points: usize) -> Option<Vec<f64>> {
     (!best.is_empty()).then(|| (0..points).map(at).collect())
 }
 
-/// Scores one ranking, given which of its photos are of the query's class; `None` if none is.
+/// Scores one ranking, given which of its photos have the query's class; `None` if none has.
 pub fn score_ranking(relevant: &[bool]) -> Option<Scores> {
     let ranks = relevant.iter().enumerate().filter(|(_, relevant)| **relevant).map(|(i, _)| i + 1);
     let precisions: Vec<f64> = ranks.enumerate().map(|(found, rank)| (found + 1) as f64 / rank as f64).collect();
@@ -161,7 +160,7 @@ fn envelope(precisions: &[f64]) -> Vec<f64> {
     envelope
 }
 
-/// Turns a number into one that looks random.
+/// Hashes a number.
 ///
 /// Source: the finaliser of SplitMix64, Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
 pub fn mix(number: u64) -> u64 {

@@ -1,4 +1,4 @@
-//! An evaluation as one HTML file that needs nothing else: figures, curves, classes, a map, and what was found.
+//! An evaluation as one self-contained HTML file: metrics, curves, classes, a map, and examples.
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
@@ -13,7 +13,7 @@ use ndarray::Array2;
 use crate::evaluation::{RECALLS, Summary};
 
 const STYLE: &str = include_str!("report/style.css");
-/// Lines of a curve, in this order.
+/// Colours of the summaries, in order.
 const COLOURS: [&str; 6] = ["#1f6fb2", "#d1702a", "#3d8f4f", "#8a5bb0", "#b03a52", "#5f6b72"];
 /// Width and height of the map, and of the curves.
 const MAP: (u32, u32) = (640, 420);
@@ -21,11 +21,11 @@ const CURVES: (u32, u32) = (360, 260);
 /// Space for the numbers at an axis.
 const MARGIN: f64 = 34.0;
 
-/// An evaluation, as it is shown.
+/// An evaluation as a page.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     pub title: String,
-    /// What was evaluated, by name and value.
+    /// Names and values that describe what was evaluated.
     pub facts: Vec<(String, String)>,
     pub sections: Vec<Section>,
 }
@@ -33,7 +33,7 @@ pub struct Report {
 /// One set of queries.
 #[derive(Clone, Debug)]
 pub struct Section {
-    /// The embedding's first, then those of each codebook, by what to call them.
+    /// Labelled summaries: the plain embedding's first, then each codebook's.
     pub summaries: Vec<(String, Summary)>,
     pub map: Option<Map>,
     pub best: Vec<Shown>,
@@ -51,17 +51,17 @@ pub struct Map {
 #[derive(Clone, Debug)]
 pub struct Shown {
     pub label: String,
-    /// None if it could not be shown.
+    /// None if it could not be drawn.
     pub drawing: Option<RgbImage>,
     pub photos: Vec<Found>,
 }
 
-/// A photo that was found.
+/// A retrieved photo.
 #[derive(Clone, Debug)]
 pub struct Found {
     pub label: String,
     pub picture: Option<RgbImage>,
-    /// Whether it is of the query's class.
+    /// Whether it has the query's class.
     pub is_right: bool,
 }
 

@@ -1,4 +1,4 @@
-//! A soup: one network whose weights are the mean of those of several trainings from the same start.
+//! Model soup: averages the weights of several trainings from the same start.
 //!
 //! Source: Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without
 //! increasing inference time", 2022.
@@ -7,12 +7,12 @@ use sketch_model::inference::onnx::OnnxError;
 use sketch_model::inference::onnx::build::{tensor_f32, tensor_shape, tensor_values};
 use sketch_model::inference::onnx::messages::{DataType, ModelProto, TensorProto};
 
-/// Why networks have no mean.
+/// Why networks could not be averaged.
 #[derive(Debug, thiserror::Error)]
 pub enum SoupError {
     #[error("there are no networks")]
     Empty,
-    #[error("network {number} has other layers than the first")]
+    #[error("network {number} has different layers from the first")]
     Layers { number: usize },
     #[error("tensor \"{tensor}\" differs and is not in single precision")]
     Precision { tensor: String },
@@ -20,11 +20,11 @@ pub enum SoupError {
     Onnx(#[from] OnnxError),
 }
 
-/// The network whose every weight is the mean of that weight in all of `models`; the rest is of the first.
+/// Averages the weights of `models`; everything else is taken from the first.
 ///
 /// # Errors
-/// [`SoupError::Layers`] if their nodes or the shapes of their tensors are not the same, [`SoupError::Precision`] if what
-/// differs is no tensor in single precision, [`SoupError::Empty`] without networks.
+/// [`SoupError::Layers`] if nodes or shapes of tensors differ, [`SoupError::Precision`] if a tensor that differs is not in
+/// single precision, [`SoupError::Empty`] without networks.
 pub fn mean(models: &[ModelProto]) -> Result<ModelProto, SoupError> {
     let (first, others) = models.split_first().ok_or(SoupError::Empty)?;
     let mut result = first.clone();

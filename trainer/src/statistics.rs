@@ -1,4 +1,4 @@
-//! What is fitted to features of training images: a mean per domain and one projection for both.
+//! Statistics of the features of training images: a mean per domain and one projection for both.
 //!
 //! Features are scaled first ([`Scale`]). `docs/benchmarks.md` shows what each step is worth.
 
@@ -7,10 +7,10 @@ use ndarray::{Array1, Array2, ArrayView2, Axis, concatenate};
 
 use crate::head::{Head, SHARE_FLOOR, Scale};
 
-/// Maps features, none of them negative, to the square roots of their shares.
+/// Maps non-negative features to the square roots of their shares of the sum (the Hellinger map).
 ///
-/// `features`: shape `(n, c)`. The floor under the share keeps the slope finite where a feature is zero, as half of
-/// them are.
+/// `features`: shape `(n, c)`. The floor under the share keeps the slope finite where a feature is zero, as half of them
+/// are.
 pub fn share_roots(features: ArrayView2<f32>) -> Array2<f64> {
     let mut shares = features.mapv(f64::from);
     for mut row in shares.rows_mut() {
@@ -21,7 +21,7 @@ pub fn share_roots(features: ArrayView2<f32>) -> Array2<f64> {
 }
 
 impl Scale {
-    /// The scale that suits features: roots of shares if none is negative.
+    /// The scale that fits the features: square roots of shares if none is negative.
     pub fn of(features: ArrayView2<f32>) -> Self {
         if features.iter().all(|&feature| feature >= 0.0) { Self::ShareRoots } else { Self::UnitLength }
     }
@@ -63,7 +63,7 @@ impl Moments {
         Self { mean, covariance }
     }
 
-    /// The mean of several moments, each counting the same however many images it was taken over.
+    /// The mean of several moments with equal weights, whatever the number of images behind each.
     pub fn average(of: &[Self]) -> Self {
         let width = of.first().map_or(0, |moments| moments.mean.len());
         let zero = Self { mean: Array1::zeros(width), covariance: Array2::zeros((width, width)) };
@@ -78,8 +78,8 @@ impl Moments {
 
 /// Fits the head of a network: the mean of each domain, and the `dimension` principal directions of both together.
 ///
-/// `sketches`, `photos`: moments of the scaled features of each domain's collections. Within a domain every collection counts the same,
-/// and both domains count the same in the directions.
+/// `sketches`, `photos`: moments of the scaled features of each domain's collections. All collections of a domain have the
+/// same weight, and both domains have the same weight in the directions.
 pub fn fit_head(scale: Scale, sketches: &[Moments], photos: &[Moments], dimension: usize) -> Head {
     let (sketch, photo) = (Moments::average(sketches), Moments::average(photos));
     let both = Moments::average(&[sketch.clone(), photo.clone()]);
@@ -91,8 +91,8 @@ pub fn fit_head(scale: Scale, sketches: &[Moments], photos: &[Moments], dimensio
 
 /// The `count` directions of greatest variance, as columns, the greatest first.
 ///
-/// `covariance`: shape `(c, c)`, symmetric. Returns shape `(c, count)`, columns of unit length; the largest entry of
-/// each is positive, so that the result does not hang on how the solver chose signs.
+/// `covariance`: shape `(c, c)`, symmetric. Returns shape `(c, count)`, columns of unit length; the largest entry of each is
+/// positive, so that the result does not depend on the solver's choice of signs.
 pub fn principal_directions(covariance: &Array2<f64>, count: usize) -> Array2<f64> {
     let width = covariance.nrows();
     let matrix = DMatrix::from_fn(width, width, |i, j| covariance[[i, j]]);
@@ -105,11 +105,11 @@ pub fn principal_directions(covariance: &Array2<f64>, count: usize) -> Array2<f6
     })
 }
 
-/// Rotates principal directions so that each column has about the mean of their variances, and spans the same space.
+/// Rotates principal directions within their span so that all columns have about the same variance.
 ///
-/// Distances do not change. A codebook does: it cuts embeddings into ranges of columns, and would find all structure
-/// in the first range and noise in the others. With `count = 2^a · odd`, the directions `g, g + odd, g + 2 · odd, …`
-/// are mixed by a Hadamard matrix, for each `g < odd`; for 512 columns that is one matrix, and the variances are equal.
+/// Distances do not change, but codebooks do: a codebook splits embeddings into ranges of columns, and would find all
+/// structure in the first range and noise in the others. With `count = 2^a · odd`, a Hadamard matrix mixes the directions
+/// `g, g + odd, g + 2 · odd, …` for each `g < odd`; for 512 columns that is one matrix, and the variances are equal.
 ///
 /// `directions`: shape `(c, count)`, the greatest variance first. Returns the same shape.
 ///
@@ -160,7 +160,7 @@ mod tests {
         assert!((&moments.covariance - &expected).iter().all(|difference| difference.abs() < 1e-12));
     }
 
-    /// A collection of ten times as many images does not pull the mean ten times as hard.
+    /// A collection with ten times as many images does not get ten times the weight.
     #[test]
     fn collections_count_the_same() {
         let small = Moments::of(array![[0.0, 0.0]].view());

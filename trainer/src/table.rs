@@ -6,7 +6,7 @@ use postgres::binary_copy::BinaryCopyInWriter;
 use postgres::types::{ToSql, Type};
 use postgres::{Client, GenericClient, NoTls};
 
-/// Why the database did not do as asked.
+/// Why a request to the database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     #[error("could not connect to the database: {}", explain(error))]
@@ -15,7 +15,7 @@ pub enum TableError {
     Database { error: postgres::Error },
     #[error("table name \"{name}\" is malformed")]
     Name { name: String },
-    #[error("table \"{name}\" does not exist; --create makes it")]
+    #[error("table \"{name}\" does not exist; use --create to create it")]
     Missing { name: String },
 }
 
@@ -25,7 +25,7 @@ impl From<postgres::Error> for TableError {
     }
 }
 
-/// The server's own message with its detail and hint; the client's if the server did not answer.
+/// The server's message with detail and hint, or the client's if the server did not answer.
 fn explain(error: &postgres::Error) -> String {
     let Some(server) = error.as_db_error() else { return error.to_string() };
     let more = [("detail", server.detail()), ("hint", server.hint())];
@@ -33,7 +33,7 @@ fn explain(error: &postgres::Error) -> String {
     server.message().to_owned() + &more.collect::<String>()
 }
 
-/// Connects to the database at `url`, a connection URI or string as libpq takes.
+/// Connects to the database at `url`, a connection URI or string as in libpq.
 ///
 /// # Errors
 /// [`TableError::Connect`].
@@ -41,16 +41,16 @@ pub fn connect(url: &str) -> Result<Client, TableError> {
     Client::connect(url, NoTls).map_err(|error| TableError::Connect { error })
 }
 
-/// Columns of a table of photos, as their names are.
+/// Column names of a table of photos, unquoted.
 #[derive(Clone, Debug)]
 pub struct Columns {
     pub name: String,
     pub image: String,
-    /// Where to put the class of a photo, if anywhere.
+    /// The class of a photo, if there is a column for it.
     pub label: Option<String>,
 }
 
-/// One photo on its way into the table.
+/// A photo to insert.
 #[derive(Clone, Debug)]
 pub struct Photo {
     pub name: String,
@@ -58,14 +58,14 @@ pub struct Photo {
     pub label: String,
 }
 
-/// Where a row lies: its table, a partition perhaps, and its place there. Good for one snapshot.
+/// Identifies a row within one snapshot: its table, perhaps a partition, and its position there.
 #[derive(Clone, Debug)]
 pub struct Key {
     table: u32,
     place: String,
 }
 
-/// A photo that a query found.
+/// A photo in the result of a query.
 #[derive(Clone, Debug)]
 pub struct Ranked {
     pub name: String,
@@ -86,14 +86,14 @@ impl Table {
     /// Finds the table `name`, written as in SQL.
     ///
     /// # Errors
-    /// [`TableError::Name`] if `name` is no name, [`TableError::Missing`] if there is no such table.
+    /// [`TableError::Name`] if `name` is malformed, [`TableError::Missing`] if there is no such table.
     pub fn open(client: &mut impl GenericClient, name: &str, columns: Columns) -> Result<Self, TableError> {
         let table = Self { table: quote_table(client, name)?, columns };
         let found: bool = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table.table])?.get(0);
         if found { Ok(table) } else { Err(TableError::Missing { name: name.to_owned() }) }
     }
 
-    /// Makes the table if it is not there, and opens it.
+    /// Creates the table if it does not exist, and opens it.
     ///
     /// # Errors
     /// [`TableError::Name`], [`TableError::Database`].
@@ -108,7 +108,7 @@ impl Table {
         Self::open(client, name, columns)
     }
 
-    /// The names of all photos that are there.
+    /// The names of all photos in the table.
     ///
     /// # Errors
     /// [`TableError::Database`].
@@ -121,7 +121,7 @@ impl Table {
     /// Adds photos, all or none.
     ///
     /// # Errors
-    /// [`TableError::Database`], also for what a trigger of the table objects to.
+    /// [`TableError::Database`], also if a trigger of the table raises an error.
     pub fn add(&self, client: &mut Client, photos: &[Photo]) -> Result<(), TableError> {
         let mut columns = vec![quote(&self.columns.name), quote(&self.columns.image)];
         columns.extend(self.columns.label.as_deref().map(quote));
@@ -143,7 +143,7 @@ impl Table {
     /// `column`: the embeddings to compare with. `drawing`: the bytes of a picture, an SVG, or strokes.
     ///
     /// # Errors
-    /// [`TableError::Database`], also if the drawing is none.
+    /// [`TableError::Database`], also if the drawing is malformed.
     pub fn rank(
         &self,
         client: &mut Client,
@@ -166,7 +166,9 @@ impl Table {
         Ok(rows.iter().map(ranked).collect())
     }
 
-    /// The photos that have a class and an embedding in `column`, in the order of all that follows, with their classes.
+    /// The photos that have a class and an embedding in `column`, with their classes.
+    ///
+    /// [`Self::distances`] and [`Self::embeddings`] return their rows in the same order.
     ///
     /// # Errors
     /// [`TableError::Database`].
@@ -179,7 +181,7 @@ impl Table {
     /// The distance of every such photo to a drawing.
     ///
     /// # Errors
-    /// [`TableError::Database`], also if the drawing is none.
+    /// [`TableError::Database`], also if the drawing is malformed.
     pub fn distances(
         &self,
         client: &mut impl GenericClient,
@@ -202,7 +204,7 @@ impl Table {
     /// The embedding of a drawing.
     ///
     /// # Errors
-    /// [`TableError::Database`], also if the drawing is none.
+    /// [`TableError::Database`], also if the drawing is malformed.
     pub fn embed(&self, client: &mut impl GenericClient, drawing: &[u8]) -> Result<Vec<f32>, TableError> {
         Ok(client.query_one("SELECT sketch_embed($1::bytea)::real[]", &[&drawing])?.get(0))
     }
@@ -222,19 +224,19 @@ impl Table {
         quote(self.columns.label.as_deref().unwrap_or_default())
     }
 
-    /// What selects the rows with a class and an embedding, in one order.
+    /// The SQL clauses that select the rows with a class and an embedding, in a fixed order.
     fn rows(&self, column: &str) -> String {
         let (label, column) = (self.label(), quote(column));
         format!("FROM {} WHERE {label} IS NOT NULL AND {column} IS NOT NULL ORDER BY tableoid, ctid", self.table)
     }
 }
 
-/// A column's name as SQL takes it, case kept.
+/// A column's name as a quoted SQL identifier.
 fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A table's name, read as SQL reads it and quoted.
+/// A table's name, parsed as SQL parses it, and quoted.
 fn quote_table(client: &mut impl GenericClient, name: &str) -> Result<String, TableError> {
     let sql = "SELECT string_agg(quote_ident(part), '.') FROM unnest(parse_ident($1)) AS part";
     let malformed = |_| TableError::Name { name: name.to_owned() };

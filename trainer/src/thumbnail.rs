@@ -1,4 +1,4 @@
-//! Small pictures of drawings and photos, for people to look at.
+//! Thumbnails of drawings and photos.
 
 use image::{DynamicImage, RgbImage};
 use sketch_model::limits::Limits;
@@ -9,7 +9,7 @@ use sketch_model::render::preprocess::{Crop, PreprocessError, SketchPreprocessin
 /// Side of a picture in lists, in pixels.
 pub const SIDE: u32 = 96;
 
-/// Why a drawing cannot be shown.
+/// Why a drawing has no thumbnail.
 #[derive(Debug, thiserror::Error)]
 pub enum ThumbnailError {
     #[error(transparent)]
@@ -18,17 +18,17 @@ pub enum ThumbnailError {
     Preprocess(#[from] PreprocessError),
 }
 
-/// A drawing as it was sent; strokes are drawn at `side` pixels.
+/// A drawing as it was sent; vector drawings are rendered at `side` pixels.
 ///
 /// # Errors
-/// [`ThumbnailError`] if the bytes are no drawing, or show nothing.
+/// [`ThumbnailError`] if the bytes are not a drawing, or blank.
 pub fn drawing(bytes: &[u8], side: u32) -> Result<DynamicImage, ThumbnailError> {
     match Drawing::decode(bytes, &Limits::default())? {
         Drawing::Bitmap(picture) => Ok(picture),
         drawing @ Drawing::Vector(_) => {
             let style = SketchPreprocessing {
                 frame: Crop::Ink { margin: 0.1 },
-                // As heavy to the eye as what the network sees.
+                // As wide, relative to the picture, as the network sees it.
                 vector_stroke: side as f32 / 60.0,
                 ..SketchPreprocessing::exact()
             };
@@ -40,12 +40,12 @@ pub fn drawing(bytes: &[u8], side: u32) -> Result<DynamicImage, ThumbnailError> 
 /// A photo at full size.
 ///
 /// # Errors
-/// [`DecodeError`] if the bytes are no photo.
+/// [`DecodeError`] if the bytes are not a photo.
 pub fn photo(bytes: &[u8]) -> Result<DynamicImage, DecodeError> {
     decode_image(bytes, &Limits::default())
 }
 
-/// A picture, over white where it is transparent, that fits into a square of `side` pixels.
+/// Scales a picture to fit into a square of `side` pixels, with transparency over white.
 pub fn fit(picture: &DynamicImage, side: u32) -> RgbImage {
     let small = picture.thumbnail(side, side).to_rgba8();
     let over_white = |pixel: &image::Rgba<u8>| {

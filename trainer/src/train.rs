@@ -1,8 +1,8 @@
-//! Training: from a network and images of both domains to a network that embeds drawings near photos of the same things.
+//! Training: fine-tunes a network so that it embeds drawings near photos of the same things.
 //!
-//! [`Config`] says what to do; the presets `seed` (the patent's method) and `best` are files of it. A [`Cut`] splits the
-//! network: the trunk is run once over every view and kept, the tail is trained on what it returned. [`Plan`] adds losses
-//! to the tail, the gradient and the optimiser, [`run`] takes the steps, and [`assemble`] makes the network that serves.
+//! [`Config`] is the configuration; `seed` (the patent's method) and `best` are presets. A [`Cut`] splits the network: the
+//! trunk runs once over every view and its output is kept; the tail trains on that output. [`Plan`] adds losses, gradient and
+//! optimiser to the tail, [`run`] runs the steps, and [`assemble`] builds the network to serve.
 
 pub mod ablation;
 pub mod anchors;
@@ -33,7 +33,7 @@ pub use config::Config;
 pub use cut::Cut;
 pub use plan::Plan;
 
-/// Why a training does not start, or stops.
+/// Why a training did not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     #[error(transparent)]
@@ -52,7 +52,7 @@ pub enum TrainError {
     Range { key: &'static str },
     #[error("\"{text}\" is not KEY=VALUE")]
     Setting { text: String },
-    #[error("preset \"{name}\" is unknown; there are \"best\" and \"seed\"")]
+    #[error("preset \"{name}\" does not exist; presets are \"best\" and \"seed\"")]
     Preset { name: String },
     #[error("could not prepare \"{label}\"")]
     View { label: String, source: AugmentError },
@@ -60,18 +60,18 @@ pub enum TrainError {
     Layer { layer: String },
     #[error("cannot cut the network before layer \"{layer}\": {} tensors cross there", crossing.len())]
     Crossing { layer: String, crossing: Vec<String> },
-    #[error("network has no tensor \"{tensor}\", which the training needs")]
+    #[error("network has no tensor \"{tensor}\", which training requires")]
     Tensor { tensor: &'static str },
-    #[error("there are no {what} of training classes")]
+    #[error("training classes have no {what}")]
     NoImages { what: &'static str },
-    #[error("line {line} of the anchors is not a class and numbers from 0 to {most}, with a tab between")]
+    #[error("line {line} of the anchors is not a class and numbers from 0 to {most}, separated by a tab")]
     Anchors { line: usize, most: usize },
-    #[error("loss is not finite at step {step}; the last checkpoint is of step {checkpoint}")]
+    #[error("loss is not finite at step {step}; the last checkpoint is from step {checkpoint}")]
     NotFinite { step: u64, checkpoint: u64 },
-    #[error("stopped after step {step}; the same command goes on from there")]
+    #[error("stopped after step {step}; run the same command to resume")]
     Stopped { step: u64 },
     #[error("could not use \"{}\"", path.display())]
     File { path: PathBuf, source: std::io::Error },
-    #[error("checkpoint \"{}\" is damaged or of another training: {reason}", path.display())]
+    #[error("checkpoint \"{}\" is damaged or from another training: {reason}", path.display())]
     Checkpoint { path: PathBuf, reason: String },
 }

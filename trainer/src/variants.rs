@@ -1,4 +1,4 @@
-//! Drawings as people really send them: other pens, other paper, another place on the sheet.
+//! Variants of drawings as users send them: different pens, paper, and place on the sheet.
 
 use std::io::Cursor;
 
@@ -11,10 +11,10 @@ use crate::metrics::mix;
 
 /// Side of the sheet, in pixels: a small canvas in a web page.
 const SHEET: u32 = 448;
-/// Width of a usual stroke on the sheet; reduced to 224 pixels it is what vector drawings are drawn with.
+/// Normal stroke width on the sheet; scaled to 224 pixels, it is the width of rendered vector drawings.
 const STROKE: f32 = 6.0;
 
-/// Why a drawing was not drawn.
+/// Why a variant could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum VariantError {
     #[error(transparent)]
@@ -25,16 +25,16 @@ pub enum VariantError {
     Encode(#[from] image::ImageError),
 }
 
-/// What happens to a vector drawing before it is searched with.
+/// What happens to a vector drawing before the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
     /// Nothing: it stays a vector drawing.
     Strokes,
-    /// A bitmap with strokes as wide as usual.
+    /// A bitmap with strokes of normal width.
     Bitmap,
     Thin,
     Thick,
-    /// A photo of a pencil drawing: grey paper that gets darker to one side, grain, pale ink.
+    /// Like a photo of a pencil drawing: grey paper that darkens to one side, grain, pale ink.
     GreyPaper,
     /// A third of the size, in a corner.
     OffCentre,
@@ -42,7 +42,7 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// All that are bitmaps.
+    /// All variants that are bitmaps.
     pub const BITMAPS: [Self; 6] =
         [Self::Bitmap, Self::Thin, Self::Thick, Self::GreyPaper, Self::OffCentre, Self::WhiteOnBlack];
 
@@ -58,12 +58,12 @@ impl Variant {
         }
     }
 
-    /// The variant of a vector drawing, as bytes to search with.
+    /// The variant of a vector drawing, encoded.
     ///
     /// `drawing`: strokes as JSON, or an SVG. Returns the same bytes for [`Variant::Strokes`], a PNG for all others.
     ///
     /// # Errors
-    /// [`VariantError`] if `drawing` is no drawing, or blank.
+    /// [`VariantError`] if `drawing` is not a drawing, or blank.
     pub fn apply(self, drawing: &[u8]) -> Result<Vec<u8>, VariantError> {
         let sheet = match self {
             Self::Strokes => return Ok(drawing.to_vec()),

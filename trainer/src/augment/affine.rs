@@ -1,9 +1,9 @@
-//! A drawing as a whole: turned, stretched, slanted, mirrored.
+//! Random affine maps of whole drawings: rotation, stretch, shear, mirror.
 
 use super::{Augmentation, Rng};
 use tiny_skia::Transform;
 
-/// A random linear map. It has no scale of its own and no shift: preprocessing crops to the ink.
+/// A random linear map, without scale and shift, because preprocessing crops to the ink.
 pub(super) fn draw(by: &Augmentation, rng: &mut Rng) -> Transform {
     let sketch = &by.sketch;
     let (sin, cos) = rng.within(sketch.turn).to_radians().sin_cos();

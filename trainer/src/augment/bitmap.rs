@@ -1,4 +1,4 @@
-//! Bitmap drawings: turned, stretched, slanted, mirrored; patches rubbed out.
+//! Augments bitmap drawings: affine maps, erased patches.
 
 use image::{DynamicImage, GrayImage, Luma, Rgb, imageops};
 use imageproc::geometric_transformations::{Interpolation, Projection, warp_into};
@@ -9,14 +9,14 @@ use super::{Augmentation, Rng, affine, opaque};
 const PAPER: Luma<u8> = Luma([255]);
 /// Darker is ink.
 const INK: u8 = 128;
-/// Patches that are rubbed out, at most.
+/// Most patches that are erased.
 const PATCHES: usize = 3;
-/// Range of the side of a patch, in shares of the sheet's longer side.
+/// Range of the side of a patch, relative to the sheet's longer side.
 const PATCH: [f32; 2] = [0.04, 0.12];
-/// A patch with more of the ink than this is let be: what is drawn must still be seen.
+/// A patch with a larger share of the ink is not erased: the drawing must stay recognisable.
 const MOST: f32 = 0.25;
 
-/// A drawing, dark on light, as another hand would have made it.
+/// Augments a drawing, dark on light.
 pub(super) fn vary(picture: DynamicImage, by: &Augmentation, rng: &mut Rng) -> DynamicImage {
     let whole = affine::draw(by, rng);
     let erased = rng.chance(by.sketch.erased);
@@ -25,17 +25,17 @@ pub(super) fn vary(picture: DynamicImage, by: &Augmentation, rng: &mut Rng) -> D
     }
     let grey = darkest(picture);
     if grey.windows(2).all(|pair| pair[0] == pair[1]) {
-        // Nothing is drawn; on the sheet the picture's own border would seem to be.
+        // Blank; on the sheet, the picture's border would look like a drawing.
         return DynamicImage::ImageLuma8(grey);
     }
     let mut sheet = warped(&grey, whole);
     for _ in 0..if erased { 1 + rng.index(PATCHES) } else { 0 } {
-        rub_out(&mut sheet, rng);
+        erase_patch(&mut sheet, rng);
     }
     DynamicImage::ImageLuma8(sheet)
 }
 
-/// Grey by the darkest channel, so that ink of every colour is dark.
+/// Greyscale by the darkest channel, so that ink of every colour is dark.
 fn darkest(picture: DynamicImage) -> GrayImage {
     match picture {
         DynamicImage::ImageLuma8(grey) => grey,
@@ -47,10 +47,10 @@ fn darkest(picture: DynamicImage) -> GrayImage {
     }
 }
 
-/// The picture on a sheet that just holds it.
+/// The warped picture on a sheet that just contains it.
 fn warped(picture: &GrayImage, whole: Transform) -> GrayImage {
     let Transform { sx: a, kx: b, ky: c, sy: d, .. } = whole;
-    // Between the last pixel and nothing the warp does not interpolate; between it and paper it does.
+    // The warp does not interpolate beyond the last pixel; a frame of paper makes it.
     let (width, height) = (picture.width() + 2, picture.height() + 2);
     let mut framed = GrayImage::from_pixel(width, height, PAPER);
     imageops::replace(&mut framed, picture, 1, 1);
@@ -58,7 +58,7 @@ fn warped(picture: &GrayImage, whole: Transform) -> GrayImage {
     let extent = |x: f32, y: f32| (x.abs() * width + y.abs() * height).ceil().max(1.0);
     let (columns, rows) = (extent(a, b), extent(c, d));
     let mut sheet = GrayImage::from_pixel(columns as u32, rows as u32, PAPER);
-    // Positions are those of pixels' middles.
+    // Coordinates refer to pixel centres.
     let to_origin = Projection::translate((1.0 - width) / 2.0, (1.0 - height) / 2.0);
     let to_middle = Projection::translate((columns - 1.0) / 2.0, (rows - 1.0) / 2.0);
     if let Some(linear) = Projection::from_matrix([a, b, 0.0, c, d, 0.0, 0.0, 0.0, 1.0]) {
@@ -67,8 +67,8 @@ fn warped(picture: &GrayImage, whole: Transform) -> GrayImage {
     sheet
 }
 
-/// Rubs out a patch around some ink.
-fn rub_out(sheet: &mut GrayImage, rng: &mut Rng) {
+/// Erases a patch around some ink.
+fn erase_patch(sheet: &mut GrayImage, rng: &mut Rng) {
     let ink: Vec<usize> = (0..sheet.len()).filter(|&at| sheet.as_raw()[at] < INK).collect();
     if ink.is_empty() {
         return;
@@ -119,7 +119,7 @@ mod tests {
         let mut less = 0;
         for seed in 0..100 {
             let mut sheet = cross();
-            rub_out(&mut sheet, &mut Rng::new(&[seed]));
+            erase_patch(&mut sheet, &mut Rng::new(&[seed]));
             assert!(ink(&sheet) >= (1.0 - MOST) * ink(&cross()));
             less += usize::from(ink(&sheet) < ink(&cross()));
         }

@@ -1,8 +1,8 @@
-//! A photo's edges as strokes.
+//! Traces the edges of a photo as strokes.
 //!
-//! Source: Canny, "A Computational Approach to Edge Detection", 1986. Thresholds are quantiles of each photo's own
-//! gradient, and of the edges the strongest are kept, so that a foggy photo gets about as much ink as a sharp one;
-//! strong blur and leaving out short edges keep outlines and lose texture.
+//! Source: Canny, "A Computational Approach to Edge Detection", 1986. Thresholds are quantiles of the photo's own gradients, and
+//! only the strongest edges are kept, so that a low-contrast photo gets about as much ink as a sharp one. Strong blur and a
+//! minimum length keep outlines and drop texture.
 
 use std::cmp::Reverse;
 
@@ -17,19 +17,19 @@ use super::options::EdgeOptions;
 use super::trace::{Chain, chains, smoothed};
 use super::{Rng, opaque};
 
-/// Longer side of the picture in which edges are looked for, in pixels.
+/// Longer side of the image for edge detection, in pixels.
 const SIDE: u32 = 256;
-/// Blur that the detector adds of itself, in pixels.
+/// The detector's own blur, in pixels.
 const DETECTOR_BLUR: f32 = 1.4;
-/// The threshold that continues an edge, in shares of the one that begins it.
+/// Lower hysteresis threshold, relative to the upper one.
 const CONTINUES: f32 = 0.35;
-/// A gradient that begins no edge, in Sobel's units (4 for a step of one grey level): the noise of a JPEG.
+/// Least upper threshold, in Sobel units (4 for a step of one grey level): above the noise of a JPEG.
 const FAINTEST: f32 = 20.0;
 
-/// Edges are not looked for so near to the photo's border, in pixels: a frame is none of what the photo shows.
+/// Edges within this distance of the border, in pixels, are ignored: they are often a frame.
 const BORDER: usize = 5;
 
-/// The edges of a photo as strokes, the strongest first; none if no edge is long enough.
+/// The edges of a photo as strokes, strongest first; none if no edge is long enough.
 pub(super) fn trace(photo: DynamicImage, by: &EdgeOptions, rng: &mut Rng) -> Option<VectorDrawing> {
     let mut between = |[low, high]: [f32; 2]| rng.uniform(low, high);
     let (blur, faint, short, ink) = (between(by.blur), between(by.faint), between(by.short), between(by.ink));
@@ -67,7 +67,7 @@ fn stroke(path: tiny_skia::Path) -> Shape {
     Shape { path, fill: None, stroke: Some(Colour::BLACK), stroke_first: false }
 }
 
-/// The photo without colours, its longer side [`SIDE`] pixels.
+/// The photo in greyscale with a longer side of [`SIDE`] pixels.
 fn grey(photo: DynamicImage) -> GrayImage {
     let grey = DynamicImage::ImageRgb8(opaque(photo)).into_luma8();
     let longer = grey.width().max(grey.height()).max(1);
@@ -78,7 +78,7 @@ fn grey(photo: DynamicImage) -> GrayImage {
     imageops::resize(&grey, scaled(grey.width()), scaled(grey.height()), FilterType::Triangle)
 }
 
-/// The value that the share `at` of all does not reach.
+/// The quantile `at`, from 0 to 1.
 fn quantile(values: &[u16], at: f32) -> f32 {
     let mut values = values.to_vec();
     let position = ((values.len() as f32 * at) as usize).min(values.len().saturating_sub(1));

@@ -1,29 +1,29 @@
-//! An unsteady hand: one stroke, drawn again.
+//! Redraws a stroke with an unsteady hand.
 
 use tiny_skia::{Path, PathBuilder, PathSegment, Point, Transform};
 
 use super::Rng;
 use super::options::SketchOptions;
 
-/// Sine waves that a stroke's wobble is the sum of.
+/// Sine waves whose sum is a stroke's wobble.
 const WAVES: usize = 4;
-/// Range of their lengths, in shares of the drawing's longer side: from a knuckle's movement to an arm's.
+/// Range of their wavelengths, relative to the drawing's longer side: from movements of fingers to those of the arm.
 const WAVE_LENGTHS: [f32; 2] = [0.15, 0.8];
-/// Longest straight piece that a wobbling line is made of, in the same shares.
+/// Longest straight segment of a wobbling line, relative to the drawing's longer side.
 const STEP: f32 = 0.03;
-/// Pieces that one line is cut into, at most.
+/// Most segments of a line.
 const MAX_PIECES: f32 = 256.0;
 
-/// How one stroke is drawn.
+/// The distortion of one stroke.
 pub(super) struct Hand {
     place: Transform,
     waves: [Wave; WAVES],
-    /// In the drawing's own units, as `step`.
+    /// In units of the drawing, as is `step`.
     tremor: f32,
     step: f32,
 }
 
-/// Moves points by `by · sin(along · point + phase)`.
+/// Displaces points by `by · sin(along · point + phase)`.
 #[derive(Clone, Copy)]
 struct Wave {
     along: Point,
@@ -32,7 +32,7 @@ struct Wave {
 }
 
 impl Hand {
-    /// `middle`: of the stroke. `side`: the drawing's longer side.
+    /// `middle`: the stroke's centre. `side`: the drawing's longer side.
     pub(super) fn draw(middle: Point, side: f32, by: &SketchOptions, rng: &mut Rng) -> Self {
         let scale = rng.within(by.scale).exp();
         let place = Transform::from_translate(-middle.x, -middle.y)
@@ -42,7 +42,7 @@ impl Hand {
         Self { place, waves: [(); WAVES].map(|()| Wave::draw(side, by.wobble, rng)), tremor: by.tremor * side, step }
     }
 
-    /// The stroke as this hand draws it; none if its points are no longer finite.
+    /// The distorted stroke; none if its points are no longer finite.
     pub(super) fn stroke(&self, path: &Path, rng: &mut Rng) -> Option<Path> {
         let mut builder = PathBuilder::with_capacity(path.len(), path.points().len());
         let (mut start, mut at) = (Point::zero(), Point::zero());
@@ -100,7 +100,7 @@ impl Hand {
 }
 
 impl Wave {
-    /// `deviation`: of the sum of all waves along each axis, in shares of `side`.
+    /// `deviation`: standard deviation of the sum of all waves along each axis, relative to `side`.
     fn draw(side: f32, deviation: f32, rng: &mut Rng) -> Self {
         let (sin, cos) = rng.uniform(0.0, std::f32::consts::TAU).sin_cos();
         let frequency = std::f32::consts::TAU / (rng.log_uniform(WAVE_LENGTHS) * side);

@@ -1,93 +1,93 @@
-//! How far views are from the image as it is.
+//! Options of data augmentation.
 
 use serde::{Deserialize, Serialize};
 
-/// What varies: `[augment]` of a training, with the tables `sketch`, `photo` and `edges`. Unknown keys are refused.
+/// The table `[augment]` of a training, with subtables `sketch`, `photo` and `edges`. Unknown keys are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augmentation {
-    /// Share of images that are mirrored.
+    /// Probability of mirroring.
     pub mirror: f32,
     pub sketch: SketchOptions,
     pub photo: PhotoOptions,
     pub edges: EdgeOptions,
 }
 
-/// Drawings, vector and bitmap; 0 switches a change off. Lengths are shares of the drawing's longer side if nothing
-/// else is said.
+/// Options for drawings, vector and bitmap; 0 disables a change. Lengths are relative to the drawing's longer side unless
+/// stated otherwise.
 ///
-/// There is no scale: a drawing is cropped to its ink, and `margin` makes it larger or smaller.
+/// There is no scale: drawings are cropped to their ink, and `margin` makes them larger or smaller.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SketchOptions {
-    /// Range of stroke widths, in pixels of the network's input, the logarithm uniform; `[0, 0]` leaves the manifest's.
+    /// Range of stroke widths, log-uniform, in pixels of the network's input; `[0, 0]` keeps the manifest's.
     pub stroke: [f32; 2],
-    /// Greatest change of the manifest's margin, to either side.
+    /// Largest change of the manifest's margin, in either direction.
     pub margin: f32,
-    /// Share of strokes that are left out; the longest never is.
+    /// Probability of dropping a stroke; the longest is always kept.
     pub dropout: f32,
-    /// Share of drawings that are unfinished.
+    /// Probability that a drawing is unfinished.
     pub truncated: f32,
-    /// Greatest share of strokes that an unfinished drawing lacks: the last ones.
+    /// Largest share of strokes missing at the end of an unfinished drawing.
     pub truncation: f32,
-    /// Greatest distance of a stroke from its place, along each axis.
+    /// Largest shift of a stroke along each axis.
     pub shift: f32,
-    /// Greatest change of a stroke's size, as a logarithm.
+    /// Largest change of a stroke's size, as a logarithm.
     pub scale: f32,
-    /// Greatest turn of a stroke around its middle, in degrees.
+    /// Largest rotation of a stroke around its centre, in degrees.
     pub rotation: f32,
-    /// How far a stroke strays smoothly from its way: the deviation along each axis.
+    /// Standard deviation of a stroke's smooth displacement along each axis.
     pub wobble: f32,
-    /// Deviation of each point by itself, along each axis.
+    /// Standard deviation of each point's independent displacement along each axis.
     pub tremor: f32,
-    /// Share of bitmaps of which up to three patches are rubbed out.
+    /// Probability of erasing up to three patches of a bitmap.
     pub erased: f32,
-    /// Greatest turn of the drawing to either side, in degrees.
+    /// Largest rotation of the drawing in either direction, in degrees.
     pub turn: f32,
-    /// Greatest change of width and of height, as a logarithm.
+    /// Largest change of width and of height, as a logarithm.
     pub stretch: f32,
-    /// Greatest slant, in columns a row.
+    /// Largest shear, in columns per row.
     pub slant: f32,
 }
 
-/// Photos; 0 switches a change off, but for `crop`.
+/// Options for photos; 0 disables a change, except for `crop`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PhotoOptions {
-    /// Least share of the photo's area that is seen; 1 is all of it.
+    /// Smallest share of the photo's area in a crop; 1 disables cropping.
     pub crop: f32,
-    /// Greatest change of the seen part's width to its height, as a logarithm.
+    /// Largest change of the crop's aspect ratio, as a logarithm.
     pub aspect: f32,
-    /// Greatest change of brightness, in shares of white.
+    /// Largest change of brightness, relative to white.
     pub brightness: f32,
-    /// Greatest change of contrast, in shares of the photo's own.
+    /// Largest relative change of contrast.
     pub contrast: f32,
-    /// Greatest change of saturation, likewise.
+    /// Largest relative change of saturation.
     pub saturation: f32,
-    /// Greatest turn of all hues, in degrees.
+    /// Largest rotation of hues, in degrees.
     pub hue: f32,
-    /// Share of photos without colours.
+    /// Probability of removing colours.
     pub grey: f32,
-    /// Share of photos that are blurred.
+    /// Probability of blurring.
     pub blurred: f32,
-    /// Greatest blur, in pixels of the photo.
+    /// Largest blur, in pixels of the photo.
     pub blur: f32,
-    /// Share of photos that are fitted into the input the other way: with a border if the manifest squashes them,
-    /// squashed if it does not.
+    /// Probability of the other fit: padded if the manifest squashes photos, squashed otherwise.
     pub refit: f32,
 }
 
-/// Photos' edges, before they are varied as drawings are. Pixels are those of a photo whose longer side is 256.
+/// Options for the edges of photos, before they are augmented as drawings. Pixels are those of a photo whose longer side is
+/// 256.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EdgeOptions {
-    /// Range of the blur before edges are looked for, in pixels: a strong one leaves outlines.
+    /// Range of the blur before edge detection, in pixels; strong blur keeps only outlines.
     pub blur: [f32; 2],
-    /// Range of the share of pixels whose gradient is too weak to begin an edge.
+    /// Range of the quantile of gradients below which no edge starts.
     pub faint: [f32; 2],
-    /// Range of the length below which an edge is left out, in pixels.
+    /// Range of the minimum length of edges, in pixels.
     pub short: [f32; 2],
-    /// Range of the length of all edges together, in longer sides of the photo; the strongest are kept.
+    /// Range of the total length of edges, relative to the photo's longer side; the strongest are kept.
     pub ink: [f32; 2],
 }
 
@@ -147,9 +147,9 @@ impl Default for EdgeOptions {
 }
 
 impl Augmentation {
-    /// Every view is the image as it is served.
+    /// No augmentation: every view is the image as when serving.
     ///
-    /// Edges are then those in the middle of the ranges of [`EdgeOptions`].
+    /// Edges use the middle of the ranges of [`EdgeOptions`].
     pub fn none() -> Self {
         let edges = EdgeOptions::default();
         let middle = |[low, high]: [f32; 2]| [(low + high) / 2.0; 2];
@@ -166,7 +166,7 @@ impl Augmentation {
         }
     }
 
-    /// Whether all numbers are such that views can be made of them.
+    /// Whether all options are in range.
     pub fn is_in_range(&self) -> bool {
         is_share(self.mirror) && self.sketch.is_in_range() && self.photo.is_in_range() && self.edges.is_in_range()
     }

@@ -1,4 +1,4 @@
-//! Photos: another part of them, mirrored, in other light and colours.
+//! Augments photos: crop, mirror, light and colours.
 
 use image::{DynamicImage, Rgb, RgbImage};
 use imageproc::filter::gaussian_blur_f32;
@@ -7,14 +7,14 @@ use sketch_model::render::preprocess::{Fit, PhotoPreprocessing};
 use super::options::PhotoOptions;
 use super::{Augmentation, Rng, opaque};
 
-/// The border of photos that are fitted with one: nothing, to networks that take grey for 0.
+/// Colour of padding: grey, which normalises to about 0.
 const BORDER: [u8; 3] = [128; 3];
 /// Source: ITU-R BT.601.
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
-/// Less blur changes nothing.
+/// Blur below this has no effect.
 const LEAST_BLUR: f32 = 0.3;
 
-/// A photo as it might have been taken.
+/// Augments a photo.
 pub(super) fn vary(photo: DynamicImage, by: &Augmentation, rng: &mut Rng) -> DynamicImage {
     let mut seen = part(&photo, &by.photo, rng);
     if rng.chance(by.mirror) {
@@ -32,7 +32,7 @@ pub(super) fn vary(photo: DynamicImage, by: &Augmentation, rng: &mut Rng) -> Dyn
     seen
 }
 
-/// The manifest's preprocessing, or the other way to fit a photo into a square.
+/// The manifest's preprocessing, or with the other fit.
 pub(super) fn style(usual: &PhotoPreprocessing, by: &PhotoOptions, rng: &mut Rng) -> PhotoPreprocessing {
     let fit = match usual.fit {
         usual if !rng.chance(by.refit) => usual,
@@ -42,7 +42,7 @@ pub(super) fn style(usual: &PhotoPreprocessing, by: &PhotoOptions, rng: &mut Rng
     PhotoPreprocessing { fit, ..usual.clone() }
 }
 
-/// A part of the photo, anywhere in it.
+/// A random crop of the photo.
 fn part(photo: &DynamicImage, by: &PhotoOptions, rng: &mut Rng) -> DynamicImage {
     let side = rng.uniform(by.crop, 1.0).sqrt();
     let wider = (rng.within(by.aspect) / 2.0).exp();
@@ -54,7 +54,7 @@ fn part(photo: &DynamicImage, by: &PhotoOptions, rng: &mut Rng) -> DynamicImage 
     photo.crop_imm(left, top, width, height)
 }
 
-/// A change of all colours: `matrix · rgb + lift`.
+/// An affine map of colours: `matrix · rgb + lift`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Light {
     matrix: [[f32; 3]; 3],
@@ -85,7 +85,7 @@ impl Light {
     }
 }
 
-/// Turns hues around the axis of greys by `hue` radians, then scales the distance from grey, then from middle grey.
+/// Rotates hues around the grey axis by `hue` radians, then scales the distance from grey, then from middle grey.
 fn colours(hue: f32, saturation: f32, contrast: f32) -> [[f32; 3]; 3] {
     let (sin, cos) = hue.sin_cos();
     let (third, side) = ((1.0 - cos) / 3.0, sin / 3f32.sqrt());

@@ -1,4 +1,4 @@
-//! Random numbers that depend on nothing but the numbers that they are seeded with.
+//! Reproducible random numbers.
 
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::{RngCore, SeedableRng};
@@ -11,8 +11,8 @@ use crate::metrics::mix;
 pub struct Rng(Xoshiro256PlusPlus);
 
 impl Rng {
-    /// `parts`: what the numbers are for, such as seed, image and view. Their order matters: they are folded by
-    /// `state = mix(state ^ mix(part))` from 0, see [`mix`].
+    /// `parts`: what the numbers are for, such as seed, image and view. Order matters: `state = mix(state ^ mix(part))`, starting
+    /// at 0; see [`mix`].
     pub fn new(parts: &[u64]) -> Self {
         Self(Xoshiro256PlusPlus::seed_from_u64(parts.iter().fold(0, |seed, &part| mix(seed ^ mix(part)))))
     }

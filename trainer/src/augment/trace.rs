@@ -1,11 +1,11 @@
-//! Lines of single pixels as strokes.
+//! Turns lines of pixels into strokes.
 
 use image::GrayImage;
 use imageproc::geometry::approximate_polygon_dp;
 use imageproc::point::Point as Vertex;
 use tiny_skia::{Path, PathBuilder};
 
-/// Pixels one after the other, each a neighbour of the one before.
+/// A sequence of pixels, each a neighbour of its predecessor.
 pub(super) type Chain = Vec<Pixel>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,14 +14,14 @@ pub(super) struct Pixel {
     pub y: usize,
 }
 
-/// Steps back from which a line's direction is taken.
+/// Pixels over which a line's direction is measured.
 const BACK: usize = 4;
-/// Pixels to each side that a point is averaged over.
+/// Pixels on each side over which a point is averaged.
 const REACH: usize = 2;
-/// Greatest distance of a stroke from the pixels that it stands for.
+/// Largest distance of a stroke from its pixels.
 const TOLERANCE: f64 = 0.7;
 
-/// Takes the lines apart: every pixel that is not 0 is in one chain. At a crossing a chain goes straight on.
+/// Splits lines into chains: every non-zero pixel is in exactly one. At a crossing, a chain goes straight on.
 pub(super) fn chains(lines: &GrayImage) -> Vec<Chain> {
     let (width, height) = (lines.width() as usize, lines.height() as usize);
     let mut left = Mask { width, height, set: lines.iter().map(|&value| value > 0).collect() };
@@ -46,7 +46,7 @@ struct Mask {
 }
 
 impl Mask {
-    /// Appends pixels to the chain, and clears them, until none is next to its end.
+    /// Appends neighbours of the end to the chain, and clears them, until there are none.
     fn follow(&mut self, chain: &mut Chain) {
         while let Some(&end) = chain.last() {
             let from = chain[chain.len().saturating_sub(BACK + 1)];
@@ -56,7 +56,7 @@ impl Mask {
         }
     }
 
-    /// The neighbour of `end` that lies straightest on from `from`.
+    /// The neighbour of `end` that continues straightest from `from`.
     fn next(&self, from: Pixel, end: Pixel) -> Option<Pixel> {
         let rows = end.y.saturating_sub(1)..(end.y + 2).min(self.height);
         let columns = end.x.saturating_sub(1)..(end.x + 2).min(self.width);
@@ -64,16 +64,14 @@ impl Mask {
         let away = |a: usize, b: usize| a as i64 - b as i64;
         let straightness = |next: &Pixel| {
             let (x, y) = (away(next.x, end.x), away(next.y, end.y));
-            // Side by side comes before corner to corner, so that no pixel of a stair is left behind.
+            // Direct neighbours come before diagonal ones, so that no pixel of a staircase is left behind.
             (4 * (x * away(end.x, from.x) + y * away(end.y, from.y)), -(x * x + y * y))
         };
         around.filter(|pixel| self.set[pixel.y * self.width + pixel.x]).max_by_key(straightness)
     }
 }
 
-/// The stroke that a chain stands for, without its stairs. A chain that ends where it began becomes a closed stroke.
-///
-/// None for an empty chain.
+/// The smoothed stroke of a chain; none for an empty chain. A chain that ends where it starts becomes a closed stroke.
 pub(super) fn smoothed(chain: &Chain) -> Option<Path> {
     let (first, last) = (chain.first()?, chain.last()?);
     let closed = chain.len() > 4 * REACH && first.x.abs_diff(last.x) <= 1 && first.y.abs_diff(last.y) <= 1;
@@ -89,7 +87,7 @@ pub(super) fn smoothed(chain: &Chain) -> Option<Path> {
     builder.finish()
 }
 
-/// The mean of the pixels around one of a chain; the ends of an open chain stay where they are.
+/// The mean of the pixels around pixel `i` of a chain; the ends of an open chain do not move.
 fn averaged(chain: &Chain, i: usize, closed: bool) -> Vertex<f32> {
     let count = chain.len();
     let reach = if closed { REACH } else { REACH.min(i).min(count - 1 - i) };

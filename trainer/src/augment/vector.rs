@@ -1,4 +1,4 @@
-//! Vector drawings: strokes left out or drawn otherwise, the whole turned, stretched, slanted, mirrored.
+//! Augments vector drawings: drops and distorts strokes, then applies an affine map.
 
 use sketch_model::render::vector::{Shape, VectorDrawing};
 use tiny_skia::{Path, PathSegment, Point, Rect};
@@ -7,7 +7,7 @@ use super::hand::Hand;
 use super::options::SketchOptions;
 use super::{Augmentation, Rng, affine};
 
-/// A drawing as another hand would have made it, its strokes in the same order; one without extent stays as it is.
+/// Augments a drawing, keeping the order of strokes; a drawing without extent is unchanged.
 pub(super) fn vary(drawing: &VectorDrawing, by: &Augmentation, rng: &mut Rng) -> VectorDrawing {
     let Some(side) = longer_side(&drawing.shapes) else { return drawing.clone() };
     let whole = affine::draw(by, rng);
@@ -18,7 +18,7 @@ pub(super) fn vary(drawing: &VectorDrawing, by: &Augmentation, rng: &mut Rng) ->
         let path = drawn.and_then(|path| path.transform(whole)).unwrap_or_else(|| shape.path.clone());
         Shape { path, ..shape.clone() }
     });
-    // A canvas of the drawing as it was would frame it wrongly now.
+    // The original canvas no longer frames the drawing.
     VectorDrawing { shapes: shapes.collect(), canvas: None }
 }
 
@@ -32,7 +32,7 @@ fn longer_side(shapes: &[Shape]) -> Option<f32> {
     Some(bounds.width().max(bounds.height())).filter(|side| *side > 0.0)
 }
 
-/// The shapes that are drawn. The longest always is, and all are if the longest is a dot.
+/// The shapes that are kept. The longest always is, and all are if the longest is a dot.
 fn kept<'a>(shapes: &'a [Shape], by: &SketchOptions, rng: &mut Rng) -> Vec<&'a Shape> {
     let lengths: Vec<f32> = shapes.iter().map(|shape| length(&shape.path)).collect();
     let longest = (0..shapes.len()).max_by(|&a, &b| lengths[a].total_cmp(&lengths[b]));

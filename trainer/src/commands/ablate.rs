@@ -23,7 +23,7 @@ use super::{RuntimeArguments, interrupt, save};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Trainings to compare: a TOML file like trainer/presets/ablation.toml
+    /// Trainings to compare, as TOML; trainer/presets/ablation.toml is an example
     #[arg(long, value_name = "FILE")]
     rows: PathBuf,
     /// Network to start from, as `train` takes it
@@ -32,10 +32,10 @@ pub struct Arguments {
     /// Folder of the data sets
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
-    /// Folder for the results; what is there is not trained again
+    /// Folder for the results; trainings whose results are there are skipped
     #[arg(long, value_name = "FOLDER")]
     output: PathBuf,
-    /// Keep the network of every training, in full precision: "<row>-<seed>.onnx", rows counted from 1
+    /// Keep the network of every training in full precision, as "<row>-<seed>.onnx"; rows count from 1
     #[arg(long)]
     keep: bool,
     #[command(flatten)]
@@ -55,7 +55,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
             configs.push((i, row, ablation.config(row, *seed).with_context(|| format!("row \"{}\"", row.name))?));
         }
     }
-    ensure!(!configs.is_empty(), "there is nothing to compare");
+    ensure!(!configs.is_empty(), "there are no trainings to compare");
     let (model, manifest) = store::read(&arguments.start)?;
     let data = DataSet::open(&arguments.data)?;
     let images = data.digest()?;
@@ -97,10 +97,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A training: number of its row from 0, the row, the configuration.
+/// A training: index of its row, the row, the configuration.
 type Training<'a> = (usize, &'a Row, Config);
 
-/// Trainings that see the same views of images together, in the order of the first of each.
+/// Groups trainings that share their views of images; groups are in the order of their first training.
 fn grouped(trainings: Vec<Training>) -> Vec<Vec<Training>> {
     let mut groups: Vec<Vec<Training>> = Vec::new();
     for training in trainings {
@@ -134,7 +134,7 @@ fn try_one(
     let weights = train(plan, &material, &setting)?;
     let served = blended(&Tape::read(start.model)?, &weights, config.network.blend)?;
     let outcomes = validation.run(&mut forward, &served)?;
-    // The next one begins at its start.
+    // The next training must not resume this one.
     fs::remove_file(output.join(checkpoint::FILE))?;
     let map = outcomes.into_iter().map(|outcome| (outcome.name, [outcome.embedding.map, outcome.fused.map])).collect();
     Ok((map, weights))

@@ -17,30 +17,30 @@ use super::progress::Bar;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Folder of PNG, JPEG and WebP files, with folders below it
+    /// Folder of PNG, JPEG and WebP files, searched recursively
     photos: PathBuf,
-    /// Network that embeds them; its manifest lies beside it
+    /// Network that embeds the photos, with its manifest beside it
     #[arg(long, value_name = "FILE")]
     model: PathBuf,
-    /// Blocks of channels, each with prototypes of its own
+    /// Subspaces: blocks of channels, each with its own prototypes
     #[arg(long, default_value_t = 2)]
     subspaces: usize,
     /// Prototypes of each subspace
     #[arg(long, default_value_t = 32)]
     prototypes: usize,
-    /// Weight of a photo's own embedding beside its prototypes
+    /// Weight of a photo's own embedding; its prototypes get the rest
     #[arg(long, default_value_t = 0.2)]
     weight: f32,
-    /// Decides where k-means begins
+    /// Seed of k-means
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// File to write, as `sketch_load_codebook` takes it
+    /// File to write, in the format of `sketch_load_codebook`
     #[arg(long, value_name = "FILE", required_unless_present = "url")]
     output: Option<PathBuf>,
     /// Database to load it into, as a connection URI
     #[arg(long, requires = "name")]
     url: Option<String>,
-    /// Name of the codebook there
+    /// Name of the codebook in the database
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]

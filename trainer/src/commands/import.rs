@@ -16,52 +16,52 @@ use sketch_trainer::thumbnail;
 
 use super::progress::Bar;
 
-/// Photos that are added in one go, and at most so many bytes: what an interrupted import has to do again.
+/// Most photos and bytes in a transaction: what an interrupted import has to repeat.
 const BATCH: usize = 256;
 const BATCH_BYTES: u64 = 32 << 20;
-/// The largest photo that is sent: PostgreSQL's values end at 1 GB, and no photo comes near.
+/// Largest photo that is sent; a value in PostgreSQL is limited to 1 GB.
 const MOST_BYTES: u64 = 256 << 20;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Folder of PNG, JPEG and WebP files, with folders below it; or a CSV file with a column "path"
+    /// Folder of PNG, JPEG and WebP files, searched recursively; or a CSV file with a column "path"
     #[arg(value_name = "FOLDER|CSV")]
     source: PathBuf,
     /// Database to fill, as a connection URI
     #[arg(long)]
     url: String,
-    /// Table to fill; photos whose names it has are skipped
+    /// Table to fill; photos whose names are already there are skipped
     #[arg(long)]
     table: String,
     /// Column for a photo's bytes
     #[arg(long, default_value = "image")]
     image_column: String,
-    /// Column for a photo's path below the folder, or for column "name" of the CSV file
+    /// Column for a photo's path relative to the folder, or for "name" of the CSV file
     #[arg(long, default_value = "name")]
     name_column: String,
-    /// Column for the name of the folder that a photo lies in, or for column "label" of the CSV file
+    /// Column for the name of a photo's folder, or for "label" of the CSV file
     #[arg(long)]
     label_column: Option<String>,
-    /// Make the table if it is not there
+    /// Create the table if it does not exist
     #[arg(long)]
     create: bool,
-    /// What to do with a file that is no image
+    /// What to do with a file that is not an image
     #[arg(long, value_enum, default_value_t = Broken::Keep)]
     broken: Broken,
 }
 
-/// What to do with a file that is no image.
+/// What to do with a file that is not an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Broken {
-    /// Import it; the database says which rows it could not use.
+    /// Import it; the database reports the rows that it could not use.
     Keep,
-    /// Leave it out, and name it.
+    /// Skip it and report its name.
     Skip,
-    /// Stop before the batch that it is in.
+    /// Stop before its batch.
     Refuse,
 }
 
-/// What became of the files.
+/// Counts of files by outcome.
 #[derive(Default)]
 struct Count {
     added: usize,
@@ -69,7 +69,7 @@ struct Count {
     left_out: usize,
 }
 
-/// One file, read and tried.
+/// One file after reading and decoding.
 enum Read {
     Photo(Photo),
     Broken(Photo, String),
@@ -96,23 +96,23 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let count = add_all(&mut client, &table, &missing, arguments.broken)?;
     println!("{} photos added, {} were there already", count.added, found - missing.len());
     if count.broken > 0 {
-        let fate = if arguments.broken == Broken::Keep { "added all the same" } else { "left out" };
-        println!("{} files are no images, {fate}", count.broken);
+        let fate = if arguments.broken == Broken::Keep { "added anyway" } else { "skipped" };
+        println!("{} files are not images, {fate}", count.broken);
     }
     if count.left_out > 0 {
-        println!("{} files of more than {} MB left out", count.left_out, MOST_BYTES >> 20);
+        println!("{} files larger than {} MB skipped", count.left_out, MOST_BYTES >> 20);
     }
     Ok(())
 }
 
-/// Adds the photos batch by batch, each in a transaction of its own. While one is sent, the next is read and decoded.
+/// Adds the photos in batches, each in its own transaction. While one is sent, the next is read and decoded.
 fn add_all(client: &mut Client, table: &Table, photos: &[PhotoFile], broken: Broken) -> anyhow::Result<Count> {
     let bar = Bar::of("importing photos", photos.len());
     let mut count = Count::default();
     let (sender, receiver) = sync_channel(1);
     thread::scope(|scope| -> anyhow::Result<()> {
         scope.spawn(move || {
-            // Nobody listens any more once the database has refused a batch.
+            // The receiver is gone once the database has refused a batch.
             for batch in batches(photos) {
                 let read: anyhow::Result<Vec<Read>> = batch.par_iter().map(read).collect();
                 if sender.send(read).is_err() {
@@ -133,7 +133,7 @@ fn add_all(client: &mut Client, table: &Table, photos: &[PhotoFile], broken: Bro
     Ok(count)
 }
 
-/// Runs of files that are read in one go: not too many, and not too large together.
+/// Splits the files into batches, limited in count and in bytes.
 fn batches(photos: &[PhotoFile]) -> impl Iterator<Item = &[PhotoFile]> {
     let mut rest = photos;
     std::iter::from_fn(move || {
@@ -160,7 +160,7 @@ fn choose(batch: Vec<Read>, broken: Broken, count: &mut Count, bar: &Bar) -> any
                 match broken {
                     Broken::Keep => chosen.push(photo),
                     Broken::Skip => bar.log(&format!("\"{}\" left out: {reason}", photo.name)),
-                    Broken::Refuse => bail!("\"{}\" is no image: {reason}; {} photos added", photo.name, count.added),
+                    Broken::Refuse => bail!("\"{}\" is not an image: {reason}; {} photos added", photo.name, count.added),
                 }
             }
         }
@@ -168,7 +168,7 @@ fn choose(batch: Vec<Read>, broken: Broken, count: &mut Count, bar: &Bar) -> any
     Ok(chosen)
 }
 
-/// Reads a file and decodes it, as the database will.
+/// Reads a file and decodes it as the database will.
 fn read(photo: &PhotoFile) -> anyhow::Result<Read> {
     let failed = || format!("could not read \"{}\"", photo.path.display());
     if fs::metadata(&photo.path).with_context(failed)?.len() > MOST_BYTES {

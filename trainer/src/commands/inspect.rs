@@ -18,13 +18,13 @@ pub struct Arguments {
     /// Network: an .onnx file
     #[arg(required_unless_present = "data")]
     network: Option<PathBuf>,
-    /// Tell what would train from this layer on
+    /// Mark the layers that train if training starts at this layer
     #[arg(long, value_name = "LAYER", requires = "network")]
     train_from: Option<String>,
-    /// Tell what a folder of data sets holds
+    /// Count the images of a folder of data sets and report gaps
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// Decode every image, and name those that cannot be used
+    /// Decode every image and name those that cannot be used
     #[arg(long, requires = "data")]
     decode: bool,
 }
@@ -59,7 +59,7 @@ fn print_head(model: &ModelProto, bytes: u64) {
     }
 }
 
-/// Sizes as they are written; those known only when the graph runs by their names.
+/// Fixed sizes as numbers, dynamic ones by name.
 fn shape(info: &ValueInfoProto) -> String {
     let Some(type_proto::Value::TensorType(tensor)) = info.r#type.as_ref().and_then(|kind| kind.value.as_ref()) else {
         return String::new();

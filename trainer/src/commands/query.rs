@@ -13,16 +13,16 @@ pub struct Arguments {
     /// Drawings: PNG, JPEG, WebP, SVG, or strokes as JSON
     #[arg(required = true)]
     drawings: Vec<PathBuf>,
-    /// Database to ask, as a connection URI
+    /// Database to query, as a connection URI
     #[arg(long)]
     url: String,
     /// Table of photos that sketch_enable prepared
     #[arg(long)]
     table: String,
-    /// Photos for each drawing
+    /// Number of photos per drawing
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=50))]
     limit: u32,
-    /// Picture to write: a row for each drawing, with the photos beside it
+    /// Picture to write, with a row per drawing and its photos beside it
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Column of a photo's bytes
@@ -73,7 +73,7 @@ fn drawing_cell(path: &Path, bytes: &[u8]) -> anyhow::Result<Cell> {
 }
 
 fn photo_cell(photo: &Ranked) -> Cell {
-    // A photo that was ranked has been decoded before; if it changed since, its name alone is shown.
+    // The database could decode the photo; if it has changed since, only its name is shown.
     let picture = thumbnail::photo(&photo.image).ok();
     Cell { label: readable(&photo.name), picture }
 }

@@ -12,14 +12,14 @@ use super::{RuntimeArguments, save};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Networks in full precision of trainings from the same start, as `ablate --keep` and `train --precision fp32` write
-    /// them; their manifests beside them
+    /// Networks in full precision of trainings with the same start, from `ablate --keep` or `train --precision fp32`, with
+    /// their manifests beside them
     #[arg(required = true, value_name = "FILE")]
     networks: Vec<PathBuf>,
-    /// Name of the network that comes out
+    /// Name of the averaged network
     #[arg(long)]
     name: String,
-    /// Folder for it and its manifest
+    /// Folder for the network and its manifest
     #[arg(long, value_name = "FOLDER")]
     output: PathBuf,
     /// How weights are stored
@@ -39,8 +39,8 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let manifest = manifests.swap_remove(0);
     let unlike = manifests.iter().position(|other| *other != manifest);
-    ensure!(unlike.is_none(), "manifests of the networks are not the same");
-    let mut model = mean(&models).context("could not take the mean")?;
+    ensure!(unlike.is_none(), "the manifests of the networks differ");
+    let mut model = mean(&models).context("could not average the networks")?;
     if let Some(graph) = model.graph.as_mut() {
         graph.name = Some(arguments.name.clone());
     }

@@ -17,19 +17,19 @@ use super::{RuntimeArguments, interrupt, save};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// What to do: a TOML file, or the name of a preset, best or seed
+    /// Configuration: a TOML file, or a preset (best, seed)
     #[arg(long, value_name = "FILE|PRESET", default_value = "best")]
     config: String,
-    /// Change an option of the configuration; can be given several times
+    /// Override an option of the configuration; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE")]
     settings: Vec<String>,
-    /// Network to start from, which is also the teacher: an .onnx file of `export --precision fp32`, its manifest beside it
+    /// Network to start from, also the teacher: an .onnx file from `export --precision fp32` with its manifest beside it
     #[arg(long, value_name = "FILE")]
     start: PathBuf,
-    /// Folder of the data sets; the classes of the split "val" are left out
+    /// Folder of the data sets; training does not see the classes of the split "val"
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
-    /// Folder for checkpoints, metrics and the network; what is there is resumed
+    /// Folder for checkpoints, metrics and the network; a training found there is resumed
     #[arg(long, value_name = "FOLDER")]
     output: PathBuf,
     /// How weights are stored

@@ -1,11 +1,11 @@
-//! `classes.tsv`: the split, and one class by its names in several collections.
+//! `classes.tsv`: the split of each class, and its names in several collections.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use super::DataError;
 
-/// What a class is for.
+/// The part of the data that a class belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
     Train,
@@ -17,16 +17,16 @@ pub enum Split {
 #[derive(Clone, Debug, Default)]
 pub struct Classes {
     splits: HashMap<String, Split>,
-    /// The name of a class here, by column and the name in the collection that the column is for.
+    /// Class names by column and by the name in that column's collection.
     names: HashMap<String, HashMap<String, String>>,
 }
 
 impl Classes {
-    /// Reads the text of the file at `path`: a header of `class`, `split` and further columns, with tabs between; in those
-    /// the names that collections have for a class, with commas between.
+    /// Parses the text of the file at `path`: tab-separated columns `class`, `split`, and one column per collection with its
+    /// comma-separated names of the class.
     ///
     /// # Errors
-    /// [`DataError::Classes`] with the first line that is malformed or names a class twice.
+    /// [`DataError::Classes`] with the first line that is malformed or repeats a class.
     pub fn parse(text: &str, path: &Path) -> Result<Self, DataError> {
         let malformed = |line: usize| DataError::Classes { path: path.to_owned(), line };
         let mut lines = text.lines().enumerate();
@@ -54,18 +54,18 @@ impl Classes {
         Ok(classes)
     }
 
-    /// Classes of which those named are unseen, and no others are known.
+    /// Only the named classes are known; they are unseen.
     pub fn unseen(names: &[String]) -> Self {
         Self { splits: names.iter().map(|name| (plain(name), Split::Val)).collect(), names: HashMap::new() }
     }
 
     /// The class that a collection calls `name`, and its split.
     ///
-    /// `column`: the one with the collection's own names, if it has any. A class that is not known is for training under
-    /// its own name.
+    /// `column`: the column of the collection's own names, if there is one. An unknown class keeps its name and belongs to the
+    /// training split.
     pub fn find(&self, column: Option<&str>, name: &str) -> (String, Split) {
         let own = column.and_then(|column| self.names.get(column)).and_then(|names| names.get(name));
-        // A class may go by the common name without the file saying so.
+        // A collection may use the common name without an entry in its column.
         let class = own.cloned().unwrap_or_else(|| plain(name));
         let split = self.splits.get(&class).copied().unwrap_or(Split::Train);
         (class, split)
@@ -77,7 +77,7 @@ impl Classes {
     }
 }
 
-/// A name as folders have it.
+/// A name with underscores, as in folder names.
 fn plain(name: &str) -> String {
     name.replace(' ', "_")
 }

@@ -1,4 +1,4 @@
-//! `data.toml`: which collections there are, and how their images lie.
+//! `data.toml`: the collections and the layout of their images.
 
 use std::path::{Path, PathBuf};
 
@@ -11,9 +11,9 @@ use super::DataError;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
-    /// File that says which classes are unseen, and what collections call them.
+    /// File of classes, with their splits and their names in the collections.
     pub classes: Option<PathBuf>,
-    /// Classes that training does not see, if there is no such file.
+    /// Classes that training does not see, if there is no file of classes.
     #[serde(default)]
     pub unseen: Vec<String>,
     #[serde(rename = "collection")]
@@ -25,15 +25,15 @@ pub struct Description {
 #[serde(deny_unknown_fields)]
 pub struct CollectionDescription {
     pub name: String,
-    /// What it is called in evaluations; its name by default.
+    /// Its name in evaluations; by default `name`.
     pub title: Option<String>,
     pub domain: DomainName,
     pub layout: Layout,
-    /// Folder or file, below the folder of the description.
+    /// Folder or file, relative to the folder of the description.
     pub path: PathBuf,
-    /// Column of the file of classes that has the collection's own names of them.
+    /// Column of the file of classes with the collection's own class names.
     pub names: Option<String>,
-    /// Whether the file of classes has to name every class.
+    /// Whether the file of classes must list every class.
     #[serde(default)]
     pub listed: bool,
     /// Whether it may be missing.
@@ -41,15 +41,15 @@ pub struct CollectionDescription {
     pub optional: bool,
 }
 
-/// How images lie.
+/// Layout of images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
-    /// A folder for each class.
+    /// One folder per class.
     Folders,
-    /// An `.ndjson` file for each class, a drawing a line.
+    /// One `.ndjson` file per class, with a drawing per line.
     Drawings,
-    /// A CSV file with a header, of which the columns `path` and `class` count.
+    /// A CSV file with a header and the columns `path` and `class`.
     List,
     /// One folder, no classes.
     Unlabelled,
@@ -73,10 +73,10 @@ impl From<DomainName> for Domain {
 }
 
 impl Description {
-    /// Reads the text of the file at `path`.
+    /// Parses the text of the file at `path`.
     ///
     /// # Errors
-    /// [`DataError::Description`] if it is none, [`DataError::TwoCollections`] if two have one name.
+    /// [`DataError::Description`] if it is malformed, [`DataError::TwoCollections`] if two collections have the same name.
     pub fn parse(text: &str, path: &Path) -> Result<Self, DataError> {
         let failed = |source| DataError::Description { path: path.to_owned(), source: Box::new(source) };
         let description: Self = toml::from_str(text).map_err(failed)?;

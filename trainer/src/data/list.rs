@@ -1,4 +1,4 @@
-//! The images of one collection.
+//! Lists the images of a collection.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::description::{CollectionDescription, Layout};
 use super::{Classes, Collection, DataError, Item, Source, Split, read_text};
 
-/// Lists the images of the collection `described` below `root`, and class folders with nothing in them; neither if it may
-/// be missing and is.
+/// Lists the images and the empty class folders of the collection `described` below `root`; a missing optional collection
+/// has neither.
 ///
 /// # Errors
-/// [`DataError::Io`] for what cannot be read, [`DataError::List`] and [`DataError::Row`] for a list that is malformed,
-/// [`DataError::UnknownClass`] for a class that is not listed and has to be.
+/// [`DataError::Io`] if a folder or file cannot be read, [`DataError::List`] and [`DataError::Row`] for a malformed list,
+/// [`DataError::UnknownClass`] for an unlisted class where classes must be listed.
 pub fn images(
     root: &Path,
     described: &CollectionDescription,
@@ -98,7 +98,7 @@ impl List<'_> {
         Ok(())
     }
 
-    /// The class that a folder, or a file of drawings, is named after.
+    /// The class that a folder or a file of drawings is named after.
     fn class(&self, path: &Path) -> Result<(String, Split), DataError> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         self.named(name.strip_suffix(".ndjson").unwrap_or(&name), path)
@@ -118,7 +118,7 @@ impl List<'_> {
     }
 }
 
-/// What is in a folder, by name.
+/// The entries of a folder, sorted by name.
 fn list_folder(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let failed = |source| DataError::Io { path: folder.to_owned(), source };
     let entries = fs::read_dir(folder).map_err(failed)?;

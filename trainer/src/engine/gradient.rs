@@ -1,4 +1,4 @@
-//! Reverse-mode differentiation: the nodes that compute how a loss changes with each weight.
+//! Reverse-mode differentiation: adds the nodes that compute the gradient of a loss.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -9,12 +9,12 @@ use super::{EngineError, Tape};
 
 /// Adds the nodes of the gradient of `loss` with respect to `weights`.
 ///
-/// `loss`: a tensor of one number. All tensors up to it are probed ([`Tape::probe`]). Returns for each weight the
-/// tensor of its gradient, of the same shape; a weight that `loss` does not depend on has none.
+/// `loss`: a scalar. All tensors up to it must have been probed ([`Tape::probe`]). Returns the gradient tensor of each weight,
+/// of the same shape; weights that `loss` does not depend on have none.
 ///
 /// # Errors
-/// [`EngineError::Unsupported`] with every operator on the way that has no rule, [`EngineError::Node`] for a form of an
-/// operator that its rule does not cover, [`EngineError::Independent`] if no weight is on the way.
+/// [`EngineError::Unsupported`] with all operators on the path that have no rule, [`EngineError::Node`] for a form of an
+/// operator that its rule does not support, [`EngineError::Independent`] if `loss` depends on no weight.
 pub fn gradients(tape: &mut Tape, loss: &str, weights: &[String]) -> Result<HashMap<String, String>, EngineError> {
     let path = Path::new(tape, loss, weights)?;
     let one = tape.scalar(1.0);
@@ -37,7 +37,7 @@ pub fn gradients(tape: &mut Tape, loss: &str, weights: &[String]) -> Result<Hash
     Ok(gradients)
 }
 
-/// A tensor that several nodes use gets the sum of what they send back.
+/// The gradient of a tensor that several nodes use is the sum of their contributions.
 fn accumulate(tape: &mut Tape, gradients: &mut HashMap<String, String>, name: &str, gradient: String) {
     let sum = match gradients.get(name) {
         Some(earlier) => tape.op("Add", &[earlier, &gradient], vec![]),
@@ -49,7 +49,7 @@ fn accumulate(tape: &mut Tape, gradients: &mut HashMap<String, String>, name: &s
 /// The nodes between weights and loss.
 struct Path {
     nodes: Vec<NodeProto>,
-    /// Tensors that change when a weight changes.
+    /// Tensors that depend on a weight.
     live: HashSet<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What a network consists of: its layers in order, and which of their tensors are weights.
+//! The layers of a network in order, and their weights.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,9 +9,9 @@ use super::Tape;
 /// A node with weights.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// Position among the layers, from 0.
+    /// Index among the layers.
     pub position: usize,
-    /// Position among all nodes, from 0.
+    /// Index among all nodes.
     pub node: usize,
     pub name: String,
     pub operator: String,
@@ -20,16 +20,16 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// How many numbers its weights are.
+    /// Number of parameters.
     pub fn parameters(&self) -> usize {
         self.weights.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 }
 
 impl Tape {
-    /// The layers in the order in which they run. A tensor that several layers share belongs to the first.
+    /// The layers in topological order. A tensor that several layers share belongs to the first.
     ///
-    /// Weights are what training may change: no running statistics, no bounds, no shapes, no single numbers.
+    /// Weights are the tensors that training may change: not running statistics, bounds, shapes or scalars.
     pub fn layers(&self) -> Vec<Layer> {
         let mut seen = HashSet::new();
         let moved = self.moved();
@@ -45,7 +45,7 @@ impl Tape {
         layers
     }
 
-    /// Tensors that only a change of shape parts from what they are made of, as exporters leave a transposed weight.
+    /// Tensors that are reshaped or transposed copies of others: exporters leave transposed weights so.
     fn moved(&self) -> HashMap<&str, &str> {
         let moves = |node: &&NodeProto| {
             matches!(node.op_type(), "Transpose" | "Reshape" | "Squeeze" | "Unsqueeze" | "Flatten" | "CastLike")
@@ -87,7 +87,7 @@ impl Tape {
     }
 }
 
-/// Names of the inputs that must be fed: those that are no initialisers.
+/// Names of the inputs that must be fed: those that are not initialisers.
 pub(super) fn inputs(model: &ModelProto) -> Vec<String> {
     let Some(graph) = &model.graph else { return Vec::new() };
     let constants: HashSet<&str> = graph.initializer.iter().map(|tensor| tensor.name()).collect();

@@ -1,4 +1,4 @@
-//! BatchNormalization in training: frozen on the statistics that it came with, or live on those of each batch.
+//! BatchNormalization in training: frozen on its running statistics, or live on those of each batch.
 
 use sketch_model::inference::onnx::build::{attribute_float, attribute_int, node};
 use sketch_model::inference::onnx::messages::NodeProto;
@@ -6,20 +6,18 @@ use sketch_model::inference::onnx::messages::NodeProto;
 use super::session::State;
 use super::{EngineError, Tape};
 
-/// How fast running statistics follow the batches: the share that a batch's own has.
-///
-/// As PyTorch's default.
+/// Weight of a batch's statistics in the running ones; PyTorch's default.
 pub const MOMENTUM: f32 = 0.1;
 
-/// Whether a node is a BatchNormalization that an exporter left in training mode.
+/// Whether a node is a BatchNormalization in training mode, as some exporters leave it.
 fn is_left_live(node: &NodeProto) -> bool {
     let mode = node.attribute.iter().find(|attribute| attribute.name() == "training_mode");
     node.op_type() == "BatchNormalization" && (node.output.len() > 1 || mode.and_then(|mode| mode.i) == Some(1))
 }
 
-/// Puts nodes that were exported in training mode back on their running statistics.
+/// Switches nodes that were exported in training mode to their running statistics.
 ///
-/// Such a network would use the statistics of whatever batch it is served with. Returns how many nodes were changed.
+/// When serving, such a network would use the statistics of each request's batch. Returns the number of changed nodes.
 pub fn freeze(nodes: &mut [NodeProto]) -> usize {
     let mut changed = 0;
     for node in nodes.iter_mut().filter(|node| is_left_live(node)) {
@@ -31,11 +29,11 @@ pub fn freeze(nodes: &mut [NodeProto]) -> usize {
 }
 
 impl Tape {
-    /// Puts every BatchNormalization from node `first` on on the statistics of the batch, and adds what moves the running
-    /// ones: `running' = (1 - momentum) running + momentum batch`, with the unbiased variance.
+    /// Switches all BatchNormalizations from node `first` on to the statistics of the batch, and adds the update of the
+    /// running ones: `running' = (1 - momentum) running + momentum batch`, with the unbiased variance.
     ///
-    /// `count` tells how many values of a channel the batch has, from the name of the node's input. Returns the running
-    /// statistics as state: a session carries them from step to step, [`super::write_back`] puts them into the network.
+    /// Returns the running statistics as state: a session carries them from step to step, [`super::write_back`] stores them in
+    /// the network.
     ///
     /// # Errors
     /// [`EngineError::MissingTensor`] if a statistic is not a constant of the network.
@@ -44,7 +42,7 @@ impl Tape {
         let positions: Vec<usize> = (first..self.nodes.len())
             .filter(|&i| self.nodes[i].op_type() == "BatchNormalization" && self.nodes[i].input.len() == 5)
             .collect();
-        // From the last to the first: nodes are put in before each.
+        // From last to first, because nodes are inserted before each.
         for position in positions.into_iter().rev() {
             let (input, running) = {
                 let node = &self.nodes[position];
@@ -53,7 +51,7 @@ impl Tape {
             let batch = self.batch_statistics(position, &running);
             let shape = self.shape(&input)?;
             let count = shape.iter().product::<usize>() / shape.get(1).copied().unwrap_or(1).max(1);
-            // The batch's variance is over n values; what is kept is an estimate for all images, over n - 1.
+            // The batch's variance divides by n; the running one is an unbiased estimate, which divides by n - 1.
             let unbiased = count as f32 / (count.max(2) - 1) as f32;
             for (running, (batch, factor)) in running.into_iter().zip(batch.into_iter().zip([1.0, unbiased])) {
                 state.push(self.moving_average(running, &batch, momentum, factor)?);
@@ -62,9 +60,9 @@ impl Tape {
         Ok(state)
     }
 
-    /// With `momentum` 0, the second and third output of the operator are the batch's own mean and variance.
+    /// With `momentum` 0, the second and third output of the operator are the batch's mean and variance.
     ///
-    /// ONNX Runtime writes them over the running ones, whoever else reads those; so it gets others to write over.
+    /// ONNX Runtime overwrites the running statistics in place even if other nodes read them, so it gets scratch copies.
     fn batch_statistics(&mut self, position: usize, running: &[String; 2]) -> [String; 2] {
         let names = [self.fresh("batch_mean"), self.fresh("batch_variance")];
         let zero = self.scalar(0.0);

@@ -1,4 +1,4 @@
-//! Optimisers as nodes: from weights, gradients and moments to the next weights and moments.
+//! Optimisers as nodes: compute the next weights and moments from gradients.
 
 use std::collections::HashMap;
 
@@ -7,11 +7,11 @@ use sketch_model::inference::onnx::messages::DataType;
 use super::session::{Feed, State};
 use super::{EngineError, Tape};
 
-/// Name of the input that is the learning rate of a step.
+/// Input: the learning rate of a step.
 const RATE: &str = "learning_rate";
-/// Name of the input that is how much of the average of weights stays.
+/// Input: decay of the moving average of weights.
 const AVERAGE: &str = "average_decay";
-/// Names of the inputs that are `1/(1 - β₁ᵗ)` and `1/(1 - β₂ᵗ)`.
+/// Inputs: the bias corrections `1/(1 - β₁ᵗ)` and `1/(1 - β₂ᵗ)`.
 const CORRECTIONS: [&str; 2] = ["first_correction", "second_correction"];
 
 /// Adam.
@@ -24,11 +24,11 @@ pub struct Adam {
     pub beta1: f32,
     pub beta2: f32,
     pub epsilon: f32,
-    /// Pull of the weights that decay towards zero.
+    /// Decay of weights towards zero.
     pub weight_decay: f32,
-    /// Whether decay is taken from the weight itself (AdamW) instead of being added to its gradient.
+    /// Whether decay applies to the weight itself (AdamW) instead of its gradient.
     pub decoupled: bool,
-    /// Greatest Euclidean norm of all gradients together; larger ones are scaled down. 0 for no bound.
+    /// Largest global gradient norm; larger gradients are scaled down. 0 for no limit.
     pub clip_norm: f32,
 }
 
@@ -38,18 +38,18 @@ impl Default for Adam {
     }
 }
 
-/// A weight that trains, and how fast beside the others.
+/// A weight that trains.
 #[derive(Clone, Debug)]
 pub struct Trained {
     pub name: String,
-    /// Factor of the learning rate.
+    /// Multiplier of the learning rate.
     pub rate: f32,
-    /// Whether weight decay pulls at it.
+    /// Whether weight decay applies.
     pub decays: bool,
 }
 
-/// All numbers in a row: ONNX Runtime takes 50 times as long for a number times a kernel of shape `(1152, 192, 1, 1)`,
-/// whose last axes it goes through one value at a time (1.3 ms and 0.03 ms).
+/// Flattens a tensor: ONNX Runtime takes 50 times as long to multiply a kernel of shape `(1152, 192, 1, 1)` by a scalar as the
+/// same numbers in one row (1.3 ms and 0.03 ms), because it steps through the last axes one value at a time.
 fn flat(tape: &mut Tape, tensor: &str, shape: &[usize]) -> String {
     if shape.len() == 1 {
         return tensor.to_owned();
@@ -58,7 +58,7 @@ fn flat(tape: &mut Tape, tensor: &str, shape: &[usize]) -> String {
     tape.op("Reshape", &[tensor, &all], vec![])
 }
 
-/// The numbers of [`flat`] in their shape again.
+/// Undoes [`flat`].
 fn shaped(tape: &mut Tape, tensor: &str, shape: &[usize]) -> String {
     let sizes: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
     let sizes = tape.integers(&sizes);
@@ -68,11 +68,11 @@ fn shaped(tape: &mut Tape, tensor: &str, shape: &[usize]) -> String {
 impl Adam {
     /// Adds the nodes of one step to `tape` and returns weights and moments as state.
     ///
-    /// `gradients`: of each weight, as [`super::gradients`] returns them; weights without one stay as they are. The
-    /// weights have been released ([`Tape::release`]); `values` are theirs.
+    /// `gradients`: as [`super::gradients`] returns them; weights without one do not change. `values`: the values of the
+    /// weights, which have been released ([`Tape::release`]).
     ///
     /// # Errors
-    /// [`EngineError::MissingTensor`] if a weight is no input of the graph.
+    /// [`EngineError::MissingTensor`] if a weight is not an input of the graph.
     pub fn add_to(
         &self,
         tape: &mut Tape,
@@ -99,7 +99,7 @@ impl Adam {
         Ok(state)
     }
 
-    /// What a step takes beside its batch: the learning rate, and the corrections of step `step`, from 1.
+    /// Feeds of step `step`, from 1, besides the batch: learning rate and bias corrections.
     pub fn feeds(&self, rate: f32, step: u64) -> Vec<(String, Feed)> {
         let correction = |beta: f32| (1.0 / (1.0 - f64::from(beta).powf(step as f64))) as f32;
         let [first, second] = CORRECTIONS.map(str::to_owned);
@@ -189,7 +189,7 @@ impl Adam {
     }
 }
 
-/// Name under which the state has the average of a weight.
+/// Name of the moving average of a weight in the state.
 pub fn average_of(weight: &str) -> String {
     format!("{weight}~average")
 }
@@ -217,7 +217,7 @@ pub fn add_average(tape: &mut Tape, stepped: &[State], weights: &[String]) -> Ve
     averages
 }
 
-/// What a step with averages takes beside its batch.
+/// The feed of a step with averages, besides the batch.
 pub fn average_feed(decay: f32) -> (String, Feed) {
     (AVERAGE.to_owned(), Feed::number(decay))
 }

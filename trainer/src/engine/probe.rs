@@ -1,4 +1,4 @@
-//! Shapes by doing: one run of the graph tells type and shape of every tensor.
+//! Finds the type and shape of every tensor by running the graph once.
 
 use ort::session::Session;
 use ort::value::{DynValue, TensorElementType, ValueType};
@@ -10,18 +10,18 @@ use super::session::{Feed, run};
 use super::tape::{Fact, Tape};
 use super::{EngineError, layers};
 
-/// Integer tensors of up to this many values are kept: those that say shapes, axes and positions.
+/// The values of integer tensors are kept up to this size: shapes, axes and positions.
 const MOST_INTEGERS: usize = 4096;
 
 impl Tape {
-    /// Runs the graph once on `feeds` and remembers type and shape of every tensor that a node makes.
+    /// Runs the graph once on `feeds` and records type and shape of all outputs of nodes.
     ///
-    /// `feeds`: a value for each input of the graph by its name; their numbers do not matter, their shapes do. Shapes are
-    /// static from then on: a training graph is made for one size of batch.
+    /// `feeds`: a value for each input of the graph by name; only their shapes matter. Shapes are static from then on: a
+    /// training graph has a fixed batch size.
     ///
     /// # Errors
-    /// [`EngineError::MissingInput`] if an input that a node needs has no feed, [`EngineError::Encoder`] and
-    /// [`EngineError::Run`] if ONNX Runtime refuses the graph or the feeds.
+    /// [`EngineError::MissingInput`] if a required input has no feed, [`EngineError::Encoder`] and [`EngineError::Run`] if ONNX
+    /// Runtime rejects the graph or the feeds.
     pub fn probe(&mut self, feeds: Vec<(String, Feed)>) -> Result<(), EngineError> {
         let outputs: Vec<String> =
             self.nodes.iter().flat_map(|node| &node.output).filter(|name| !name.is_empty()).cloned().collect();

@@ -1,4 +1,4 @@
-//! From an ONNX network to a tape.
+//! Reads an ONNX network into a tape.
 
 use sketch_model::inference::onnx::build::{tensor_f32, tensor_shape, tensor_values};
 use sketch_model::inference::onnx::messages::{DataType, ModelProto, NodeProto, TensorProto};
@@ -8,15 +8,14 @@ use super::upgrade::{SUPPORTED, Upgraded, upgrade};
 use super::{EngineError, Tape};
 
 impl Tape {
-    /// Reads a network so that it can be trained.
+    /// Reads a network for training.
     ///
-    /// Constants of half precision, and those that a `Constant` node holds, become plain single-precision constants of
-    /// the name that other nodes know; operators of older sets are rewritten. Inputs are left to [`Tape::input`], which
-    /// gives them the static shapes of training.
+    /// Constants in half precision or in `Constant` nodes become plain single-precision constants of the same name; operators
+    /// of older sets are rewritten. Inputs are declared by [`Tape::input`], with the static shapes of training.
     ///
     /// # Errors
-    /// [`EngineError::Onnx`] if the network is not complete in itself, [`EngineError::OperatorSet`] and
-    /// [`EngineError::Node`] if it is too old.
+    /// [`EngineError::Onnx`] if the network refers to external data, [`EngineError::OperatorSet`] and [`EngineError::Node`] if
+    /// it is too old.
     pub fn read(model: &ModelProto) -> Result<Self, EngineError> {
         check_self_contained(model)?;
         let opset = operator_set(model)?;
@@ -50,10 +49,10 @@ impl Tape {
         Ok(())
     }
 
-    /// The constant that a node only hands on.
+    /// The constant that a node computes from constants, for nodes that only store constants differently.
     ///
-    /// What `Identity` hands on becomes a constant of its own: PyTorch's exporter writes tensors of equal values once,
-    /// say the biases and the running means of a fresh network, and these do not stay equal in training.
+    /// The output of `Identity` becomes a constant of its own: PyTorch's exporter writes equal tensors once, such as biases and
+    /// running means of a new network, and training makes them differ.
     fn folded(&self, node: &NodeProto) -> Result<Option<TensorProto>, EngineError> {
         let output = node.output.first().cloned().unwrap_or_default();
         let source = node.input.first().and_then(|name| self.initializers.get(name));
@@ -70,7 +69,7 @@ impl Tape {
     }
 }
 
-/// A constant of half precision or of small integers in single precision.
+/// A constant in half precision or 8-bit integers, widened to single precision.
 fn widened(tensor: &TensorProto, name: &str) -> Result<Option<TensorProto>, EngineError> {
     let values = match DataType::try_from(tensor.data_type()) {
         Ok(DataType::Float16) => tensor_values(tensor)?,
@@ -80,7 +79,7 @@ fn widened(tensor: &TensorProto, name: &str) -> Result<Option<TensorProto>, Engi
     Ok(Some(tensor_f32(name, &tensor_shape(tensor)?, &values)?))
 }
 
-/// Two constants multiplied: kernels, and one scale for each of their output channels.
+/// The product of two constants: quantised kernels and their scale per output channel.
 fn scaled(steps: &TensorProto, scales: &TensorProto, name: &str) -> Result<Option<TensorProto>, EngineError> {
     let (shape, channels) = (tensor_shape(steps)?, tensor_shape(scales)?);
     let per_channel = shape.len() == channels.len() && shape.first() == channels.first();
@@ -98,7 +97,7 @@ fn casts_to_float(node: &NodeProto) -> bool {
     node.attribute.iter().any(|attribute| attribute.name() == "to" && attribute.i == Some(DataType::Float as i64))
 }
 
-/// The tensor of a `Constant` node; the attribute says in which of the standard's forms it is written.
+/// The tensor of a `Constant` node, in any of the standard's forms.
 fn constant_of(node: &NodeProto, name: &str) -> Result<Option<TensorProto>, EngineError> {
     let Some(attribute) = node.attribute.first() else { return Ok(None) };
     let scalar = |mut tensor: TensorProto| {
@@ -121,7 +120,7 @@ fn constant_of(node: &NodeProto, name: &str) -> Result<Option<TensorProto>, Engi
     Ok(tensor)
 }
 
-/// The values of an int64 tensor, wherever the message keeps them.
+/// The values of an int64 tensor, from either field of the message.
 pub(super) fn integers(tensor: &TensorProto) -> Vec<i64> {
     match &tensor.raw_data {
         Some(raw) => raw.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap_or_default())).collect(),

@@ -1,7 +1,7 @@
-//! What each operator sends back: from the gradient of its outputs to that of its inputs.
+//! Gradient rules: each maps the gradient of an operator's outputs to that of its inputs.
 //!
-//! A rule emits standard nodes alone. Where two ways give the same, it takes the one that ONNX Runtime's CPU kernels do
-//! faster; the comment says so.
+//! Rules emit standard nodes only. Of equivalent forms they use the one that is fastest in ONNX Runtime's CPU kernels, and a
+//! comment says so.
 
 mod activation;
 mod arithmetic;
@@ -18,7 +18,7 @@ use sketch_model::inference::onnx::messages::{AttributeProto, DataType, NodeProt
 
 use super::{EngineError, Tape};
 
-/// One entry per input: the tensor of its gradient, or none if it is not wanted.
+/// One entry per input: the tensor of its gradient, or none if not wanted.
 pub(super) type Gradients = Result<Vec<Option<String>>, EngineError>;
 pub(super) type Rule = fn(&mut Scope<'_>) -> Gradients;
 
@@ -83,13 +83,13 @@ pub(super) fn rule(operator: &str) -> Option<Rule> {
     })
 }
 
-/// What a rule sees and works on.
+/// The context of a rule.
 pub(super) struct Scope<'a> {
     pub tape: &'a mut Tape,
     pub node: &'a NodeProto,
     /// Gradients of the node's outputs, in their order.
     pub gradients: &'a [Option<String>],
-    /// Whether the gradient of each input is of use.
+    /// Whether the gradient of each input is wanted.
     pub wanted: &'a [bool],
 }
 
@@ -123,11 +123,11 @@ impl Scope<'_> {
         self.tape.shape(&self.output())
     }
 
-    /// The integers of an input that must be known before the graph runs: axes, pads, a shape.
+    /// The integers of an input that must be constant: axes, pads, a shape.
     fn integers_of_input(&self, position: usize) -> Result<Option<Vec<i64>>, EngineError> {
         let Some(name) = self.optional_input(position) else { return Ok(None) };
         let known = self.tape.fact(&name)?.integers.clone();
-        known.map(Some).ok_or_else(|| self.refuse("an input that gives axes or sizes is not constant"))
+        known.map(Some).ok_or_else(|| self.refuse("an input of axes or sizes is not constant"))
     }
 
     fn attribute(&self, name: &str) -> Option<&AttributeProto> {
@@ -184,9 +184,9 @@ impl Scope<'_> {
         self.tape.op("Transpose", &[tensor], vec![attribute_ints("perm", &order)])
     }
 
-    /// Sum over `axes`, which are kept with size 1 if asked for.
+    /// Sum over `axes`; with `keep`, they stay with size 1.
     fn summed(&mut self, tensor: &str, axes: &[usize], keep: bool) -> String {
-        // To the operator, no axes means all of them.
+        // For the operator, no axes means all axes.
         if axes.is_empty() {
             return tensor.to_owned();
         }
@@ -195,7 +195,7 @@ impl Scope<'_> {
         self.tape.op("ReduceSum", &[tensor, &axes], vec![attribute_int("keepdims", keep.into())])
     }
 
-    /// Sum over all axes but the second, in two steps: twice as fast as in one, and more so with few images.
+    /// Sum over all axes but the second, in two steps: at least twice as fast as in one.
     fn channel_sums(&mut self, tensor: &str, shape: &[usize]) -> String {
         let [images, channels] = [shape[0], shape[1]];
         let places = shape[2..].iter().product();
@@ -205,7 +205,7 @@ impl Scope<'_> {
         self.summed(&sums, &[0], false)
     }
 
-    /// `tensor` repeated along axes of size 1 until it has `shape`.
+    /// `tensor` broadcast to `shape`.
     fn expanded(&mut self, tensor: &str, shape: &[usize]) -> String {
         let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
         let shape = self.tape.integers(&shape);
@@ -218,13 +218,13 @@ impl Scope<'_> {
         self.tape.op("Cast", &[&equal], vec![attribute_int("to", DataType::Float as i64)])
     }
 
-    /// The part of `tensor` from `starts` to before `ends` along each of `axes`.
+    /// The slice of `tensor` from `starts` to `ends` (exclusive) along `axes`.
     fn sliced(&mut self, tensor: &str, axes: &[i64], starts: &[i64], ends: &[i64], steps: &[i64]) -> String {
         let [starts, ends, axes, steps] = [starts, ends, axes, steps].map(|values| self.tape.integers(values));
         self.op("Slice", &[tensor, &starts, &ends, &axes, &steps])
     }
 
-    /// `tensor` with zeros around it: `pads` has the numbers before each axis, then those after.
+    /// `tensor` padded with zeros: `pads` has the widths before all axes, then those after.
     fn padded(&mut self, tensor: &str, pads: &[i64]) -> String {
         if pads.iter().all(|&pad| pad == 0) {
             return tensor.to_owned();
@@ -233,7 +233,7 @@ impl Scope<'_> {
         self.op("Pad", &[tensor, &pads])
     }
 
-    /// Undoes broadcasting: sums `gradient`, of shape `from`, over what was repeated to get there from `to`.
+    /// Undoes broadcasting: sums `gradient`, of shape `from`, to shape `to`.
     fn unbroadcast(&mut self, gradient: &str, from: &[usize], to: &[usize]) -> String {
         if from == to {
             return gradient.to_owned();
@@ -245,7 +245,7 @@ impl Scope<'_> {
         if added == 0 { sum } else { self.reshaped(&sum, to) }
     }
 
-    /// The axis that a possibly negative number means.
+    /// The axis as a non-negative number.
     fn axis(&self, axis: i64, rank: usize) -> Result<usize, EngineError> {
         let axis = if axis < 0 { axis + rank as i64 } else { axis };
         usize::try_from(axis).ok().filter(|&axis| axis < rank).ok_or_else(|| self.refuse("axis is out of range"))

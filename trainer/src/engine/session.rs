@@ -1,4 +1,4 @@
-//! Running a training graph, step after step.
+//! Runs a training graph step by step.
 
 use std::collections::HashMap;
 
@@ -47,7 +47,7 @@ pub fn run(
     Ok(outputs.iter().filter_map(|name| Some((name.clone(), results.remove(name)?))).collect())
 }
 
-/// A tensor that goes from step to step: what a step returns under `output` is fed to the next as `input`.
+/// A tensor that persists across steps: the `output` of a step is the `input` of the next.
 #[derive(Clone, Debug)]
 pub struct State {
     pub input: String,
@@ -56,7 +56,7 @@ pub struct State {
     pub values: Vec<f32>,
 }
 
-/// A training graph, loaded, with the weights and moments that it changes.
+/// A loaded training graph with its state: weights, moments, averages.
 pub struct TrainingSession {
     session: Session,
     device: Device,
@@ -66,10 +66,10 @@ pub struct TrainingSession {
 }
 
 impl TrainingSession {
-    /// Loads the graph of `tape`, which reports the tensors `reports` after each step.
+    /// Loads the graph of `tape`; each step returns the tensors `reports`.
     ///
     /// # Errors
-    /// [`EngineError::Encoder`] if ONNX Runtime refuses the graph, or the device is not there.
+    /// [`EngineError::Encoder`] if ONNX Runtime rejects the graph, or the device is not available.
     pub fn open(
         tape: &Tape,
         state: Vec<State>,
@@ -94,10 +94,10 @@ impl TrainingSession {
         self.device
     }
 
-    /// Runs one step on `feeds` and returns what it reports, in the order asked for. Feeds that no node reads do not count.
+    /// Runs one step on `feeds` and returns the reports. Feeds that no node reads are ignored.
     ///
     /// # Errors
-    /// [`EngineError::Run`] if the run fails; weights are then those before the step.
+    /// [`EngineError::Run`] if the run fails; the state then stays as before the step.
     pub fn step(&mut self, feeds: Vec<(String, Feed)>) -> Result<Vec<Vec<f32>>, EngineError> {
         let mut inputs: Vec<(String, SessionInputValue)> = Vec::new();
         let takes = |name: &str| self.session.inputs().iter().any(|input| input.name() == name);
@@ -121,10 +121,10 @@ impl TrainingSession {
         Ok(reports)
     }
 
-    /// Shape and values of one tensor of the state, by the name of its input.
+    /// Shape and values of a tensor of the state, by the name of its input.
     ///
     /// # Errors
-    /// [`EngineError::MissingTensor`] if the state has none of that name.
+    /// [`EngineError::MissingTensor`] if the state has no tensor of that name.
     pub fn state(&self, input: &str) -> Result<(Vec<usize>, Vec<f32>), EngineError> {
         let value = self.state.get(input).ok_or_else(|| EngineError::MissingTensor { name: input.to_owned() })?;
         let (shape, values) = value.try_extract_tensor::<f32>()?;

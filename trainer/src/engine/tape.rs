@@ -16,16 +16,16 @@ pub const OPSET: i64 = 20;
 /// File format that goes with operator set 20.
 const IR_VERSION: i64 = 9;
 
-/// What one run has shown of a tensor.
+/// What is known of a tensor, from its declaration or from a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
     pub element: DataType,
     pub shape: Vec<usize>,
-    /// The values, if they are a few integers: shapes, axes, indices.
+    /// The values of small integer tensors: shapes, axes, indices.
     pub integers: Option<Vec<i64>>,
 }
 
-/// A graph under construction. Nodes are in an order in which they can run.
+/// A graph under construction. Nodes are in topological order.
 #[derive(Clone, Debug, Default)]
 pub struct Tape {
     pub(super) nodes: Vec<NodeProto>,
@@ -45,14 +45,14 @@ impl Tape {
         name.to_owned()
     }
 
-    /// Adds a node with one output and returns the output's name, which no other tensor has.
+    /// Adds a node with one output and returns the output's new, unique name.
     pub fn op(&mut self, operator: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
         let output = self.fresh(operator);
         self.nodes.push(node(operator, inputs, &[&output], attributes));
         output
     }
 
-    /// Adds a node whose outputs already have names, and returns the first of them.
+    /// Adds a node with named outputs and returns the first name.
     pub fn named(
         &mut self,
         operator: &str,
@@ -64,25 +64,25 @@ impl Tape {
         outputs.first().map(|&output| output.to_owned()).unwrap_or_default()
     }
 
-    /// A name that no other tensor has.
+    /// A new, unique name for a tensor.
     pub fn fresh(&mut self, stem: &str) -> String {
         self.made += 1;
         format!("{}~{}", stem.to_lowercase(), self.made)
     }
 
-    /// Adds numbers as a constant and returns its name.
+    /// Adds a constant and returns its new name.
     ///
     /// # Errors
-    /// [`EngineError::Onnx`] if `values` are not as many as `shape` says.
+    /// [`EngineError::Onnx`] if `values` does not match `shape`.
     pub fn constant(&mut self, stem: &str, shape: &[usize], values: &[f32]) -> Result<String, EngineError> {
         let name = self.fresh(stem);
         self.named_constant(&name, shape, values)
     }
 
-    /// Adds numbers as a constant that already has a name, and returns the name.
+    /// Adds a constant under `name`, or replaces it, and returns the name.
     ///
     /// # Errors
-    /// [`EngineError::Onnx`] if `values` are not as many as `shape` says.
+    /// [`EngineError::Onnx`] if `values` does not match `shape`.
     pub fn named_constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<String, EngineError> {
         self.initializers.insert(name.to_owned(), tensor_f32(name, shape, values)?);
         self.facts.insert(name.to_owned(), Fact { element: DataType::Float, shape: shape.to_vec(), integers: None });
@@ -104,7 +104,7 @@ impl Tape {
         let words: Vec<String> = values.iter().map(i64::to_string).collect();
         let name = format!("integers~{}", words.join(","));
         if !self.initializers.contains_key(&name) {
-            // The shape is that of the list, so this cannot fail.
+            // The shape matches the list, so this cannot fail.
             if let Ok(tensor) = tensor_i64(&name, &[values.len()], values) {
                 self.initializers.insert(name.clone(), tensor);
             }
@@ -117,7 +117,7 @@ impl Tape {
     /// Shape of a tensor that was declared or probed.
     ///
     /// # Errors
-    /// [`EngineError::MissingTensor`] if nothing is known of it.
+    /// [`EngineError::MissingTensor`] if it was not.
     pub fn shape(&self, name: &str) -> Result<Vec<usize>, EngineError> {
         self.fact(name).map(|fact| fact.shape.clone())
     }
@@ -126,12 +126,12 @@ impl Tape {
         self.facts.get(name).ok_or_else(|| EngineError::MissingTensor { name: name.to_owned() })
     }
 
-    /// Whether the tensor holds single-precision numbers, as far as is known.
+    /// Whether the tensor is known to hold single-precision numbers.
     pub(super) fn is_float(&self, name: &str) -> bool {
         self.facts.get(name).is_some_and(|fact| fact.element == DataType::Float)
     }
 
-    /// Whether the tensor holds numbers of any floating-point type.
+    /// Whether the tensor is known to hold numbers of a floating-point type.
     pub(super) fn is_real(&self, name: &str) -> bool {
         let real = [DataType::Float, DataType::Float16, DataType::Double];
         self.facts.get(name).is_some_and(|fact| real.contains(&fact.element))
@@ -140,7 +140,7 @@ impl Tape {
     /// Turns a constant into an input of the same shape and returns its values, shape `(…)` as row-major numbers.
     ///
     /// # Errors
-    /// [`EngineError::MissingTensor`] if there is no such constant, [`EngineError::Onnx`] if it is not of numbers.
+    /// [`EngineError::MissingTensor`] if there is no such constant, [`EngineError::Onnx`] if it does not hold numbers.
     pub fn release(&mut self, name: &str) -> Result<(Vec<usize>, Vec<f32>), EngineError> {
         let missing = || EngineError::MissingTensor { name: name.to_owned() };
         let tensor = self.initializers.remove(name).ok_or_else(missing)?;
@@ -150,7 +150,7 @@ impl Tape {
         Ok((shape, values))
     }
 
-    /// The nodes, in an order in which they can run.
+    /// The nodes, in topological order.
     pub fn nodes(&self) -> &[NodeProto] {
         &self.nodes
     }
@@ -160,41 +160,41 @@ impl Tape {
         &mut self.nodes
     }
 
-    /// Adds nodes that read what is there already.
+    /// Adds nodes in topological order.
     pub fn extend(&mut self, nodes: impl IntoIterator<Item = NodeProto>) {
         self.nodes.extend(nodes);
     }
 
-    /// The numbers of a constant; none if there is no constant of that name.
+    /// The values of a constant, if there is one of that name.
     ///
     /// # Errors
-    /// [`EngineError::Onnx`] if it is not of numbers.
+    /// [`EngineError::Onnx`] if it does not hold numbers.
     pub fn constant_values(&self, name: &str) -> Result<Option<Vec<f32>>, EngineError> {
         Ok(self.initializers.get(name).map(sketch_model::inference::onnx::build::tensor_values).transpose()?)
     }
 
-    /// Leaves out the first `count` nodes: what they made has to be an input then.
+    /// Removes the first `count` nodes; their outputs must become inputs.
     pub fn cut(&mut self, count: usize) {
         self.nodes.drain(..count);
     }
 
-    /// Leaves out the nodes that `keep` does not want.
+    /// Removes the nodes for which `keep` returns false.
     pub fn retain(&mut self, keep: impl FnMut(&NodeProto) -> bool) {
         self.nodes.retain(keep);
     }
 
-    /// Whether an input, a constant or a node makes this tensor.
+    /// Whether the tensor is an input, a constant or an output of a node.
     pub fn has(&self, name: &str) -> bool {
         self.initializers.contains_key(name)
             || self.inputs.iter().any(|input| input.name() == name)
             || self.nodes.iter().any(|node| node.output.iter().any(|output| output == name))
     }
 
-    /// The graph as a model with the given outputs, without the nodes that none of them needs.
+    /// The graph as a model with the given outputs, without unused nodes, constants and inputs.
     pub fn model(&self, outputs: &[String]) -> ModelProto {
         let nodes = self.needed(outputs);
         let used = |name: &str| nodes.iter().any(|node| node.input.iter().any(|input| input == name));
-        // ONNX Runtime infers type and shape, which are not known before the probe.
+        // Type and shape are not known before the probe; ONNX Runtime infers them.
         let output = |name: &String| ValueInfoProto { name: Some(name.clone()), ..ValueInfoProto::default() };
         let graph = GraphProto {
             name: Some("training".to_owned()),
@@ -214,7 +214,7 @@ impl Tape {
         }
     }
 
-    /// The graph as a network called `name`, with all that its inputs and outputs say.
+    /// The graph as a network called `name`, with described inputs and outputs.
     pub fn network(&self, name: &str, inputs: Vec<ValueInfoProto>, outputs: Vec<ValueInfoProto>) -> ModelProto {
         let wanted: Vec<String> = outputs.iter().map(|output| output.name().to_owned()).collect();
         let mut model = self.model(&wanted);

@@ -1,14 +1,14 @@
-//! Brings the nodes of an older operator set to the one that training uses.
+//! Rewrites nodes of older operator sets to the one that training uses.
 
 use sketch_model::inference::onnx::build::{self, attribute_int, tensor_i64};
 use sketch_model::inference::onnx::messages::{NodeProto, TensorProto};
 
 use super::EngineError;
 
-/// The oldest operator set that can be brought up, and the newest whose operators mean what they meant in ours.
+/// Operator sets that can be rewritten, or whose operators have the same meaning as in ours.
 pub(super) const SUPPORTED: std::ops::RangeInclusive<i64> = 11..=22;
 
-/// From these sets on, an operator takes as an input what was an attribute before.
+/// Attributes that became inputs: operator, attribute, operator set since when.
 const AXES_BECAME_INPUT: [(&str, &str, i64); 13] = [
     ("Squeeze", "axes", 13),
     ("Unsqueeze", "axes", 13),
@@ -25,16 +25,16 @@ const AXES_BECAME_INPUT: [(&str, &str, i64); 13] = [
     ("ReduceSumSquare", "axes", 18),
 ];
 
-/// What an older node has become: nodes in the order in which they run, and the constant that was an attribute.
+/// The rewritten form of a node: nodes in topological order, and the constant that was an attribute.
 pub(super) struct Upgraded {
     pub nodes: Vec<NodeProto>,
     pub constant: Option<TensorProto>,
 }
 
-/// Says `node`, written for operator set `from`, so that it means the same in [`super::tape::OPSET`].
+/// Rewrites `node` from operator set `from` to [`super::tape::OPSET`].
 ///
 /// # Errors
-/// [`EngineError::Onnx`] never in practice: the constant has the shape of its list.
+/// [`EngineError::Onnx`], never in practice: the constant has the shape of its list.
 pub(super) fn upgrade(mut node: NodeProto, from: i64) -> Result<Upgraded, EngineError> {
     if from < 13 && matches!(node.op_type(), "Softmax" | "LogSoftmax" | "Hardmax") {
         return Ok(Upgraded { nodes: flattening(node), constant: None });
@@ -50,13 +50,13 @@ pub(super) fn upgrade(mut node: NodeProto, from: i64) -> Result<Upgraded, Engine
     Ok(Upgraded { nodes: vec![node], constant })
 }
 
-/// Without ratio and mode, `Dropout` hands its input on; a network that is trained from its weights has no use for it.
+/// Without ratio and mode, `Dropout` is the identity; fine-tuning does not use it.
 fn switch_off(node: &mut NodeProto) {
     node.input.truncate(1);
     node.attribute.clear();
 }
 
-/// Before operator set 13, `Softmax` worked on its input as a matrix: the axes before `axis` made the rows.
+/// Before operator set 13, `Softmax` treated its input as a matrix whose rows were the axes before `axis`.
 fn flattening(mut softmax: NodeProto) -> Vec<NodeProto> {
     let first = |names: &[String]| names.first().cloned().unwrap_or_default();
     let (input, output) = (first(&softmax.input), first(&softmax.output));

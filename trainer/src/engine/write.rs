@@ -1,4 +1,4 @@
-//! From trained weights back to the network that was read.
+//! Stores trained weights in the network that was read.
 
 use std::collections::HashMap;
 
@@ -10,22 +10,22 @@ use sketch_model::inference::onnx::messages::{
 
 use super::EngineError;
 
-/// Puts new values into the constants of `model`, in the precision in which it keeps them.
+/// Replaces the values of constants of `model`, keeping their precision.
 ///
-/// `values`: by the names that [`super::Tape::read`] gives, row-major. Everything else of the model stays as it is.
+/// `values`: by the names that [`super::Tape::read`] gives, row-major. Everything else stays unchanged.
 ///
 /// # Errors
-/// [`EngineError::MissingTensor`] for a name that no constant of the model has, [`EngineError::Onnx`] if there are more
-/// or fewer numbers than its shape says.
+/// [`EngineError::MissingTensor`] if the model has no constant of that name, [`EngineError::Onnx`] if the values do not match
+/// its shape.
 pub fn write_back(model: &mut ModelProto, values: &HashMap<String, Vec<f32>>) -> Result<(), EngineError> {
     let graph = model.graph.as_mut().ok_or(OnnxError::NoGraph)?;
     for (name, numbers) in values {
         let stored = source(&graph.node, name).to_owned();
-        part_from_equals(graph, &stored);
+        unshare(graph, &stored);
         let held = graph.initializer.iter_mut().find(|tensor| tensor.name() == stored);
         let tensor = match held {
             Some(tensor) => tensor,
-            None => held_by_node(&mut graph.node, &stored)?
+            None => constant_of_node(&mut graph.node, &stored)?
                 .ok_or_else(|| EngineError::MissingTensor { name: name.clone() })?,
         };
         *tensor = replaced(tensor, numbers)?;
@@ -33,27 +33,27 @@ pub fn write_back(model: &mut ModelProto, values: &HashMap<String, Vec<f32>>) ->
     Ok(())
 }
 
-/// The name of the constant that a `Cast` from half precision hands on as `name`.
+/// The name of the constant that a `Cast` widens to `name`, or `name` itself.
 fn source<'a>(nodes: &'a [NodeProto], name: &'a str) -> &'a str {
     let cast = nodes.iter().find(|node| node.op_type() == "Cast" && node.output.iter().any(|output| output == name));
     cast.and_then(|node| node.input.first()).map_or(name, String::as_str)
 }
 
-/// Gives `name` a tensor of its own, if an `Identity` lends it that of another.
-fn part_from_equals(graph: &mut GraphProto, name: &str) {
-    let lends = |node: &NodeProto| node.op_type() == "Identity" && node.output.iter().any(|output| output == name);
-    let Some(position) = graph.node.iter().position(lends) else { return };
-    let Some(lender) = graph.node[position].input.first().cloned() else { return };
-    part_from_equals(graph, &lender);
-    let lent = graph.initializer.iter().find(|tensor| tensor.name() == lender).cloned();
-    if let Some(tensor) = lent.or_else(|| held_by_node(&mut graph.node, &lender).ok().flatten().cloned()) {
+/// Gives `name` its own tensor, if an `Identity` makes it share another's.
+fn unshare(graph: &mut GraphProto, name: &str) {
+    let shares = |node: &NodeProto| node.op_type() == "Identity" && node.output.iter().any(|output| output == name);
+    let Some(position) = graph.node.iter().position(shares) else { return };
+    let Some(source) = graph.node[position].input.first().cloned() else { return };
+    unshare(graph, &source);
+    let shared = graph.initializer.iter().find(|tensor| tensor.name() == source).cloned();
+    if let Some(tensor) = shared.or_else(|| constant_of_node(&mut graph.node, &source).ok().flatten().cloned()) {
         graph.initializer.push(TensorProto { name: Some(name.to_owned()), ..tensor });
-        graph.node.retain(|node| !lends(node));
+        graph.node.retain(|node| !shares(node));
     }
 }
 
-/// The tensor of the `Constant` node that makes `name`; numbers in another form become a tensor first.
-fn held_by_node<'a>(nodes: &'a mut [NodeProto], name: &str) -> Result<Option<&'a mut TensorProto>, OnnxError> {
+/// The tensor of the `Constant` node of `name`; values in another form become a tensor first.
+fn constant_of_node<'a>(nodes: &'a mut [NodeProto], name: &str) -> Result<Option<&'a mut TensorProto>, OnnxError> {
     let holds = |node: &&mut NodeProto| node.op_type() == "Constant" && node.output.iter().any(|output| output == name);
     let Some(attribute) = nodes.iter_mut().find(holds).and_then(|node| node.attribute.first_mut()) else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! What an EfficientNet-Lite consists of: a table of stages, scaled in width and depth.
+//! The architecture of EfficientNet-Lite: a table of stages, scaled in width and depth.
 
 use sketch_model::inference::onnx::build::{attribute_int, attribute_ints};
 use sketch_model::inference::onnx::messages::AttributeProto;
@@ -10,7 +10,7 @@ pub const STEM: usize = 32;
 /// Channel counts are multiples of this.
 const DIVISOR: f64 = 8.0;
 
-/// One of the family; a larger one is wider, deeper and sees larger images.
+/// A variant of the family; larger variants are wider and deeper and take larger images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Variant {
     Lite0,
@@ -23,7 +23,7 @@ pub enum Variant {
 impl Variant {
     pub const ALL: [Self; 5] = [Self::Lite0, Self::Lite1, Self::Lite2, Self::Lite3, Self::Lite4];
 
-    /// Width and depth as multiples of Lite0's, and the side of the input image in pixels.
+    /// Width and depth relative to Lite0, and the side of the input image in pixels.
     fn scale(self) -> (f64, f64, usize) {
         match self {
             Self::Lite0 => (1.0, 1.0, 224),
@@ -44,7 +44,7 @@ impl Variant {
         }
     }
 
-    /// The variant that a state dict belongs to, told by the number of blocks and the width of the last.
+    /// The variant of a state dict, by the number of blocks and the width of the last.
     pub fn of_weights(state: &StateDict) -> Option<Self> {
         Self::ALL.into_iter().find(|variant| {
             let blocks = Architecture::of(*variant).blocks;
@@ -56,7 +56,7 @@ impl Variant {
     }
 }
 
-/// A convolution: what of it is not in its weights.
+/// The geometry of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Convolution {
     pub kernel: usize,
@@ -82,7 +82,7 @@ impl Convolution {
     }
 }
 
-/// A stage of the table: repeated blocks of which only the first changes width and resolution.
+/// A stage: repeated blocks, of which only the first changes width and resolution.
 struct Stage {
     repeats: usize,
     kernel: usize,
@@ -103,11 +103,11 @@ const STAGES: [Stage; 7] = [
     Stage { repeats: 1, kernel: 3, stride: 1, expansion: 6, inputs: 192, outputs: 320 },
 ];
 
-/// One inverted bottleneck: widen by 1×1, convolve each channel, narrow by 1×1, add the input where shapes allow.
+/// An inverted bottleneck: 1×1 expansion, depthwise convolution, 1×1 projection, and a skip connection where shapes match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Block {
     pub inputs: usize,
-    /// Channels of the depthwise convolution; the block widens only if these are more than `inputs`.
+    /// Channels of the depthwise convolution; without expansion, the same as `inputs`.
     pub hidden: usize,
     pub outputs: usize,
     pub depthwise: Convolution,
@@ -120,7 +120,7 @@ impl Block {
     }
 }
 
-/// A variant spelt out.
+/// All layers of a variant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Architecture {
     pub variant: Variant,
@@ -137,7 +137,7 @@ impl Architecture {
         let mut side = size.div_ceil(2);
         let mut blocks: Vec<Block> = Vec::new();
         for (i, stage) in STAGES.iter().enumerate() {
-            // The first and the last stage are not repeated more often in deeper variants, nor the stem widened.
+            // Depth scaling skips the first and last stage, width scaling the stem.
             let ends = i == 0 || i == STAGES.len() - 1;
             let repeats = if ends { stage.repeats } else { (depth * stage.repeats as f64).ceil() as usize };
             let first = if i == 0 { STEM } else { scale_channels(stage.inputs, width) };
@@ -154,14 +154,14 @@ impl Architecture {
     }
 }
 
-/// A convolution padded so that its output has `ceil(side / stride)` rows; the odd zero goes after the last row.
+/// A convolution with "same" padding: its output has `ceil(side / stride)` rows; an odd zero goes after the last row.
 pub fn same_convolution(side: usize, kernel: usize, stride: usize, groups: usize) -> Convolution {
     let needed = (side.div_ceil(stride) - 1) * stride + kernel;
     let padding = needed.saturating_sub(side);
     Convolution { kernel, stride, groups, pad_begin: padding / 2, pad_end: padding - padding / 2 }
 }
 
-/// Channels of a wider variant: the nearest multiple of eight, but never more than a tenth fewer.
+/// Channels of a wider variant: the nearest multiple of eight that is at most a tenth below the exact number.
 fn scale_channels(channels: usize, width: f64) -> usize {
     let exact = channels as f64 * width;
     let rounded = ((exact + DIVISOR / 2.0) / DIVISOR).floor() * DIVISOR;

@@ -1,4 +1,4 @@
-//! The graph: trunk, features, classifier, embedding.
+//! Builds the graph: trunk, features, classifier, embedding.
 
 use sketch_model::inference::onnx::build::{Size, attribute_int, value_info};
 use sketch_model::inference::onnx::messages::{DataType, ModelProto};
@@ -16,8 +16,8 @@ use crate::weights::StateDict;
 /// Outputs: `embedding`, float32 `(n, d)`, each row of unit length; `features` `(n, 1280)`; `logits` `(n, 1000)`.
 ///
 /// # Errors
-/// [`LiteError::Missing`] and [`LiteError::Shape`] if `state` is not of that architecture,
-/// [`LiteError::Projection`] if the head is for features of another width.
+/// [`LiteError::Missing`] and [`LiteError::Shape`] if `state` does not match the architecture, [`LiteError::Projection`] if the
+/// head expects features of another width.
 pub fn build_graph(architecture: &Architecture, state: &StateDict, head: &Head) -> Result<ModelProto, LiteError> {
     if head.projection.nrows() != FEATURES {
         return Err(LiteError::Projection { rows: head.projection.nrows() });
@@ -82,7 +82,7 @@ impl Network<'_> {
         self.convolution(names, input, from, to, &same_convolution(1, 1, 1, 1))
     }
 
-    /// A convolution with its normalisation; `names`: both in the state dict, and the name in the graph.
+    /// A convolution with its normalisation folded in; `names`: both in the state dict, then the name in the graph.
     fn convolution(
         &mut self,
         [conv, norm, name]: [&str; 3],

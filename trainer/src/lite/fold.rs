@@ -1,4 +1,4 @@
-//! Batch normalisation folded into the convolution before it.
+//! Folds batch normalisation into the preceding convolution.
 
 use super::LiteError;
 use crate::weights::{StateDict, Tensor};
@@ -6,7 +6,7 @@ use crate::weights::{StateDict, Tensor};
 /// `batch_norm_epsilon` of the reference package.
 pub const EPSILON: f64 = 1e-3;
 
-/// Weight and bias of a convolution that does what convolution and normalisation did.
+/// Weight and bias of a convolution that includes its normalisation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Folded {
     /// Shape `(outputs, inputs / groups, kernel, kernel)`, row-major.
@@ -15,14 +15,13 @@ pub struct Folded {
     pub bias: Vec<f32>,
 }
 
-/// Folds the statistics of `norm` into the weights of `conv`, both names in `state`.
+/// Folds `norm` into `conv`, both names in `state`.
 ///
 /// With `scale = gamma / sqrt(variance + EPSILON)`, the weight of each output channel is multiplied by its scale and the
 /// bias is `beta - mean * scale`; computed in double precision.
 ///
 /// # Errors
-/// [`LiteError::Missing`] and [`LiteError::Shape`] if a tensor is not there or does not have the shape that `shape`
-/// and the number of output channels in it say.
+/// [`LiteError::Missing`] and [`LiteError::Shape`] if a tensor is missing or does not match `shape`.
 pub fn fold_normalisation(state: &StateDict, conv: &str, norm: &str, shape: &[usize; 4]) -> Result<Folded, LiteError> {
     let weight = find(state, &format!("{conv}.weight"), shape)?;
     let statistic = |name: &str| find(state, &format!("{norm}.{name}"), &shape[..1]);
@@ -46,7 +45,7 @@ pub fn fold_normalisation(state: &StateDict, conv: &str, norm: &str, shape: &[us
     Ok(Folded { weight, bias })
 }
 
-/// The tensor `name`, if it has the shape that it must have.
+/// The tensor `name`, checked to have `shape`.
 pub fn find<'a>(state: &'a StateDict, name: &str, shape: &[usize]) -> Result<&'a Tensor, LiteError> {
     let tensor = state.get(name).ok_or_else(|| LiteError::Missing { name: name.to_owned() })?;
     if tensor.shape != shape {

@@ -1,4 +1,4 @@
-//! What each part of a training is worth: the same training with and without it, from several seeds.
+//! Ablation: compares trainings with and without each part, over several seeds.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::{Config, TrainError};
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ablation {
-    /// Every training is run once from each.
+    /// Seeds; every training runs once with each.
     pub seeds: Vec<u64>,
     /// Settings of all trainings.
     #[serde(default)]
@@ -25,21 +25,21 @@ pub struct Ablation {
 pub struct Row {
     pub name: String,
     pub preset: String,
-    /// Settings of this one, after those of all.
+    /// Settings of this training, applied after those of all.
     #[serde(default)]
     pub set: Vec<String>,
 }
 
 impl Ablation {
-    /// Reads the text of a file.
+    /// Parses the text of a file.
     ///
     /// # Errors
-    /// [`TrainError::Config`] for what is none.
+    /// [`TrainError::Config`] if it is malformed.
     pub fn parse(text: &str) -> Result<Self, TrainError> {
         Ok(toml::from_str(text)?)
     }
 
-    /// The configuration of a row from a seed.
+    /// The configuration of a row with a seed.
     ///
     /// # Errors
     /// As [`Config::preset`] and [`Config::parse`].
@@ -50,18 +50,18 @@ impl Ablation {
     }
 }
 
-/// What a training of one row from one seed came to.
+/// The result of training one row with one seed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
     pub row: String,
     pub seed: u64,
     /// Digest of configuration, data and network.
     pub training: String,
-    /// mAP without and with a codebook, by the names of queries and gallery.
+    /// mAP without and with a codebook, by name of queries and gallery.
     pub map: BTreeMap<String, [f64; 2]>,
 }
 
-/// A table in Markdown: a line for each row, a column for each set of queries, mean ± standard deviation over the seeds.
+/// A Markdown table with a line per row and two columns per set of queries: mean ± standard deviation over the seeds.
 pub fn table(rows: &[Row], trials: &[Trial]) -> String {
     let names: Vec<&String> = trials.first().map(|trial| trial.map.keys().collect()).unwrap_or_default();
     let mut lines = vec![String::from("| | seeds |"), String::from("| --- | --- |")];

@@ -1,4 +1,4 @@
-//! Which classes of ImageNet mean the same as a class of drawings: what the teacher knows of classes without photos.
+//! Anchors: the ImageNet classes that mean the same as a class of drawings, used to teach classes without photos.
 
 use std::collections::HashMap;
 
@@ -6,21 +6,21 @@ use super::TrainError;
 
 const ANCHORS: &str = include_str!("../../presets/anchors.tsv");
 
-/// Classes of ImageNet-1k, from 0, by the class of the drawings that show the same things.
+/// Indices of ImageNet-1k classes by the class of drawings that means the same.
 pub type Anchors = HashMap<String, Vec<usize>>;
 
 /// The anchors that come with the trainer.
 ///
 /// # Errors
-/// [`TrainError::Anchors`] if a number is not one of the teacher's `classes`.
+/// [`TrainError::Anchors`] if an index is not below the teacher's number of `classes`.
 pub fn built_in(classes: usize) -> Result<Anchors, TrainError> {
     parse(ANCHORS, classes)
 }
 
-/// Reads lines of class, numbers with commas between, and a remark, with tabs between; `#` begins a comment line.
+/// Parses tab-separated lines of a class, comma-separated indices, and a remark; `#` starts a comment line.
 ///
 /// # Errors
-/// [`TrainError::Anchors`] with the number of the first line that is none.
+/// [`TrainError::Anchors`] with the number of the first malformed line.
 pub fn parse(text: &str, classes: usize) -> Result<Anchors, TrainError> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.starts_with('#') && !line.is_empty());
     lines

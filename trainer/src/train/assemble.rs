@@ -1,4 +1,4 @@
-//! From trained weights to the network that serves.
+//! Builds the network to serve from trained weights.
 
 use std::collections::HashSet;
 
@@ -18,26 +18,25 @@ use super::validation::Weights;
 use crate::engine::{Tape, normalisation};
 use crate::precision::{Precision, narrow};
 
-/// Before the names of what a sketch goes through in layers of its own.
+/// Prefix of tensors in the sketches' own layers.
 const SKETCH: &str = "sketch.";
-/// After the names of what a photo goes through then.
+/// Suffix of tensors at the ends of the photos' layers.
 const PHOTO: &str = ".photo";
 
-/// What the layers of a domain get of a batch without images of that domain.
+/// What the layers of a domain receive if a batch has no images of that domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Empty {
-    /// No images: fast, but not every network runs on none.
+    /// An empty batch: fast, but not every network accepts one.
     Nothing,
-    /// One image, whose features are not used.
+    /// One image, whose features are discarded.
     One,
 }
 
 /// Puts trained weights into the network that training started from, for batches of any size.
 ///
-/// `weights`: by the names of the network, blended with its own as the configuration says. With [`Branch::Sketch`] every
-/// image goes through the layers of its own domain alone; images of both may be in one batch. Inputs `image` and
-/// `domain`, if the head takes it, outputs `embedding` and `features`; the classifier of the teacher is left out. Returns
-/// the manifest with it.
+/// `weights`: by the names of the network, blended with the network's own as configured. With [`Branch::Sketch`], each image
+/// goes only through the layers of its domain; a batch may mix both. Inputs are `image` and, if the head takes it, `domain`;
+/// outputs are `embedding` and `features`; the teacher's classifier is dropped. Returns the matching manifest, too.
 ///
 /// # Errors
 /// [`TrainError::Layer`], [`TrainError::Crossing`] as [`Cut::before`]; [`TrainError::Engine`] if a weight does not fit.
@@ -104,10 +103,10 @@ fn takes_one_domain(model: &ModelProto, manifest: &Manifest, options: &EncoderOp
     Ok(runs(Domain::Sketch) && runs(Domain::Photo))
 }
 
-/// `blend · trained + (1 - blend) · start` for weights that the network had; others as they were trained.
+/// `blend · trained + (1 - blend) · start` for weights that the starting network has; others stay as trained.
 ///
 /// # Errors
-/// [`TrainError::Engine`] if a weight that the network had cannot be read.
+/// [`TrainError::Engine`] if a weight of the starting network cannot be read.
 pub fn blended(tape: &Tape, weights: &Weights, blend: f32) -> Result<Weights, TrainError> {
     let mut result = Weights::new();
     for (name, (shape, trained)) in weights {
@@ -120,7 +119,7 @@ pub fn blended(tape: &Tape, weights: &Weights, blend: f32) -> Result<Weights, Tr
     Ok(result)
 }
 
-/// Puts weights of the network in the place of its own, under their names with `prefix` before.
+/// Replaces constants of the network by weights, with `prefix` before their names.
 fn replace(tape: &mut Tape, weights: &Weights, prefix: &str) -> Result<(), TrainError> {
     for (name, (shape, values)) in weights {
         tape.named_constant(&format!("{prefix}{name}"), shape, values)?;
@@ -137,7 +136,7 @@ fn branch(tape: &mut Tape, weights: &Weights, train_from: &str, empty: Empty) ->
     let is_tail = |node: &&NodeProto| node.output.iter().any(|output| below.contains(output));
     let (tail, rest): (Vec<&NodeProto>, Vec<&NodeProto>) = after.iter().partition(is_tail);
     let made: HashSet<&str> = tail.iter().flat_map(|node| &node.output).map(String::as_str).collect();
-    // What a weight of the tail is for sketches; the means of the domains lie behind the tail, in one tensor for both.
+    // Weights of the tail get a copy for sketches; the domain means come after the tail, in one tensor for both domains.
     let used: HashSet<&str> = tail.iter().flat_map(|node| &node.input).map(String::as_str).collect();
     let of_tail = |name: &String| used.contains(name.as_str());
     let (own, common): (Weights, Weights) = weights.clone().into_iter().partition(|(name, _)| of_tail(name));
@@ -166,7 +165,7 @@ fn renamed(node: &NodeProto, name: &impl Fn(&str) -> String) -> NodeProto {
     NodeProto { name: output.first().cloned(), input, output, ..node.clone() }
 }
 
-/// Deals the images of `tensor` out by their domain, sketches first. Returns which rows each part has got.
+/// Splits the rows of `tensor` by domain, sketches first. Returns the row indices of each part.
 fn route(tape: &mut Tape, tensor: &str, parts: [&str; 2], empty: Empty) -> [String; 2] {
     let (zero, all) = (tape.integers(&[0]), tape.integers(&[-1]));
     let is_sketch = tape.op("Equal", &[DOMAIN, &zero], vec![]);
@@ -180,17 +179,17 @@ fn route(tape: &mut Tape, tensor: &str, parts: [&str; 2], empty: Empty) -> [Stri
     })
 }
 
-/// `rows`, or the first of the batch if there are none.
+/// `rows`, or the first row of the batch if there are none.
 fn first_if_none(tape: &mut Tape, rows: &str) -> String {
     let [zero, one] = [0, 1].map(|number| tape.integers(&[number]));
     let count = tape.op("Shape", &[rows], vec![]);
-    // Up to 1 if there are none; up to 0 or before the start if there are some: nothing is left then.
+    // The slice ends at 1 without rows, and at 0 or before, and so is empty, with some.
     let end = tape.op("Sub", &[&one, &count], vec![]);
     let spare = tape.op("Slice", &[&zero, &zero, &end], vec![]);
     tape.op("Concat", &[rows, &spare], vec![attribute_int("axis", 0)])
 }
 
-/// Puts the features of both parts back in the order of the batch; what comes after `rows` of a part is left out.
+/// Restores the batch's order of the features of both parts; features beyond the `rows` of a part are dropped.
 fn join(tape: &mut Tape, rows: [String; 2], parts: [&str; 2], empty: Empty) {
     let axis = || vec![attribute_int("axis", 0)];
     let zero = tape.integers(&[0]);
@@ -206,7 +205,7 @@ fn join(tape: &mut Tape, rows: [String; 2], parts: [&str; 2], empty: Empty) {
     let last = tape.integers(&[-1]);
     let order = tape.op("Unsqueeze", &[&order, &last], vec![]);
     let features = tape.op("Concat", &[&parts[0], &parts[1]], axis());
-    // Every row is written once: what it is written over does not matter.
+    // Every row is overwritten exactly once, so the initial values do not matter.
     tape.named("ScatterND", &[&features, &order, &features], &[FEATURES], vec![]);
 }
 

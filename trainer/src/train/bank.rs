@@ -1,4 +1,4 @@
-//! Photos as the teacher sees them: where sketches are to land, and what is known of each class.
+//! The bank of photos: embeddings that sketches train towards, and the teacher's predictions.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,12 +8,12 @@ use super::anchors::Anchors;
 use super::views::Seen;
 use crate::data::Item;
 
-/// Numbers of classes by their names: of all classes of training, in the order of the names.
+/// Indices of the training classes by name, in alphabetical order.
 #[derive(Clone, Debug, Default)]
 pub struct Classes(BTreeMap<String, usize>);
 
 impl Classes {
-    /// The classes of `items`; images without a class have none.
+    /// The classes of `items`, ignoring images without a class.
     pub fn of<'a>(items: impl Iterator<Item = &'a Item>) -> Self {
         let names: BTreeSet<&str> = items.map(|item| item.class.as_str()).filter(|class| !class.is_empty()).collect();
         Self(names.into_iter().enumerate().map(|(number, name)| (name.to_owned(), number)).collect())
@@ -37,18 +37,18 @@ impl Classes {
 pub struct Bank {
     /// Shape `(n, d)`, of unit length.
     pub embeddings: Array2<f32>,
-    /// What the teacher takes each for: shape `(n, 1000)`, rows sum to 1.
+    /// The teacher's class probabilities: shape `(n, 1000)`, rows sum to 1.
     pub probabilities: Array2<f32>,
-    /// Number of the class, if it has one.
+    /// Index of the class, if the photo has one.
     pub classes: Vec<Option<usize>>,
     /// Which photo each is a view of.
     pub items: Vec<usize>,
-    /// Position of each among all views of photos, ascending.
+    /// Position of each row among all views of photos, ascending.
     views: Vec<usize>,
 }
 
 impl Bank {
-    /// `seen`: views of `items` with embeddings and logits, of which those of `wanted` items are taken.
+    /// `seen`: views of `items` with embeddings and logits, filtered to `wanted` items.
     pub fn new(seen: &Seen, items: &[&Item], classes: &Classes, wanted: impl Fn(&Item) -> bool) -> Self {
         let views: Vec<usize> = (0..seen.views.len()).filter(|&view| wanted(items[seen.views[view].item])).collect();
         let of_views: Vec<usize> = views.iter().map(|&view| seen.views[view].item).collect();
@@ -61,7 +61,7 @@ impl Bank {
         }
     }
 
-    /// What the teacher takes a view of a photo for; none if the view was not taken.
+    /// The teacher's class probabilities for a view of a photo; none if the bank lacks the view.
     pub fn of_view(&self, view: usize) -> Option<ArrayView1<'_, f32>> {
         self.views.binary_search(&view).ok().map(|row| self.probabilities.row(row))
     }
@@ -75,8 +75,8 @@ impl Bank {
         rows
     }
 
-    /// What the teacher takes each class for: the mean over its photos, the classes that mean the same by name, or the
-    /// mean of both. Shape of each `(1000,)`; none for classes of which nothing is known.
+    /// Target probabilities of each class, shape `(1000,)`: the mean over its photos, its anchors, or the mean of both; none
+    /// for a class with neither.
     pub fn targets(&self, classes: &Classes, anchors: &Anchors) -> HashMap<usize, Array1<f32>> {
         let width = self.probabilities.ncols();
         let mut targets = HashMap::new();

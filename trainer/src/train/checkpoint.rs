@@ -1,4 +1,4 @@
-//! Checkpoints: weights, moments and averages as safetensors, and the step they are of.
+//! Checkpoints: step, weights, moments and averages as safetensors.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,22 +19,22 @@ const TRAINING: &str = "training";
 const BEST: &str = "best";
 const STALE: &str = "stale";
 
-/// Where a training stood.
+/// The state of a training after a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     pub step: u64,
-    /// Digest of configuration, data and network: a training goes on only as what it began as.
+    /// Digest of configuration, data and network: only the same training may resume.
     pub training: String,
     pub patience: Patience,
     /// Shape and values by the name of the state's input.
     pub tensors: HashMap<String, (Vec<usize>, Vec<f32>)>,
 }
 
-/// How long validation has not become better.
+/// Early stopping: the best validation so far and how long ago it was.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Patience {
     pub best: f64,
-    /// Checkpoints since then.
+    /// Checkpoints since the best.
     pub stale: u64,
 }
 
@@ -45,7 +45,7 @@ impl Default for Patience {
 }
 
 impl Patience {
-    /// Takes note of a validation.
+    /// Records a validation.
     pub fn note(&mut self, quality: f64) {
         self.stale = if quality > self.best { 0 } else { self.stale + 1 };
         self.best = self.best.max(quality);
@@ -53,7 +53,7 @@ impl Patience {
 }
 
 impl Checkpoint {
-    /// Takes the state of a running session.
+    /// Copies the state of a running session.
     ///
     /// # Errors
     /// [`TrainError::Engine`] if the state cannot be read.
@@ -64,7 +64,7 @@ impl Checkpoint {
         Ok(Self { step, training: training.to_owned(), patience, tensors })
     }
 
-    /// Writes the checkpoint; the one before stays until this one is complete.
+    /// Writes the checkpoint atomically: the previous one stays until this one is complete.
     ///
     /// # Errors
     /// [`TrainError::File`] if it cannot be written.
@@ -93,7 +93,7 @@ impl Checkpoint {
         fs::write(&partial, content).and_then(|()| fs::rename(&partial, &path)).map_err(failed)
     }
 
-    /// Reads the checkpoint of a folder; none if it has none.
+    /// Reads the checkpoint of a folder, if there is one.
     ///
     /// # Errors
     /// [`TrainError::File`] if it cannot be read, [`TrainError::Checkpoint`] if it is damaged.
@@ -107,7 +107,7 @@ impl Checkpoint {
         let (_, metadata) = SafeTensors::read_metadata(&content).map_err(refused)?;
         let facts = metadata.metadata().clone().unwrap_or_default();
         let step = number(&facts, STEP).ok_or_else(|| damaged(&path, "it has no step"))?;
-        let lacking = || damaged(&path, "it does not say how validation went");
+        let lacking = || damaged(&path, "it has no validation results");
         let patience = Patience {
             best: number(&facts, BEST).ok_or_else(lacking)?,
             stale: number(&facts, STALE).ok_or_else(lacking)?,
@@ -119,10 +119,10 @@ impl Checkpoint {
         Ok(Some(Self { step, training, patience, tensors }))
     }
 
-    /// Puts the checkpoint's values into the state of a plan.
+    /// Copies the checkpoint's values into the state of a plan.
     ///
     /// # Errors
-    /// [`TrainError::Checkpoint`] if a tensor is missing or of another shape.
+    /// [`TrainError::Checkpoint`] if a tensor is missing or has a different shape.
     pub fn restore(mut self, state: &mut [State], folder: &Path) -> Result<(), TrainError> {
         for part in state {
             let found = self.tensors.remove(&part.input).filter(|(shape, _)| *shape == part.shape);

@@ -1,4 +1,4 @@
-//! What a training does, as TOML. Unknown keys are refused.
+//! Configuration of a training, as TOML. Unknown keys are refused.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,9 +13,9 @@ const SEED: &str = include_str!("../../presets/seed.toml");
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Name of the network that comes out.
+    /// Name of the trained network.
     pub name: String,
-    /// Decides all that is random.
+    /// Seed of all randomness.
     #[serde(default)]
     pub seed: u64,
     pub network: NetworkConfig,
@@ -26,89 +26,89 @@ pub struct Config {
     pub loss: LossConfig,
     #[serde(default)]
     pub augment: Augmentation,
-    /// Collections that are left out, by their names.
+    /// Names of collections to leave out.
     #[serde(default)]
     pub leave_out: Vec<String>,
 }
 
-/// What of the network trains.
+/// Which part of the network trains.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkConfig {
-    /// First layer that trains, by its name; what comes before is run once over every view. Empty trains all.
+    /// Name of the first layer that trains; the layers before it run once over every view. Empty trains all layers.
     pub train_from: String,
     pub branch: Branch,
     #[serde(default)]
     pub head: HeadConfig,
-    /// Share of the trained weights in the network that comes out; the rest is of those it started from.
+    /// Share of the trained weights in the final weights; the starting weights get the rest.
     ///
     /// Source: Wortsman et al., "Robust fine-tuning of zero-shot models", 2022.
     #[serde(default = "one")]
     pub blend: f32,
-    /// Whether BatchNormalization takes the statistics of the batch, and the network those that run along.
+    /// Whether BatchNormalization uses the statistics of the batch in training, and running statistics when serving.
     #[serde(default)]
     pub live_normalisation: bool,
 }
 
-/// Which images the trained layers are for.
+/// Which images go through the trained layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Branch {
-    /// Sketches get layers of their own; photos keep those of the network that training starts from.
+    /// Only sketches; photos keep the layers of the starting network.
     Sketch,
-    /// One set of layers for both.
+    /// Sketches and photos.
     Shared,
 }
 
-/// What turns features into an embedding.
+/// Which head turns features into an embedding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeadConfig {
-    /// The network's own; of it the mean of each domain trains.
+    /// The network's own, of which the domain means train.
     #[default]
     Keep,
-    /// A linear layer that starts at random, as the patent has it.
+    /// A randomly initialised linear layer, as in the patent.
     Fresh,
 }
 
-/// How many images of each kind a step sees.
+/// Images of each kind per step, and views per image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchConfig {
-    /// Drawings, from all collections of sketches alike.
+    /// Drawings, drawn equally from all collections of sketches.
     pub sketches: usize,
     /// Edge maps of photos.
     #[serde(default)]
     pub pseudo_sketches: usize,
     #[serde(default)]
     pub photos: usize,
-    /// Views of each sketch, the first of them plain.
+    /// Views of each sketch; the first is not augmented.
     pub sketch_views: u64,
     #[serde(default = "one_view")]
     pub pseudo_views: u64,
     pub photo_views: u64,
-    /// Whether what the trunk returns is kept in half precision.
+    /// Whether the trunk's output is kept in half precision.
     #[serde(default = "yes")]
     pub half: bool,
 }
 
-/// How long, and how fast.
+/// Steps and learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
     pub steps: u64,
     /// Learning rate at its highest.
     pub rate: f32,
-    /// Steps in which the rate rises from 0.
+    /// Warm-up: steps in which the rate rises from 0.
     #[serde(default)]
     pub warm_up: u64,
     pub decay: Decay,
-    /// How much of the average of weights stays at every step; 0 for no average.
+    /// Decay per step of the moving average of weights; 0 for no average.
     #[serde(default)]
     pub average: f32,
     /// Steps between checkpoints; validation goes with them.
     pub checkpoint: u64,
-    /// Stop after this many checkpoints without a better validation; 0 never does.
+    /// Stop after this many checkpoints without improvement; 0 never stops early.
     #[serde(default)]
     pub patience: u64,
 }
@@ -118,41 +118,41 @@ pub struct Schedule {
 #[serde(rename_all = "snake_case")]
 pub enum Decay {
     Cosine,
-    /// To a hundredth, by the same factor each step.
+    /// To a hundredth over the training, by a constant factor per step.
     Exponential,
 }
 
-/// Weights of the losses, 0 for none, and what belongs to them.
+/// Weights of the losses, 0 for none, and their options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
     /// CE: cross-entropy of a linear classifier over the training classes.
     pub classify: f32,
-    /// KD: cross-entropy between the teacher's classes of ImageNet and the student's.
+    /// KD: cross-entropy between the teacher's and the student's predictions of ImageNet classes.
     pub distill: f32,
-    /// KD of pseudo-sketches: the teacher has seen their own photo.
+    /// KD of pseudo-sketches, with the teacher's prediction for their photo.
     pub distill_pseudo: f32,
     pub distill_head: DistillHead,
     /// DA: Kullback-Leibler divergence of the embedding's channels from normal noise.
     pub align: f32,
-    /// Contrast of sketches with all photos: those of the class against those of others.
+    /// Contrast of sketches with all photos: same class against other classes.
     pub contrast: f32,
-    /// Contrast of pseudo-sketches with all photos: their own against all others.
+    /// Contrast of pseudo-sketches with all photos: own photo against all others.
     pub contrast_pseudo: f32,
     /// Temperature of the contrast.
     pub temperature: f32,
-    /// Whether classes without photos are taught by the teacher's classes that mean the same.
+    /// Whether classes without photos learn from the teacher's classes of the same meaning.
     pub anchors: bool,
 }
 
-/// Which layer gives the student's classes of ImageNet.
+/// Which layer predicts the student's ImageNet classes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DistillHead {
-    /// The teacher's own classifier, on the student's features: they have to mean what the teacher's mean.
+    /// The teacher's classifier on the student's features, so that both feature spaces stay compatible.
     #[default]
     Teacher,
-    /// A second linear head on the embedding, as the paper's code has it.
+    /// A second linear head on the embedding, as in the paper's code.
     Fresh,
 }
 
@@ -172,7 +172,7 @@ impl Config {
     /// The text of a preset.
     ///
     /// # Errors
-    /// [`TrainError::Preset`] if there is none of that name.
+    /// [`TrainError::Preset`] if there is no preset of that name.
     pub fn preset(name: &str) -> Result<&'static str, TrainError> {
         match name {
             "best" => Ok(BEST),
@@ -181,11 +181,11 @@ impl Config {
         }
     }
 
-    /// Reads a configuration and changes it by `settings`, each `key=value` with dots in the key: `loss.align=0`.
+    /// Parses a configuration and overrides options by `settings`, each a dotted `key=value` such as `loss.align=0`.
     ///
     /// # Errors
-    /// [`TrainError::Config`] for what is no configuration, [`TrainError::Setting`] for a setting that is none,
-    /// [`TrainError::Range`] for numbers that make no sense.
+    /// [`TrainError::Config`] for a malformed configuration, [`TrainError::Setting`] for a malformed setting,
+    /// [`TrainError::Range`] for a value out of range.
     pub fn parse(text: &str, settings: &[String]) -> Result<Self, TrainError> {
         let mut table: toml::Table = toml::from_str(text)?;
         for setting in settings {
@@ -196,16 +196,16 @@ impl Config {
         Ok(config)
     }
 
-    /// Whether views of images that were collected for one are those that the other asks for, but for their seed.
+    /// Whether both configurations can share views of images; seeds aside.
     pub fn shares_views(&self, other: &Self) -> bool {
         let (ours, theirs) = (&self.network.train_from, &other.network.train_from);
         ours == theirs && self.augment == other.augment && self.batch.half == other.batch.half
     }
 
-    /// The configuration as TOML, every option spelt out.
+    /// The configuration as TOML, with every option.
     ///
     /// # Errors
-    /// None in practice: every field has a form in TOML.
+    /// None in practice: every field can be written as TOML.
     pub fn to_toml(&self) -> Result<String, TrainError> {
         toml::to_string(self).map_err(|_| TrainError::Range { key: "configuration" })
     }
@@ -258,7 +258,7 @@ impl Schedule {
         (f64::from(self.rate) * rise * fall) as f32
     }
 
-    /// How much of the average stays at step `step`, from 1: little at first, so that the start is forgotten.
+    /// Decay of the moving average at step `step`, from 1: low at first, so that the start is forgotten.
     pub fn average(&self, step: u64) -> f32 {
         let early = (1.0 + step as f64) / (10.0 + step as f64);
         f64::from(self.average).min(early) as f32

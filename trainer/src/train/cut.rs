@@ -1,4 +1,4 @@
-//! Where a network is cut: the trunk before, whose output is kept, and the tail after, which trains.
+//! Splits a network into a trunk, whose output is kept, and a tail, which trains.
 
 use std::collections::HashSet;
 
@@ -8,14 +8,14 @@ use sketch_model::inference::onnx::messages::{DataType, ModelProto, NodeProto};
 use super::TrainError;
 use crate::engine::Tape;
 
-/// Names of the tensors that every network has that is trained here.
+/// Names of tensors that every network to train has.
 pub const IMAGE: &str = "image";
 pub const DOMAIN: &str = "domain";
 pub const FEATURES: &str = "features";
 pub const LOGITS: &str = "logits";
 pub const EMBEDDING: &str = "embedding";
 
-/// A cut.
+/// A cut between two layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
     /// The one tensor that crosses it.
@@ -25,7 +25,7 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// The cut before the layer that is called `layer`; empty for none: the whole network is tail.
+    /// The cut before the layer named `layer`; if empty, the whole network is tail.
     ///
     /// # Errors
     /// [`TrainError::Layer`] if there is no such layer, [`TrainError::Crossing`] if more than one tensor crosses there.
@@ -77,7 +77,7 @@ fn without_shape(name: &str) -> sketch_model::inference::onnx::messages::ValueIn
     info
 }
 
-/// Names of all tensors that `target` is made from, itself among them.
+/// Names of all tensors that `target` depends on, including itself.
 pub fn ancestors(nodes: &[NodeProto], target: &str) -> HashSet<String> {
     let mut found = HashSet::from([target.to_owned()]);
     for node in nodes.iter().rev() {

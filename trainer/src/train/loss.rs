@@ -1,5 +1,5 @@
-//! Losses as nodes of the graph. Each is a sum over the images of a batch, weighted by an input of its own: an image that
-//! a loss says nothing of has weight 0 there.
+//! Losses as nodes of the graph. Each is a sum over the images of a batch, weighted by its own input: images that a loss does
+//! not apply to have weight 0.
 
 use sketch_model::inference::onnx::build::attribute_int;
 use sketch_model::inference::onnx::messages::DataType;
@@ -7,10 +7,10 @@ use sketch_model::inference::onnx::messages::DataType;
 use super::TrainError;
 use crate::engine::Tape;
 
-/// Added where a logarithm is taken of a sum that may be empty.
+/// Added to sums that may be empty before their logarithm.
 const TINY: f32 = 1e-30;
 
-/// Names of the inputs, beside the images'.
+/// Names of the inputs besides the images.
 pub const LABELS: &str = "labels";
 pub const CLASSIFY_ROWS: &str = "classify_rows";
 pub const TEACHER: &str = "teacher";
@@ -21,7 +21,7 @@ pub const POSITIVES: &str = "positives";
 pub const CANDIDATES: &str = "candidates";
 pub const CONTRAST_ROWS: &str = "contrast_rows";
 
-/// CE and KD: `-Σ w Σ p ln softmax(logits)`, for targets `p` that are one class (CE) or the teacher's shares (KD).
+/// CE and KD: `-Σ w Σ p ln softmax(logits)`, for targets `p` that are one class (CE) or the teacher's probabilities (KD).
 ///
 /// `logits`: shape `(n, k)`. Adds the inputs `targets`, shape `(n, k)`, and `rows`, shape `(n,)`. Returns a number.
 ///
@@ -52,14 +52,14 @@ pub fn alignment(tape: &mut Tape, channels: &str, shape: [usize; 2]) -> String {
     weighted(tape, &divergences, ALIGN_ROWS, shape[0])
 }
 
-/// Contrast with a bank of photos: `-Σ w ln (Σ₊ exp(s/τ) / Σ exp(s/τ))`, `s` the cosine of a sketch with a photo, `Σ₊` over
-/// those of its kind.
+/// Contrast with a bank of photos: `-Σ w ln (Σ₊ exp(s/τ) / Σ exp(s/τ))`, `s` the cosine of a sketch with a photo, `Σ₊` over its
+/// positives.
 ///
 /// `embeddings`: shape `(n, d)`, of unit length. `bank`: shape `(b, d)`, a constant. Adds the inputs of positives and of
 /// candidates, shape `(n, b)`, 1 or 0, positives among the candidates, and of weights, shape `(n,)`.
 ///
 /// # Errors
-/// [`TrainError::Engine`] if the bank is not of that shape.
+/// [`TrainError::Engine`] if the bank has a different shape.
 ///
 /// Source: Khosla et al., "Supervised Contrastive Learning", 2020, equation 3 (sum inside the logarithm); photos as fixed
 /// keys: Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", 2018.

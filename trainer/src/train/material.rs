@@ -1,4 +1,4 @@
-//! What a training sees, collected once: views of all images, the bank of photos, validation.
+//! Precomputes what trainings need: the trunk's output for views of all images, the bank of photos, validation.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,7 +22,7 @@ use crate::data::{Collection, DataSet, Item};
 use crate::engine::Tape;
 use crate::progress::Progress;
 
-/// Images of the training classes as the trunk and the teacher see them.
+/// Outputs of trunk and teacher for images of the training classes.
 pub struct Collected<'a> {
     sketch_items: Vec<&'a Item>,
     photo_items: Vec<&'a Item>,
@@ -33,7 +33,7 @@ pub struct Collected<'a> {
     validation: Option<Validation>,
 }
 
-/// What looks at images, and what is asked of them.
+/// The network to start from.
 #[derive(Clone, Copy)]
 pub struct Start<'a> {
     pub model: &'a ModelProto,
@@ -43,9 +43,9 @@ pub struct Start<'a> {
 }
 
 impl<'a> Collected<'a> {
-    /// Looks at every view of every image once, for trainings by any of `configs`.
+    /// Runs every view of every image through the network once, for trainings by any of `configs`.
     ///
-    /// Seed, augmentation, precision and the first layer that trains are those of the first.
+    /// The first configuration decides seed, augmentation, precision and cut.
     ///
     /// # Errors
     /// [`TrainError::NoImages`] if there are no sketches or no photos of training classes, [`TrainError::View`] for an
@@ -76,7 +76,7 @@ impl<'a> Collected<'a> {
         let of_photos = cut.filter(|_| wanted.has_branch(Branch::Shared));
         let pseudo_views = wanted.most(|batch| if batch.pseudo_sketches > 0 { batch.pseudo_views } else { 0 });
         let (sketch_items, mut photo_items) = (wanted.items(data, Domain::Sketch), wanted.items(data, Domain::Photo));
-        // Those without a class teach by their edges alone.
+        // Photos without a class are only used as pseudo-sketches.
         photo_items.retain(|item| pseudo_views > 0 || !item.class.is_empty());
         let classes = Classes::of(sketch_items.iter().chain(&photo_items).copied());
         let views = views_of(photo_items.len(), Kind::Photo, wanted.most(|batch| batch.photo_views));
@@ -99,7 +99,7 @@ impl<'a> Collected<'a> {
         Ok(Self { sketch_items, photo_items, sketches, pseudo, photos, classes, validation })
     }
 
-    /// One line: how many of what.
+    /// Counts in one line.
     pub fn summary(&self) -> String {
         let sketches: HashSet<usize> = self.sketches.views.iter().map(|view| view.item).collect();
         let bytes = self.sketches.maps.bytes() + self.pseudo.maps.bytes() + self.photos.maps.bytes();
@@ -130,10 +130,10 @@ impl<'a> Collected<'a> {
         })
     }
 
-    /// What the steps of a training draw from.
+    /// The data of one training.
     ///
     /// # Errors
-    /// [`TrainError::NoImages`] if a batch wants images that there are none of.
+    /// [`TrainError::NoImages`] if a batch needs images of a kind that there are none of.
     pub fn material(&self, config: &Config) -> Result<Material<'_>, TrainError> {
         let Known { bank, targets, taught } = Known::of(config, &self.photos, &self.photo_items, &self.classes)?;
         let wanted = |item: &Item| !leaves_out(config, &item.collection);
@@ -167,12 +167,12 @@ impl<'a> Collected<'a> {
     }
 }
 
-/// What photos say of the classes.
+/// What is known of the classes from photos and anchors.
 struct Known {
     bank: Bank,
-    /// Shares of the teacher's classes, by class.
+    /// The teacher's probabilities, by class.
     targets: HashMap<usize, Array1<f32>>,
-    /// Classes that some loss of sketches knows a target of.
+    /// Classes that some loss on sketches has a target for.
     taught: HashSet<usize>,
 }
 
@@ -199,7 +199,7 @@ fn is_taught(item: &Item, classes: &Classes, taught: &HashSet<usize>) -> bool {
     classes.number(&item.class).is_some_and(|class| taught.contains(&class))
 }
 
-/// What several configurations want of the images, taken together.
+/// The combined requirements of several configurations.
 struct Wanted<'a> {
     first: &'a Config,
     configs: &'a [Config],
@@ -222,7 +222,7 @@ impl<'a> Wanted<'a> {
         self.configs.iter().any(|config| config.network.branch == branch)
     }
 
-    /// Images of training classes of all collections that some configuration takes.
+    /// Training images of all collections that some configuration uses.
     fn items<'b>(&self, data: &'b DataSet, domain: Domain) -> Vec<&'b Item> {
         let is_taken = |collection: &&Collection| self.configs.iter().any(|config| !leaves_out(config, collection));
         data.of_domain(domain).filter(is_taken).flat_map(|collection| data.training(&collection.name)).collect()

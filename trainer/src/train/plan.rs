@@ -17,22 +17,22 @@ use crate::engine::{Feed, Tape, gradients, normalisation};
 
 /// Weight of the linear layer that a fresh head is.
 pub const HEAD: &str = "head.weight";
-/// Smallest square of a length that is divided by.
+/// Added to a squared length before dividing by its root.
 const TINY: f32 = 1e-24;
 
-/// What is known before a plan is made: sizes, and the photos to contrast with.
+/// What a plan is made from.
 pub struct Given<'a> {
     pub model: &'a ModelProto,
     pub manifest: &'a Manifest,
     pub config: &'a Config,
-    /// Shape of what crosses the cut, for one image.
+    /// Shape of the tensor at the cut, for one image.
     pub map: &'a [usize],
     pub classes: usize,
     /// Shape `(n, d)`.
     pub bank: ArrayView2<'a, f32>,
 }
 
-/// A training graph that is ready to be loaded.
+/// A training graph, ready to load.
 pub struct Plan {
     pub tape: Tape,
     pub cut: Cut,
@@ -40,18 +40,18 @@ pub struct Plan {
     pub state: Vec<State>,
     /// Names of the weights that train.
     pub weights: Vec<String>,
-    /// The sum of all losses first, then each with the name that it is reported by.
+    /// The sum of all losses, then each loss, with the names that reports use.
     pub losses: Vec<(&'static str, String)>,
     pub batch: usize,
 }
 
 impl Plan {
-    /// Makes the graph of a training.
+    /// Builds the graph of a training.
     ///
     /// # Errors
     /// [`TrainError::Layer`] and [`TrainError::Crossing`] if the network cannot be cut there, [`TrainError::Tensor`] if it
-    /// lacks an output that a loss needs, [`TrainError::Engine`] if it cannot be differentiated: everything that stops a
-    /// training for the network's sake shows here.
+    /// lacks an output that a loss needs, [`TrainError::Engine`] if it cannot be differentiated. A network that cannot be
+    /// trained fails here, before the first step.
     pub fn new(given: &Given) -> Result<Self, TrainError> {
         let config = given.config;
         let batch = config.batch.sketches + config.batch.pseudo_sketches + config.batch.photos;
@@ -102,7 +102,7 @@ fn require(tape: &Tape, tensor: &'static str) -> Result<(), TrainError> {
     if tape.has(tensor) { Ok(()) } else { Err(TrainError::Tensor { tensor }) }
 }
 
-/// A value of the right shape for every input of the graph.
+/// Values of the right shape for all inputs of the graph.
 fn zeros(tape: &Tape, cut: &Cut, map: &[usize], batch: usize) -> Vec<(String, Feed)> {
     let floats = |shape: Vec<usize>| Feed::Floats(shape.clone(), vec![0.0; shape.iter().product()]);
     let mut feeds = vec![(DOMAIN.to_owned(), Feed::Integers(vec![batch], vec![0; batch]))];
@@ -130,13 +130,12 @@ struct Draft<'a, 'b> {
     given: &'a Given<'b>,
     tape: Tape,
     batch: usize,
-    /// Weights that the network does not have.
+    /// Weights that the starting network does not have.
     fresh: Vec<String>,
 }
 
 impl Draft<'_, '_> {
-    /// Returns the channels that classifiers sit on: those of the embedding, before they are brought to unit length if the
-    /// head is a fresh one.
+    /// Returns the tensor that classifiers take: the embedding, or a fresh head's output before it is normalised.
     fn head(&mut self) -> Result<String, TrainError> {
         if self.given.config.network.head == HeadConfig::Keep {
             require(&self.tape, EMBEDDING)?;
@@ -152,7 +151,7 @@ impl Draft<'_, '_> {
         Ok(self.tape.shape(tensor)?.last().copied().unwrap_or_default())
     }
 
-    /// A weight that starts at random, by fan-in; the same for the same seed.
+    /// A randomly initialised weight, scaled by fan-in and determined by the seed.
     fn fresh_weight(&mut self, name: &str, shape: [usize; 2], part: u64) -> Result<String, TrainError> {
         let mut rng = Rng::new(&[self.given.config.seed, part, 0x6865_6164]);
         let scale = (1.0 / shape[0] as f32).sqrt();
@@ -197,7 +196,7 @@ impl Draft<'_, '_> {
     }
 }
 
-/// Weights of all layers up to the features, of fresh layers, and of a head that is kept the means of the domains.
+/// The weights that train: all layers up to the features, fresh layers, and the domain means of a kept head.
 fn trained(tape: &Tape, head: HeadConfig, fresh: &[String]) -> Vec<Trained> {
     let below: HashSet<String> = ancestors(tape.nodes(), FEATURES);
     let mut trained = Vec::new();
@@ -212,8 +211,7 @@ fn trained(tape: &Tape, head: HeadConfig, fresh: &[String]) -> Vec<Trained> {
     trained
 }
 
-/// Puts a linear layer in the place of what turned features into an embedding, and returns its channels: those of the
-/// embedding before they are brought to unit length.
+/// Replaces the head by a linear layer and returns its output before it is normalised.
 pub(super) fn add_head(tape: &mut Tape, weight: &str) -> String {
     let mut wanted = ancestors(tape.nodes(), FEATURES);
     if tape.has(LOGITS) {

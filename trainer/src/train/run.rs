@@ -1,4 +1,4 @@
-//! The steps of a training.
+//! Runs the steps of a training.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::OpenOptions;
@@ -26,39 +26,39 @@ use crate::engine::optimizer::{average_feed, average_of};
 use crate::engine::{Feed, TrainingSession};
 use crate::progress::Progress;
 
-/// What a training sees.
+/// The data of a training.
 pub struct Material<'a> {
     pub sketches: &'a Seen,
     pub pseudo: &'a Seen,
     pub photos: &'a Seen,
     pub bank: Bank,
     pub classes: &'a Classes,
-    /// What the teacher takes each class for.
+    /// The teacher's probabilities, by class.
     pub targets: HashMap<usize, Array1<f32>>,
     pub sampler: Sampler,
     pub validation: Option<Validation>,
 }
 
-/// Where and how a training runs.
+/// Options of a run.
 pub struct Setting<'a> {
     pub config: &'a Config,
     pub options: EncoderOptions,
     pub folder: PathBuf,
-    /// Digest of data and network: a checkpoint is of these and the configuration.
+    /// Digest of data and network; with the configuration, it identifies checkpoints.
     pub origin: String,
     pub progress: &'a dyn Progress,
-    /// Set by whoever wants the training to stop after the step that it is at.
+    /// When set, the training stops after the current step.
     pub stop: &'a AtomicBool,
 }
 
-/// Trains from the last checkpoint of the folder, or from the start, and returns the weights: their averages, if there are.
+/// Trains from the last checkpoint of the folder, or from the start, and returns the weights, averaged if configured.
 ///
-/// Every `checkpoint` steps the state is written, and losses and validation go to `metrics.jsonl`. A training that was
-/// stopped and run again ends in the same weights to the bit, on the same number of threads.
+/// Every `checkpoint` steps, it writes the state, and losses and validation results to `metrics.jsonl`. A training that was
+/// stopped and resumed ends in bit-identical weights, given the same number of threads.
 ///
 /// # Errors
-/// [`TrainError::Stopped`] if it was told to stop, [`TrainError::NotFinite`] if a loss is NaN or infinite,
-/// [`TrainError::Checkpoint`] if the folder holds the checkpoint of another training, [`TrainError::File`],
+/// [`TrainError::Stopped`] if it was stopped, [`TrainError::NotFinite`] if a loss is NaN or infinite,
+/// [`TrainError::Checkpoint`] if the folder has the checkpoint of another training, [`TrainError::File`],
 /// [`TrainError::Engine`].
 pub fn run(mut plan: Plan, material: &Material, setting: &Setting) -> Result<Weights, TrainError> {
     let config = setting.config;
@@ -106,7 +106,7 @@ fn is_exhausted(patience: Patience, config: &Config) -> bool {
     config.schedule.patience > 0 && patience.stale >= config.schedule.patience
 }
 
-/// What a training has to have in common with its checkpoint.
+/// Identifies a training; its checkpoints carry the same digest.
 fn digest(setting: &Setting) -> Result<String, TrainError> {
     let text = setting.config.to_toml()?;
     Ok(hexadecimal(&sha256([text.as_bytes(), setting.origin.as_bytes()])))
@@ -135,7 +135,7 @@ fn resume(plan: &mut Plan, setting: &Setting, training: &str) -> Result<(u64, Pa
     let Some(checkpoint) = Checkpoint::read(&setting.folder)? else { return Ok((0, Patience::default())) };
     if checkpoint.training != training {
         let path = setting.folder.join(super::checkpoint::FILE);
-        let reason = "configuration, data or network are not those it was begun with".to_owned();
+        let reason = "configuration, data or network have changed".to_owned();
         return Err(TrainError::Checkpoint { path, reason });
     }
     let (step, patience) = (checkpoint.step, checkpoint.patience);
@@ -147,7 +147,7 @@ fn validate(material: &Material, forward: &mut Forward, weights: &Weights) -> Re
     material.validation.as_ref().map_or_else(|| Ok(Vec::new()), |validation| validation.run(forward, weights))
 }
 
-/// The weights by their names, averaged if the training averages.
+/// The weights by name, averaged if configured.
 fn averages(plan: &Plan, session: &TrainingSession, config: &Config) -> Result<Weights, TrainError> {
     let mut weights = Weights::new();
     for name in session.names() {
@@ -161,7 +161,7 @@ fn averages(plan: &Plan, session: &TrainingSession, config: &Config) -> Result<W
     Ok(weights)
 }
 
-/// Everything that one step is fed.
+/// All inputs of one step.
 fn feeds(plan: &Plan, material: &Material, config: &Config, step: u64) -> Vec<(String, Feed)> {
     let rows = material.sampler.batch(step);
     let mut feeds = config.optimizer.feeds(config.schedule.rate(step), step);
@@ -175,7 +175,7 @@ fn feeds(plan: &Plan, material: &Material, config: &Config, step: u64) -> Vec<(S
     feeds.extend(distillation(material, config, &rows));
     feeds.extend(alignment(plan, config, &rows, step));
     feeds.extend(contrast(material, config, &rows));
-    // A loss that is off has no inputs.
+    // A disabled loss has no inputs.
     feeds.retain(|(name, _)| plan.tape.has(name));
     feeds
 }
@@ -195,7 +195,7 @@ fn images(material: &Material, rows: &[Row]) -> Feed {
     Feed::Floats([rows.len()].iter().chain(&first.shape).copied().collect(), values)
 }
 
-/// Weights of the images in a loss: `weight` over their number for those of which it says something, zero for the others.
+/// Weights of the images in a loss: `weight`, divided by the number of images of the kind that have one.
 fn shares(rows: &[Row], weight: impl Fn(&Row) -> f32) -> Vec<f32> {
     let count = |kind| rows.iter().filter(|row| row.kind == kind && weight(row) > 0.0).count().max(1) as f32;
     let counts = [Kind::Sketch, Kind::PseudoSketch, Kind::Photo].map(|kind| (kind, count(kind)));
@@ -209,7 +209,7 @@ fn classification(material: &Material, config: &Config, rows: &[Row]) -> [(Strin
     for (row, labels) in rows.iter().zip(labels.chunks_exact_mut(classes.max(1))) {
         row.class.into_iter().for_each(|class| labels[class] = 1.0);
     }
-    // Both domains in one mean, as the patent has it.
+    // One mean over both domains, as in the patent.
     let count = rows.iter().filter(|row| row.class.is_some()).count().max(1) as f32;
     let weights = rows.iter().map(|row| if row.class.is_some() { config.loss.classify / count } else { 0.0 }).collect();
     [
@@ -234,7 +234,7 @@ fn distillation(material: &Material, config: &Config, rows: &[Row]) -> [(String,
     let shared = config.network.branch == Branch::Shared;
     let weight = |row: &Row| match row.kind {
         Kind::PseudoSketch => config.loss.distill_pseudo,
-        // The paper's code distills photos alone; a branch of sketches has no photos.
+        // The paper's code distills photos only; a sketch branch has no photos.
         Kind::Photo => config.loss.distill,
         Kind::Sketch if shared => 0.0,
         Kind::Sketch => {
@@ -258,8 +258,8 @@ fn alignment(plan: &Plan, config: &Config, rows: &[Row], step: u64) -> Vec<(Stri
     ]
 }
 
-/// Sketches are near photos of their class, far from those of others, and photos without a class do not count. A
-/// pseudo-sketch is near its own photo, far from all others but those of its class.
+/// The positives of a sketch are the photos of its class, its negatives those of other classes; photos without a class are
+/// ignored. A pseudo-sketch's positive is its own photo; all photos that do not share its class are negatives.
 fn contrast(material: &Material, config: &Config, rows: &[Row]) -> [(String, Feed); 3] {
     let bank = &material.bank;
     let (n, photos) = (rows.len(), bank.classes.len());
@@ -287,7 +287,7 @@ fn contrast(material: &Material, config: &Config, rows: &[Row]) -> [(String, Fee
     ]
 }
 
-/// What the training tells: progress, and a line of JSON at every checkpoint.
+/// Reports progress, and writes a line of JSON at every checkpoint.
 struct Journal<'a> {
     setting: &'a Setting<'a>,
     names: Vec<&'static str>,

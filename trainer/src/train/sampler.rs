@@ -1,4 +1,4 @@
-//! Which images a step sees: a function of seed and step alone, so that a training that is resumed sees the same.
+//! Samples the images of a step from seed and step alone, so that a resumed training sees the same images.
 
 use std::collections::BTreeMap;
 
@@ -12,14 +12,14 @@ use crate::data::Item;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
     pub kind: Kind,
-    /// Position among the views of its kind.
+    /// Index among the views of its kind.
     pub view: usize,
-    /// Which image of its list it is a view of.
+    /// Index of the image that it is a view of.
     pub item: usize,
     pub class: Option<usize>,
 }
 
-/// Views by collection and class. Every collection is drawn from equally often, and in it every class.
+/// Views by collection and class. Collections are sampled with equal probability, and so are the classes of each.
 #[derive(Clone, Debug, Default)]
 struct Pool {
     kind: Option<Kind>,
@@ -58,7 +58,7 @@ impl Pool {
     }
 }
 
-/// Draws batches.
+/// Samples batches.
 #[derive(Clone, Debug)]
 pub struct Sampler {
     seed: u64,
@@ -66,8 +66,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// `sketches`, `pseudo`, `photos`: what was seen of which images. Only `wanted` ones are drawn, and photos that have a
-    /// class.
+    /// `sketches`, `pseudo`, `photos`: views with the images that they show. Only `wanted` images are sampled, and only photos
+    /// with a class.
     pub fn new(
         seed: u64,
         batch: &BatchConfig,
@@ -87,7 +87,7 @@ impl Sampler {
         Self { seed, parts: counts.into_iter().zip(pools).collect() }
     }
 
-    /// The kind of which a batch wants images and there are none.
+    /// The first kind that a batch needs and that has no images.
     pub fn missing(&self) -> Option<Kind> {
         self.parts.iter().find(|(count, pool)| *count > 0 && pool.is_empty()).and_then(|(_, pool)| pool.kind)
     }

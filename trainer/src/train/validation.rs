@@ -1,4 +1,4 @@
-//! How well the weights of the moment retrieve classes that training does not see.
+//! Validation: how well the current weights retrieve unseen classes.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ use crate::metrics::{Scores, distances, score};
 /// Weights by name: shape and values.
 pub type Weights = HashMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// Images of unseen classes, as far as the trunk has taken them.
+/// Sketches of unseen classes, with the trunk's output.
 #[derive(Clone, Debug)]
 pub struct Queries {
     pub name: String,
@@ -27,14 +27,14 @@ pub struct Queries {
     pub classes: Vec<String>,
 }
 
-/// Photos of unseen classes that are searched.
+/// Photos of unseen classes.
 #[derive(Clone, Debug)]
 pub struct Gallery {
-    /// What follows the name of the queries in an outcome's; nothing for the first.
+    /// Suffix of the outcomes' names; empty for the first gallery.
     pub name: String,
-    /// As the network has them that training starts from. Shape `(n, d)`.
+    /// Of the starting network. Shape `(n, d)`.
     pub embeddings: Array2<f32>,
-    /// None if no training has layers that photos share.
+    /// Empty if no training has layers that photos share.
     pub maps: Maps,
     pub classes: Vec<String>,
 }
@@ -44,7 +44,6 @@ pub struct Gallery {
 pub struct Validation {
     pub queries: Vec<Queries>,
     pub galleries: Vec<Gallery>,
-    /// Which images the trained layers are for.
     pub branch: Branch,
 }
 
@@ -87,7 +86,7 @@ impl Forward {
     ) -> Result<Array2<f32>, TrainError> {
         let (length, mut rows) = (maps.length(), Vec::new());
         for start in (0..count).step_by(self.batch) {
-            // The graph is made for one size of batch: the last one is filled up with the last image.
+            // The graph has a fixed batch size; the last image fills up the last batch.
             let mut values = vec![0.0; self.batch * length];
             for (i, to) in values.chunks_exact_mut(length).enumerate() {
                 maps.read((start + i).min(count - 1), to);
@@ -112,7 +111,7 @@ impl Forward {
 }
 
 impl Validation {
-    /// Ranks every gallery by every query, with and without a codebook of the gallery.
+    /// Ranks every gallery by every query, with and without a codebook trained on the gallery.
     ///
     /// # Errors
     /// [`TrainError::Engine`] if a run fails, [`TrainError::Codebook`] if a gallery is too small for one.
@@ -143,7 +142,7 @@ fn names(classes: &[String]) -> Vec<&str> {
     classes.iter().map(String::as_str).collect()
 }
 
-/// The gallery fused with a codebook of its own.
+/// The gallery fused with a codebook trained on it.
 fn fused(gallery: &Array2<f32>) -> Result<Array2<f32>, TrainError> {
     let prototypes = 32.min(gallery.len_of(Axis(0)));
     let options = CodebookOptions { subspaces: 2, prototypes, weight: 0.2, ..CodebookOptions::default() };

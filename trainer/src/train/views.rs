@@ -1,4 +1,4 @@
-//! Views through the trunk: every one once, and what it returned kept.
+//! Runs views through the trunk and keeps its output.
 
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
@@ -21,7 +21,7 @@ use crate::engine::session::run;
 use crate::engine::{EngineError, Feed};
 use crate::progress::Progress;
 
-/// Views in one run of the trunk: larger batches are no faster on a CPU.
+/// Batch size: larger batches are no faster on a CPU.
 const BATCH: usize = 32;
 /// Batches that are prepared ahead of the network.
 const AHEAD: usize = 2;
@@ -29,22 +29,22 @@ const AHEAD: usize = 2;
 /// One view of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
-    /// Position of the image in the list that it was taken from.
+    /// Index of the image in its list.
     pub item: usize,
-    /// 0 is the image as it is served, unless it is a pseudo-sketch.
+    /// View 0 is not augmented, except for pseudo-sketches.
     pub number: u64,
     pub kind: Kind,
 }
 
-/// What the trunk returned for views, one after the other.
+/// Feature maps of views, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Maps {
-    /// Shape of one.
+    /// Shape of one map.
     pub shape: Vec<usize>,
     values: Values,
 }
 
-/// Half precision takes half the memory; its error is below what augmentation varies.
+/// Half precision halves the memory, and its error is small beside augmentation.
 #[derive(Clone, Debug)]
 enum Values {
     Half(Vec<f16>),
@@ -75,7 +75,7 @@ impl Maps {
         }
     }
 
-    /// Writes the map of view `row` to `to`, which is as long as one map.
+    /// Copies the map of view `row` to `to`, which has the length of one map.
     pub fn read(&self, row: usize, to: &mut [f32]) {
         let range = row * to.len()..(row + 1) * to.len();
         match &self.values {
@@ -89,7 +89,7 @@ impl Maps {
         self.shape.iter().product()
     }
 
-    /// Bytes that they take.
+    /// Memory in bytes.
     pub fn bytes(&self) -> usize {
         match &self.values {
             Values::Single(values) => size_of_val(values.as_slice()),
@@ -98,17 +98,17 @@ impl Maps {
     }
 }
 
-/// Views of images, with what the network returned for them.
+/// Views of images, with the network's outputs for them.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     pub views: Vec<View>,
     pub maps: Maps,
-    /// One row per view; no columns if they were not asked for.
+    /// One row per view; without columns if not requested.
     pub embeddings: Array2<f32>,
     pub logits: Array2<f32>,
 }
 
-/// A network that looks at views.
+/// Runs views through a network.
 pub struct Viewer<'a> {
     pub model: &'a ModelProto,
     pub manifest: &'a Manifest,
@@ -120,10 +120,9 @@ pub struct Viewer<'a> {
 }
 
 impl Viewer<'_> {
-    /// Looks at `views` of `items` and keeps `outputs`: the tensor of the cut first, if it is wanted at all, then the
-    /// embedding and the logits as they are named.
+    /// Runs `views` of `items` and keeps `cut`, if given, and `outputs`: embedding and logits by their names.
     ///
-    /// Pseudo-sketches of photos without edges are left out.
+    /// Pseudo-sketches of photos without edges are skipped.
     ///
     /// # Errors
     /// [`TrainError::View`] for the first image that cannot be used, [`TrainError::Engine`] if a run fails.
@@ -187,7 +186,7 @@ impl Viewer<'_> {
                     }
                 }
             }
-            // Nobody listens any more if the network failed.
+            // The receiver is gone if the network failed.
             if !batch.0.is_empty() && sender.send(Ok(batch)).is_err() {
                 return;
             }
@@ -209,13 +208,13 @@ impl Viewer<'_> {
     }
 }
 
-/// Views with the network's inputs for them, one after the other.
+/// Views with their inputs to the network, concatenated.
 type Batch = Result<(Vec<View>, Vec<f32>), TrainError>;
 
 /// Shape and values of an output.
 type Table = (Vec<usize>, Vec<f32>);
 
-/// The loaded network.
+/// The loaded network, if any of its outputs is needed.
 struct Eye {
     session: Option<Session>,
     outputs: Vec<String>,
@@ -252,7 +251,7 @@ impl Eye {
     }
 }
 
-/// The domain whose input a view is.
+/// The domain of a view.
 pub fn domain(kind: Kind) -> Domain {
     match kind {
         Kind::Photo => Domain::Photo,

@@ -22,31 +22,31 @@ use crate::commands::progress::Bar;
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The network's manifest; by default the file beside it that ends in .json
+    /// Manifest of the network; by default the .json file beside it
     #[arg(long, value_name = "FILE", requires = "model")]
     manifest: Option<PathBuf>,
-    /// Collection of photos to search; by default the first that has photos of the split "val"
+    /// Collection of photos to search; by default the first with photos of the split "val"
     #[arg(long, value_name = "NAME", requires = "model")]
     gallery: Option<String>,
-    /// Fuse photos with a codebook of M subspaces, K prototypes, weight W; can be given several times
+    /// Also evaluate embeddings fused with a codebook: M subspaces, K prototypes, weight W; repeatable
     #[arg(long, value_name = "M,K,W", requires = "model")]
     codebook: Vec<CodebookArgument>,
-    /// How often each codebook is trained, from another seed each time; the mean is shown
+    /// Codebooks trained per size, with different seeds; the mean is shown
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
     runs: u64,
-    /// How drawings are prepared: best, exact, JSON, or a file of JSON; by default as the manifest says
+    /// Preprocessing of drawings: best, exact, JSON, or a JSON file; by default the manifest's
     #[arg(long, value_name = "HOW", requires = "model")]
     sketch_preprocessing: Option<String>,
-    /// How photos are prepared, likewise
+    /// Preprocessing of photos, likewise
     #[arg(long, value_name = "HOW", requires = "model")]
     photo_preprocessing: Option<String>,
-    /// Evaluate the features too, with means taken again as images are prepared now
+    /// Evaluate the features, too, with means measured with this preprocessing
     #[arg(long, requires = "model")]
     features: bool,
-    /// Training images of each collection for those means
+    /// Training images per collection for those means
     #[arg(long, default_value_t = 400)]
     sample: usize,
-    /// Evaluate the drawings of val-doodle also as bitmaps with other pens and on other paper
+    /// Also evaluate the drawings of val-doodle as bitmaps with other pens and paper
     #[arg(long, requires = "model")]
     robustness: bool,
 }
@@ -90,12 +90,12 @@ fn gallery<'a>(arguments: &Arguments, data: &'a DataSet) -> anyhow::Result<Vec<&
         }
     };
     if photos.first().is_none_or(|photo| photo.collection.domain != Domain::Photo) {
-        bail!("no photos of the split \"val\" to search");
+        bail!("the gallery has no photos of the split \"val\"");
     }
     Ok(photos)
 }
 
-/// Sets of queries: those of every collection of drawings, and what is made of doodles to see what changes them.
+/// Sets of queries: every collection of drawings, and variants of the doodles.
 fn sets<'a>(arguments: &Arguments, data: &'a DataSet) -> Vec<(String, Vec<&'a Item>, Variant)> {
     let collections = data.of_domain(Domain::Sketch);
     let drawn =
@@ -130,7 +130,7 @@ fn load_network(arguments: &Arguments, model: &Path, options: &EncoderOptions) -
     Ok(Network { encoder, manifest })
 }
 
-/// A way to prepare images by its name, as JSON, or from a file of JSON.
+/// Preprocessing by name, as JSON, or from a JSON file.
 fn preset<T: serde::de::DeserializeOwned>(how: &str, best: T, exact: T) -> anyhow::Result<T> {
     let json = match how {
         "best" => return Ok(best),
@@ -145,7 +145,7 @@ fn preset<T: serde::de::DeserializeOwned>(how: &str, best: T, exact: T) -> anyho
 struct Set {
     classes: Vec<String>,
     embeddings: Array2<f32>,
-    /// No rows if they were not asked for.
+    /// Without rows if not requested.
     features: Array2<f32>,
 }
 
@@ -177,7 +177,7 @@ fn changed(item: &Item, variant: Variant) -> Result<Image, FeatureError> {
     Ok(image)
 }
 
-/// The photos fused with each codebook that was asked for, once for each run.
+/// The photos fused with each requested codebook, once per run.
 fn fuse(arguments: &Arguments, photos: &Array2<f32>) -> anyhow::Result<Vec<(String, Vec<Array2<f32>>)>> {
     let of = |sizes: &CodebookArgument, seed| -> anyhow::Result<Array2<f32>> {
         let CodebookArgument { subspaces, prototypes, weight } = *sizes;
@@ -196,7 +196,7 @@ fn fuse(arguments: &Arguments, photos: &Array2<f32>) -> anyhow::Result<Vec<(Stri
     arguments.codebook.iter().map(runs).collect()
 }
 
-/// The gallery, as it is and fused with each codebook.
+/// The gallery, plain and fused with each codebook.
 struct Photos<'a> {
     items: Vec<&'a Item>,
     set: Set,

@@ -1,4 +1,4 @@
-//! Features without a head: raw, centred, and as roots of shares.
+//! Features without a head: raw, centred, and after the Hellinger map.
 
 use anyhow::ensure;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
@@ -10,7 +10,7 @@ use sketch_trainer::statistics::share_roots;
 
 use crate::commands::progress::Bar;
 
-/// Means of training images, prepared as the images that are evaluated.
+/// Mean features of training images, with the preprocessing under evaluation.
 pub struct Means {
     features: [Array1<f32>; 2],
     roots: [Array1<f32>; 2],
@@ -44,13 +44,13 @@ impl Means {
         Ok(Self { features, roots })
     }
 
-    /// Queries and gallery as raw features, centred features, and centred roots of shares; rows of unit length.
+    /// Queries and gallery as raw features, centred features, and centred Hellinger features; rows have unit length.
     pub fn views(&self, q: &Array2<f32>, g: &Array2<f32>) -> [(&'static str, Array2<f32>, Array2<f32>); 3] {
         let (sketch, photo) = (Domain::Sketch as usize, Domain::Photo as usize);
         [
             ("raw features", unit(q.clone()), unit(g.clone())),
             ("centred features", unit(q - &self.features[sketch]), unit(g - &self.features[photo])),
-            ("centred roots of shares", unit(roots(q) - &self.roots[sketch]), unit(roots(g) - &self.roots[photo])),
+            ("centred Hellinger", unit(roots(q) - &self.roots[sketch]), unit(roots(g) - &self.roots[photo])),
         ]
     }
 }

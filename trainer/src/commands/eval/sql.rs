@@ -13,7 +13,7 @@ use sketch_trainer::table::{Columns, Key, Table, connect};
 use super::{Gallery, Printer, Ranked, Written};
 use crate::commands::progress::Bar;
 
-/// Distances that are held at a time: 1 GB of them.
+/// Most distances that are held in memory: 1 GB.
 const MOST_DISTANCES: usize = 250_000_000;
 
 #[derive(clap::Args)]
@@ -27,16 +27,16 @@ pub struct Arguments {
     /// Column of a photo's bytes
     #[arg(long, default_value = "image")]
     image_column: String,
-    /// Column of a photo's class, by the names that the drawings have
+    /// Column of a photo's class, with the class names of the drawings
     #[arg(long, default_value = "label")]
     label_column: String,
 }
 
 pub fn evaluate(arguments: &super::Arguments, url: &str, data: &DataSet) -> anyhow::Result<Written> {
     let own = &arguments.sql;
-    let name = own.table.as_deref().context("the table to evaluate is missing: --table")?;
+    let name = own.table.as_deref().context("--table is required")?;
     let mut client = connect(url)?;
-    // Every query is to see the same rows.
+    // All queries must see the same rows.
     let mut transaction = snapshot(&mut client)?;
     let (image, label) = (own.image_column.clone(), Some(own.label_column.clone()));
     let columns = Columns { name: own.label_column.clone(), image, label };

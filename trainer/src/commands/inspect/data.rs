@@ -1,4 +1,4 @@
-//! What a folder of data sets holds, and what of it will disappoint.
+//! What a folder of data sets contains, and its gaps.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,7 +12,7 @@ use sketch_trainer::thumbnail;
 
 use crate::commands::progress::Bar;
 
-/// Names in one line.
+/// Most names in one line.
 const NAMED: usize = 8;
 
 pub fn inspect(folder: &Path, decode: bool) -> anyhow::Result<()> {
@@ -26,15 +26,15 @@ pub fn inspect(folder: &Path, decode: bool) -> anyhow::Result<()> {
     }
     println!("images in classes\n");
     let empty = data.empty().iter().map(|path| path.display().to_string());
-    note("class folders with nothing in them", empty);
+    note("empty class folders", empty);
     for collection in data.collections() {
         let classes = by_class(&items(&data, collection));
         let single = classes.into_iter().filter(|(_, count)| *count == 1).map(|(class, _)| class.to_owned());
-        note(&format!("classes of one image in \"{}\"", collection.name), single);
+        note(&format!("classes with one image in \"{}\"", collection.name), single);
     }
     let [drawn, shown] = [Domain::Sketch, Domain::Photo].map(|domain| training_classes(&data, domain));
-    note("drawn for training, but without photos", drawn.difference(&shown).cloned());
-    note("photos for training, but not drawn", shown.difference(&drawn).cloned());
+    note("training classes with drawings but no photos", drawn.difference(&shown).cloned());
+    note("training classes with photos but no drawings", shown.difference(&drawn).cloned());
     if decode { decode_all(&data) } else { Ok(()) }
 }
 

@@ -1,4 +1,4 @@
-//! Element by element, with broadcasting.
+//! Elementwise operators with broadcasting.
 
 use sketch_model::inference::onnx::build::attribute_int;
 use sketch_model::inference::onnx::messages::DataType;
@@ -6,7 +6,7 @@ use sketch_model::inference::onnx::messages::DataType;
 use super::{Gradients, Scope};
 use crate::engine::EngineError;
 
-/// Gradient of input `position`, brought back to its shape.
+/// Gradient of input `position`, reduced to its shape.
 fn returned(scope: &mut Scope, position: usize, gradient: &str) -> Result<Option<String>, EngineError> {
     let (from, to) = (scope.shape_of_output()?, scope.shape_of_input(position)?);
     Ok(Some(scope.unbroadcast(gradient, &from, &to)))
@@ -64,7 +64,7 @@ pub(super) fn pow(scope: &mut Scope) -> Gradients {
     let gradient = scope.gradient()?;
     let (base, mut exponent) = (scope.input(0)?, scope.input(1)?);
     if !scope.tape.is_float(&exponent) {
-        // The operator takes integers, those that compute its slope do not.
+        // `Pow` takes integer exponents, the operators of its slope do not.
         exponent = scope.tape.op("Cast", &[&exponent], vec![attribute_int("to", DataType::Float as i64)]);
     }
     let mut inputs = vec![None, None];
@@ -86,7 +86,7 @@ pub(super) fn pow(scope: &mut Scope) -> Gradients {
     Ok(inputs)
 }
 
-/// Sends back to the operand that was chosen; operands that tie share alike.
+/// The gradient goes to the selected operand; ties share it equally.
 pub(super) fn extreme(scope: &mut Scope) -> Gradients {
     let (gradient, output) = (scope.gradient()?, scope.output());
     let operands: Vec<String> = (0..scope.node.input.len()).map(|i| scope.input(i)).collect::<Result<_, _>>()?;
@@ -166,7 +166,7 @@ pub(super) fn select(scope: &mut Scope) -> Gradients {
     Ok(inputs)
 }
 
-/// Operators that hand their first input on: also `Dropout`, which is off when a network is trained from its weights.
+/// Operators that pass their first input through, including `Dropout`, which fine-tuning switches off.
 pub(super) fn pass(scope: &mut Scope) -> Gradients {
     let gradient = scope.gradient()?;
     let mut inputs = vec![None; scope.node.input.len()];

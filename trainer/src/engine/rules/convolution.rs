@@ -6,7 +6,7 @@ use sketch_model::inference::onnx::messages::AttributeProto;
 use super::{Gradients, Scope, depthwise};
 use crate::engine::EngineError;
 
-/// How a convolution moves over its input; vertical before horizontal.
+/// The geometry of a convolution; vertical before horizontal.
 #[derive(Clone, Debug)]
 pub(super) struct Geometry {
     pub group: usize,
@@ -20,7 +20,7 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
-    /// Of the node in `scope`, whose convolution goes from an image of size `input` to one of size `output`.
+    /// The geometry of the node in `scope`, from images of shape `input` to images of shape `output`.
     fn of(scope: &Scope, weight: &[usize], input: &[usize], output: &[usize]) -> Result<Self, EngineError> {
         let (&[_, _, kh, kw], &[_, _, ih, iw], &[_, _, oh, ow]) = (weight, input, output) else {
             return Err(scope.refuse("it is not over images of two dimensions"));
@@ -58,7 +58,7 @@ impl Geometry {
         ]
     }
 
-    /// Whether every channel of `input` has a kernel of its own, and only one.
+    /// Whether every channel of `input` has exactly one kernel of its own.
     fn is_depthwise(&self, input: &[usize], weight: &[usize]) -> bool {
         self.group == input[1] && weight[0] == self.group
     }
@@ -90,7 +90,7 @@ pub(super) fn conv_transpose(scope: &mut Scope) -> Gradients {
     let (input, weight, output) = (scope.shape_of_input(0)?, scope.shape_of_input(1)?, scope.shape_of_output()?);
     let geometry = Geometry::of(scope, &weight, &output, &input)?;
     if scope.text("auto_pad").is_some_and(|mode| mode != "NOTSET") || scope.ints("output_shape").is_some() {
-        return Err(scope.refuse("its padding is not given as numbers"));
+        return Err(scope.refuse("its padding is not explicit"));
     }
     let (gradient, image, kernel) = (scope.gradient()?, scope.input(0)?, scope.input(1)?);
     let mut inputs = vec![None; scope.node.input.len()];
@@ -165,7 +165,7 @@ fn weight_gradient(
     Ok(scope.reshaped(&stacked, weight))
 }
 
-/// One product over all images and places.
+/// One product over all images and pixels.
 fn pointwise_weight_gradient(scope: &mut Scope, tensors: [&str; 2], shapes: [&[usize]; 2], weight: &[usize]) -> String {
     let [image, gradient] = [0, 1].map(|i| {
         let turned = scope.transposed(tensors[i], &[1, 0, 2, 3]);
@@ -176,7 +176,7 @@ fn pointwise_weight_gradient(scope: &mut Scope, tensors: [&str; 2], shapes: [&[u
     scope.reshaped(&product, weight)
 }
 
-/// What tap `(i, j)` of the kernel sees: every stride-th value along the axes that are given.
+/// The inputs of tap `(i, j)` of the kernel: every stride-th value along the given axes.
 pub(super) fn tap(
     scope: &mut Scope,
     geometry: &Geometry,

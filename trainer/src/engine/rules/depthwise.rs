@@ -1,8 +1,8 @@
-//! Convolutions in which every channel has a kernel of its own: shape `(c, 1, kh, kw)`.
+//! Depthwise convolutions: each channel has its own kernel, shape `(c, 1, kh, kw)`.
 //!
-//! ONNX Runtime goes through these channel by channel, image by image, and is slow where images are small. There, the
-//! convolution is a matrix for each channel, from the places of its input to those of its output, and its gradients are
-//! products with these matrices.
+//! ONNX Runtime processes them channel by channel and image by image, which is slow for small images. For those, the
+//! convolution is written as one matrix per channel, from input pixels to output pixels, and the gradients are products with
+//! these matrices.
 
 use sketch_model::inference::onnx::build::{attribute_int, attribute_ints};
 
@@ -10,12 +10,12 @@ use super::Scope;
 use super::convolution::{Geometry, positions, tap};
 use crate::engine::EngineError;
 
-/// Most pairs of a place in the input and one in the output for which the input gradient is a product: 7 by 7 pixels.
+/// Most pairs of an input and an output pixel for which the input gradient uses products: 7 by 7 pixels.
 const INPUT_PAIRS: usize = 2401;
-/// The same for the weight gradient, which no matrix of the kernel has to be made for.
+/// The same for the weight gradient, which does not need the kernel's matrix.
 const WEIGHT_PAIRS: usize = 10_000;
 
-/// Gradient of the input; none where a transposed convolution is as good.
+/// Gradient of the input; none where a transposed convolution is as fast.
 ///
 /// `tensors`: gradient of the output, kernel. `shapes`: of input and output.
 ///
@@ -30,14 +30,14 @@ pub(super) fn input_gradient(
     if pairs(shapes) <= INPUT_PAIRS {
         return input_product(scope, geometry, tensors, shapes).map(Some);
     }
-    // A convolution with the flipped kernel takes half the time of the transposed one where ONNX Runtime has a kernel for
-    // it (3 x 3, 28 px, 144 channels: 6 ms and 11 ms), and as long elsewhere. With a stride, it would need zeros between
-    // the values: 32 ms and 9 ms (5 x 5, 28 px).
+    // A convolution with the flipped kernel takes half the time of the transposed one where ONNX Runtime has an optimised
+    // implementation (3 x 3, 28 px, 144 channels: 6 ms and 11 ms), and the same elsewhere. With a stride, it would need zeros
+    // between the values: 32 ms and 9 ms (5 x 5, 28 px).
     let pads = if geometry.strides == [1, 1] { flipped_pads(geometry, shapes[0], shapes[1]) } else { None };
     Ok(pads.map(|pads| flipped_convolution(scope, geometry, tensors[0], tensors[1], pads)))
 }
 
-/// Gradient of the kernel, shape `(c, 1, kh, kw)`; none where [`taps`] are as good.
+/// Gradient of the kernel, shape `(c, 1, kh, kw)`; none where [`taps`] are as fast.
 ///
 /// `tensors`, `shapes`: of the input, then of the output's gradient.
 ///
@@ -57,13 +57,13 @@ pub(super) fn weight_gradient(
     Ok(is_large.then(|| exchanged_convolution(scope, geometry, tensors, shapes)))
 }
 
-/// Pairs of a place in the input and one in the output.
+/// Pairs of an input and an output pixel.
 fn pairs(shapes: [&[usize]; 2]) -> usize {
     shapes.iter().map(|shape| shape[2] * shape[3]).product()
 }
 
-/// Which tap of the kernel joins a place of the output with one of the input: shape `(kh kw, output places, input places)`,
-/// the last two as one axis, of zeros and ones.
+/// Which tap of the kernel connects an output pixel with an input pixel: zeros and ones of shape `(kh kw, output pixels, input
+/// pixels)`, the last two as one axis.
 fn joints(scope: &mut Scope, geometry: &Geometry, input: &[usize], output: &[usize]) -> Result<String, EngineError> {
     let pairs = pairs([input, output]);
     let mut values = vec![0.0; geometry.kernel[0] * geometry.kernel[1] * pairs];
@@ -87,7 +87,7 @@ fn by_channel(scope: &mut Scope, tensor: &str, shape: &[usize]) -> String {
     scope.transposed(&rows, &[1, 0, 2])
 }
 
-/// `∂X = G T` for each channel, `T` the matrix from places of the output to those of the input.
+/// `∂X = G T` for each channel, `T` the matrix from output pixels to input pixels.
 fn input_product(
     scope: &mut Scope,
     geometry: &Geometry,
@@ -105,7 +105,7 @@ fn input_product(
     Ok(scope.reshaped(&product, input))
 }
 
-/// `∂T = Gᵀ X` for each channel, summed over all pairs of places that a tap joins.
+/// `∂T = Gᵀ X` for each channel, summed over all pairs of pixels that a tap connects.
 fn weight_product(
     scope: &mut Scope,
     geometry: &Geometry,
@@ -156,7 +156,7 @@ fn exchanged_convolution(
     let (kernel, planes) = (geometry.kernel, image[0] * image[1]);
     let seen = scope.reshaped(tensors[0], &[1, planes, image[2], image[3]]);
     let kernels = scope.reshaped(tensors[1], &[planes, 1, gradient[2], gradient[3]]);
-    // Rows and columns that no tap saw are cut off; where the padding reached further than taps do, it is less.
+    // Cuts off rows and columns that no tap covers.
     let after = [0, 1].map(|axis| {
         let reached =
             (kernel[axis] - 1) * geometry.dilations[axis] + (gradient[2 + axis] - 1) * geometry.strides[axis] + 1;

@@ -56,7 +56,7 @@ impl Product {
     fn right(&self, scope: &mut Scope) -> String {
         let ((left, a), b) = (&self.left, &self.right.1);
         if b.len() == 2 {
-            // One large product instead of many small ones and their sum.
+            // One large product instead of a sum of many small ones.
             let count: usize = a[..a.len() - 1].iter().product();
             let left = scope.reshaped(left, &[count, b[0]]);
             let gradient = scope.reshaped(&self.gradient.0, &[count, b[1]]);

@@ -30,7 +30,7 @@ impl Window {
         let first = place * self.stride;
         let end = first + self.kernel;
         if self.counts_padding {
-            // The last window may reach beyond the padding (`ceil_mode`): what is there does not count.
+            // With `ceil_mode`, the last window may reach beyond the padding; values there do not count.
             return end.min(self.before + self.input + self.after).saturating_sub(first);
         }
         let start = first.saturating_sub(self.before);
@@ -38,8 +38,8 @@ impl Window {
     }
 }
 
-/// Spreads every mean over its window: a transposed convolution with ones of the gradient, each value first divided by
-/// the number of values that it was the mean of.
+/// Spreads the gradient over the windows: divides each value by the size of its window, then applies a transposed convolution
+/// with ones.
 pub(super) fn average(scope: &mut Scope) -> Gradients {
     let (input, output) = (scope.shape_of_input(0)?, scope.shape_of_output()?);
     let windows = windows(scope, &input, &output)?;
@@ -54,7 +54,7 @@ pub(super) fn average(scope: &mut Scope) -> Gradients {
     let strides = windows.map(|window| window.stride as i64);
     let attributes = vec![attribute_int("group", input[1] as i64), attribute_ints("strides", &strides)];
     let spread = scope.tape.op("ConvTranspose", &[&gradient, &ones], attributes);
-    // What was spread begins with the padding; Pad with negative numbers cuts.
+    // The result includes the padding; `Pad` with negative widths cuts it off.
     let before = windows.map(|window| -(window.before as i64));
     let after = windows.map(|window| {
         let reached = (window.output - 1) * window.stride + window.kernel;
@@ -85,7 +85,7 @@ fn windows(scope: &Scope, input: &[usize], output: &[usize]) -> Result<[Window; 
     Ok([window(0, kh), window(1, kw)])
 }
 
-/// Sends each gradient to where the maximum came from, as the operator's second output tells.
+/// Scatters each gradient to the position of the maximum, the operator's second output.
 pub(super) fn max(scope: &mut Scope) -> Gradients {
     let (gradient, input, output) = (scope.gradient()?, scope.shape_of_input(0)?, scope.shape_of_output()?);
     let indices = indices(scope)?;

@@ -1,9 +1,9 @@
-//! What many values along some axes become: a sum, a mean, the greatest, a norm.
+//! Reductions along axes: sum, mean, extremes, norm.
 
 use super::{Gradients, Scope};
 use crate::engine::EngineError;
 
-/// Every value that went into the sum gets the sum's gradient.
+/// Broadcasts the gradient of the sum.
 pub(super) fn sum(scope: &mut Scope) -> Gradients {
     spread(scope, |_| 1.0)
 }
@@ -34,7 +34,7 @@ fn kept(shape: &[usize], axes: &[usize]) -> Vec<usize> {
     shape.iter().enumerate().map(|(axis, &size)| if axes.contains(&axis) { 1 } else { size }).collect()
 }
 
-/// Sends back to the greatest, or the least; values that tie share alike.
+/// The gradient goes to the extreme value; ties share it equally.
 pub(super) fn extreme(scope: &mut Scope) -> Gradients {
     let axes = axes(scope, scope.shape_of_input(0)?.len())?;
     extreme_over(scope, &axes)

@@ -1,4 +1,4 @@
-//! Operators that move values and leave them as they are.
+//! Operators that rearrange values.
 
 use sketch_model::inference::onnx::build::attribute_int;
 
@@ -52,7 +52,7 @@ pub(super) fn concat(scope: &mut Scope) -> Gradients {
     Ok(inputs)
 }
 
-/// Puts the parts together again, zeros where nothing came back.
+/// Concatenates the gradients of the parts, with zeros for unused parts.
 pub(super) fn split(scope: &mut Scope) -> Gradients {
     let axis = scope.int("axis", 0);
     let zero = scope.tape.scalar(0.0);
@@ -69,7 +69,7 @@ pub(super) fn split(scope: &mut Scope) -> Gradients {
     first(scope, gradient)
 }
 
-/// Puts what was cut out back in its place, zeros around it and, for a step, between.
+/// Puts the slice back in its place, with zeros around it and, for steps, in between.
 pub(super) fn slice(scope: &mut Scope) -> Gradients {
     let (shape, cut) = (scope.shape_of_input(0)?, scope.shape_of_output()?);
     let rank = shape.len();
@@ -97,12 +97,12 @@ pub(super) fn slice(scope: &mut Scope) -> Gradients {
         gradient = scope.padded(&gradient, &between);
         gradient = scope.reshaped(&gradient, &joined);
     }
-    // A negative number of zeros cuts off those after the last value.
+    // A negative width cuts off zeros after the last value.
     let gradient = scope.padded(&gradient, &around);
     first(scope, gradient)
 }
 
-/// By a product with the indices as one-hot rows, so that values taken twice get both gradients, in a fixed order.
+/// A product with one-hot indices sums the gradients of repeated indices in a fixed order.
 pub(super) fn gather(scope: &mut Scope) -> Gradients {
     let (data, output) = (scope.shape_of_input(0)?, scope.shape_of_output()?);
     let axis = scope.axis(scope.int("axis", 0), data.len())?;
@@ -130,7 +130,7 @@ fn one_hot(scope: &mut Scope, indices: &str, count: usize, depth: usize) -> Resu
 
 pub(super) fn pad(scope: &mut Scope) -> Gradients {
     if scope.text("mode").is_some_and(|mode| mode != "constant") {
-        return Err(scope.refuse("only padding with a constant is known"));
+        return Err(scope.refuse("only padding with a constant is supported"));
     }
     let rank = scope.shape_of_input(0)?.len();
     let (gradient, pads) = (scope.gradient()?, scope.integers_of_input(1)?.unwrap_or_default());

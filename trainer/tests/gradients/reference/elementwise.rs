@@ -1,4 +1,4 @@
-//! Element by element, with broadcasting.
+//! Elementwise operators with broadcasting.
 
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, PI};
 
