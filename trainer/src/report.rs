@@ -36,8 +36,8 @@ pub struct Section {
     /// Labelled summaries: the plain embedding's first, then each codebook's.
     pub summaries: Vec<(String, Summary)>,
     pub map: Option<Map>,
-    pub best: Vec<Shown>,
-    pub worst: Vec<Shown>,
+    pub best: Vec<Example>,
+    pub worst: Vec<Example>,
 }
 
 /// Photos and queries in a plane: shapes `(g, 2)`, `(q, 2)`, and the class of each.
@@ -49,16 +49,16 @@ pub struct Map {
 
 /// A query and the photos nearest to it.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct Example {
     pub label: String,
     /// None if it could not be drawn.
     pub drawing: Option<RgbImage>,
-    pub photos: Vec<Found>,
+    pub photos: Vec<Hit>,
 }
 
 /// A retrieved photo.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct Hit {
     pub label: String,
     pub picture: Option<RgbImage>,
     /// Whether it has the query's class.
@@ -208,7 +208,7 @@ impl Map {
     }
 }
 
-impl Shown {
+impl Example {
     fn to_html(&self) -> Markup {
         html! {
             div class="row" {
@@ -264,8 +264,8 @@ mod tests {
             gallery: vec!["<b>".to_owned(), "c".to_owned()],
             seed: 0,
         };
-        let found = Found { label: "\"p\"".to_owned(), picture: Some(RgbImage::new(4, 4)), is_right: true };
-        let shown = Shown { label: "q".to_owned(), drawing: None, photos: vec![found] };
+        let found = Hit { label: "\"p\"".to_owned(), picture: Some(RgbImage::new(4, 4)), is_right: true };
+        let shown = Example { label: "q".to_owned(), drawing: None, photos: vec![found] };
         let map = Map {
             photos: (array![[0.0, 1.0], [2.0, -1.0]], vec!["<b>".to_owned(), "c".to_owned()]),
             queries: (array![[1.0, 1.0]], vec!["<b>".to_owned()]),

@@ -21,7 +21,7 @@ use sketch_trainer::precision::{Precision, narrow};
 use sketch_trainer::progress::Progress;
 use sketch_trainer::train::assemble::{Empty, assemble};
 use sketch_trainer::train::material::{Collected, Start};
-use sketch_trainer::train::run::{Setting, run};
+use sketch_trainer::train::run::{RunOptions, run};
 use sketch_trainer::train::validation::{Forward, Weights};
 use sketch_trainer::train::{Config, TrainError};
 
@@ -123,7 +123,7 @@ impl Training {
         run(
             plan,
             &material,
-            &Setting { config: &self.config, options: OPTIONS, folder, origin, progress: &watch, stop },
+            &RunOptions { config: &self.config, options: OPTIONS, folder, origin, progress: &watch, stop },
         )
     }
 

@@ -15,7 +15,7 @@ use sketch_trainer::train::ablation::{Ablation, Row, Trial, table};
 use sketch_trainer::train::assemble::{blended, package};
 use sketch_trainer::train::checkpoint;
 use sketch_trainer::train::material::{Collected, Start};
-use sketch_trainer::train::run::{Setting, digests, run as train};
+use sketch_trainer::train::run::{RunOptions, digests, run as train};
 use sketch_trainer::train::validation::{Forward, Weights};
 
 use super::progress::Bar;
@@ -123,7 +123,7 @@ fn try_one(
     let validation = material.validation.clone().context("there are no images of the split \"val\"")?;
     let plan = collected.plan(config, &material, start)?;
     let mut forward = Forward::open(&plan, start.options)?;
-    let setting = Setting {
+    let setting = RunOptions {
         config,
         options: *start.options,
         folder: output.to_owned(),

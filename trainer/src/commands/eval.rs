@@ -15,7 +15,7 @@ use ndarray::Array2;
 use sketch_trainer::data::{DataSet, Item};
 use sketch_trainer::evaluation::{Metric, Search, Summary, plane};
 use sketch_trainer::metrics::Scores;
-use sketch_trainer::report::{Found, Map, Report, Section, Shown};
+use sketch_trainer::report::{Example, Hit, Map, Report, Section};
 use sketch_trainer::thumbnail::{self, SIDE};
 
 use super::RuntimeArguments;
@@ -202,20 +202,20 @@ fn section(summaries: &[(String, Summary)], ranked: &Ranked, gallery: &mut dyn G
         None => None,
     };
     let [best, worst] = search.extremes(SHOWN);
-    let mut shown = |queries: Vec<usize>| -> anyhow::Result<Vec<Shown>> {
+    let mut shown = |queries: Vec<usize>| -> anyhow::Result<Vec<Example>> {
         queries.into_iter().map(|query| show_query(search, query, ranked.items[query], gallery)).collect()
     };
     Ok(Section { summaries: summaries.to_vec(), map, best: shown(best)?, worst: shown(worst)? })
 }
 
-fn show_query(search: &Search, query: usize, item: &Item, gallery: &mut dyn Gallery) -> anyhow::Result<Shown> {
+fn show_query(search: &Search, query: usize, item: &Item, gallery: &mut dyn Gallery) -> anyhow::Result<Example> {
     let small = |picture: image::DynamicImage| -> RgbImage { thumbnail::fit(&picture, SIDE) };
     let mut photos = Vec::new();
     for photo in search.ranking(query).into_iter().take(PHOTOS) {
         let label = gallery.classes()[photo].clone();
         let picture = thumbnail::photo(&gallery.photo(photo)?).ok().map(small);
-        photos.push(Found { is_right: label == search.queries[query], label, picture });
+        photos.push(Hit { is_right: label == search.queries[query], label, picture });
     }
     let drawing = thumbnail::drawing(&item.bytes()?, SIDE).ok().map(small);
-    Ok(Shown { label: search.queries[query].clone(), drawing, photos })
+    Ok(Example { label: search.queries[query].clone(), drawing, photos })
 }

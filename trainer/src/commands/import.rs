@@ -160,7 +160,9 @@ fn choose(batch: Vec<Read>, broken: Broken, count: &mut Count, bar: &Bar) -> any
                 match broken {
                     Broken::Keep => chosen.push(photo),
                     Broken::Skip => bar.log(&format!("\"{}\" left out: {reason}", photo.name)),
-                    Broken::Refuse => bail!("\"{}\" is not an image: {reason}; {} photos added", photo.name, count.added),
+                    Broken::Refuse => {
+                        bail!("\"{}\" is not an image: {reason}; {} photos added", photo.name, count.added)
+                    }
                 }
             }
         }

@@ -10,7 +10,7 @@ use sketch_trainer::store;
 use sketch_trainer::train::Config;
 use sketch_trainer::train::assemble::package;
 use sketch_trainer::train::material::{Collected, Start};
-use sketch_trainer::train::run::{Setting, digests, run as train};
+use sketch_trainer::train::run::{RunOptions, digests, run as train};
 
 use super::progress::Bar;
 use super::{RuntimeArguments, interrupt, save};
@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let digests = digests(&data.digest()?, &model, &config)?;
     let origin = format!("{} {}", digests[0].1, digests[1].1);
     let folder = arguments.output.clone();
-    let setting = Setting { config: &config, options, folder, origin, progress: &bar, stop: &interrupt::STOP };
+    let setting = RunOptions { config: &config, options, folder, origin, progress: &bar, stop: &interrupt::STOP };
     let weights = train(plan, &material, &setting)?;
     let (model, manifest) = package(&config, start, &weights, &config.name, &digests, arguments.precision)?;
     save(&arguments.output, &model, &manifest, &options)

@@ -7,7 +7,7 @@ use sketch_model::inference::onnx;
 use sketch_model::inference::onnx::messages::DataType;
 
 use super::session::{Feed, run};
-use super::tape::{Fact, Tape};
+use super::tape::{Info, Tape};
 use super::{EngineError, layers};
 
 /// The values of integer tensors are kept up to this size: shapes, axes and positions.
@@ -41,7 +41,7 @@ impl Tape {
     }
 }
 
-fn fact(value: &DynValue) -> Option<Fact> {
+fn fact(value: &DynValue) -> Option<Info> {
     let ValueType::Tensor { ty, shape, .. } = value.dtype() else { return None };
     let element = match ty {
         TensorElementType::Float32 => DataType::Float,
@@ -55,5 +55,5 @@ fn fact(value: &DynValue) -> Option<Fact> {
     let shape: Vec<usize> = shape.iter().map(|&size| size as usize).collect();
     let few = shape.iter().product::<usize>() <= MOST_INTEGERS;
     let integers = value.try_extract_tensor::<i64>().ok().filter(|_| few).map(|(_, values)| values.to_vec());
-    Some(Fact { element, shape, integers })
+    Some(Info { element, shape, integers })
 }

@@ -44,7 +44,7 @@ impl Tape {
         for (name, tensor) in &self.initializers {
             let Ok(element) = DataType::try_from(tensor.data_type()) else { continue };
             let integers = (element == DataType::Int64).then(|| integers(tensor));
-            self.facts.insert(name.clone(), super::tape::Fact { element, shape: tensor_shape(tensor)?, integers });
+            self.facts.insert(name.clone(), super::tape::Info { element, shape: tensor_shape(tensor)?, integers });
         }
         Ok(())
     }

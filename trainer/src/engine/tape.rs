@@ -18,7 +18,7 @@ const IR_VERSION: i64 = 9;
 
 /// What is known of a tensor, from its declaration or from a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fact {
+pub struct Info {
     pub element: DataType,
     pub shape: Vec<usize>,
     /// The values of small integer tensors: shapes, axes, indices.
@@ -31,7 +31,7 @@ pub struct Tape {
     pub(super) nodes: Vec<NodeProto>,
     pub(super) initializers: BTreeMap<String, TensorProto>,
     pub(super) inputs: Vec<ValueInfoProto>,
-    pub(super) facts: HashMap<String, Fact>,
+    pub(super) facts: HashMap<String, Info>,
     made: usize,
 }
 
@@ -41,7 +41,7 @@ impl Tape {
         let sizes: Vec<Size> = shape.iter().map(|&size| Size::Fixed(size)).collect();
         self.inputs.retain(|input| input.name() != name);
         self.inputs.push(value_info(name, element, &sizes));
-        self.facts.insert(name.to_owned(), Fact { element, shape: shape.to_vec(), integers: None });
+        self.facts.insert(name.to_owned(), Info { element, shape: shape.to_vec(), integers: None });
         name.to_owned()
     }
 
@@ -85,7 +85,7 @@ impl Tape {
     /// [`EngineError::Onnx`] if `values` does not match `shape`.
     pub fn named_constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> Result<String, EngineError> {
         self.initializers.insert(name.to_owned(), tensor_f32(name, shape, values)?);
-        self.facts.insert(name.to_owned(), Fact { element: DataType::Float, shape: shape.to_vec(), integers: None });
+        self.facts.insert(name.to_owned(), Info { element: DataType::Float, shape: shape.to_vec(), integers: None });
         Ok(name.to_owned())
     }
 
@@ -94,7 +94,7 @@ impl Tape {
         let name = format!("scalar~{value:e}");
         if !self.initializers.contains_key(&name) {
             self.initializers.insert(name.clone(), scalar_f32(&name, value));
-            self.facts.insert(name.clone(), Fact { element: DataType::Float, shape: vec![], integers: None });
+            self.facts.insert(name.clone(), Info { element: DataType::Float, shape: vec![], integers: None });
         }
         name
     }
@@ -108,7 +108,7 @@ impl Tape {
             if let Ok(tensor) = tensor_i64(&name, &[values.len()], values) {
                 self.initializers.insert(name.clone(), tensor);
             }
-            let fact = Fact { element: DataType::Int64, shape: vec![values.len()], integers: Some(values.to_vec()) };
+            let fact = Info { element: DataType::Int64, shape: vec![values.len()], integers: Some(values.to_vec()) };
             self.facts.insert(name.clone(), fact);
         }
         name
@@ -122,7 +122,7 @@ impl Tape {
         self.fact(name).map(|fact| fact.shape.clone())
     }
 
-    pub(super) fn fact(&self, name: &str) -> Result<&Fact, EngineError> {
+    pub(super) fn fact(&self, name: &str) -> Result<&Info, EngineError> {
         self.facts.get(name).ok_or_else(|| EngineError::MissingTensor { name: name.to_owned() })
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ndarray::{Array1, Array2, ArrayView1, Axis};
 
 use super::anchors::Anchors;
-use super::views::Seen;
+use super::views::ViewOutputs;
 use crate::data::Item;
 
 /// Indices of the training classes by name, in alphabetical order.
@@ -49,7 +49,7 @@ pub struct Bank {
 
 impl Bank {
     /// `seen`: views of `items` with embeddings and logits, filtered to `wanted` items.
-    pub fn new(seen: &Seen, items: &[&Item], classes: &Classes, wanted: impl Fn(&Item) -> bool) -> Self {
+    pub fn new(seen: &ViewOutputs, items: &[&Item], classes: &Classes, wanted: impl Fn(&Item) -> bool) -> Self {
         let views: Vec<usize> = (0..seen.views.len()).filter(|&view| wanted(items[seen.views[view].item])).collect();
         let of_views: Vec<usize> = views.iter().map(|&view| seen.views[view].item).collect();
         Self {

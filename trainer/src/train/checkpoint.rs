@@ -25,28 +25,28 @@ pub struct Checkpoint {
     pub step: u64,
     /// Digest of configuration, data and network: only the same training may resume.
     pub training: String,
-    pub patience: Patience,
+    pub patience: EarlyStopping,
     /// Shape and values by the name of the state's input.
     pub tensors: HashMap<String, (Vec<usize>, Vec<f32>)>,
 }
 
 /// Early stopping: the best validation so far and how long ago it was.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Patience {
+pub struct EarlyStopping {
     pub best: f64,
     /// Checkpoints since the best.
     pub stale: u64,
 }
 
-impl Default for Patience {
+impl Default for EarlyStopping {
     fn default() -> Self {
         Self { best: f64::NEG_INFINITY, stale: 0 }
     }
 }
 
-impl Patience {
+impl EarlyStopping {
     /// Records a validation.
-    pub fn note(&mut self, quality: f64) {
+    pub fn record(&mut self, quality: f64) {
         self.stale = if quality > self.best { 0 } else { self.stale + 1 };
         self.best = self.best.max(quality);
     }
@@ -57,7 +57,12 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`TrainError::Engine`] if the state cannot be read.
-    pub fn of(session: &TrainingSession, step: u64, training: &str, patience: Patience) -> Result<Self, TrainError> {
+    pub fn of(
+        session: &TrainingSession,
+        step: u64,
+        training: &str,
+        patience: EarlyStopping,
+    ) -> Result<Self, TrainError> {
         let names: Vec<String> = session.names().into_iter().map(str::to_owned).collect();
         let tensor = |name: String| session.state(&name).map(|tensor| (name, tensor));
         let tensors = names.into_iter().map(tensor).collect::<Result<_, _>>()?;
@@ -108,7 +113,7 @@ impl Checkpoint {
         let facts = metadata.metadata().clone().unwrap_or_default();
         let step = number(&facts, STEP).ok_or_else(|| damaged(&path, "it has no step"))?;
         let lacking = || damaged(&path, "it has no validation results");
-        let patience = Patience {
+        let patience = EarlyStopping {
             best: number(&facts, BEST).ok_or_else(lacking)?,
             stale: number(&facts, STALE).ok_or_else(lacking)?,
         };
@@ -152,7 +157,7 @@ mod tests {
         assert_eq!(Checkpoint::read(&folder).unwrap(), None);
         let values = vec![1.0, -0.0, f32::MIN_POSITIVE, 3.25e38];
         let tensors = HashMap::from([("a".to_owned(), (vec![2, 2], values)), ("b".to_owned(), (vec![], vec![7.0]))]);
-        let patience = Patience { best: 12.5, stale: 2 };
+        let patience = EarlyStopping { best: 12.5, stale: 2 };
         let checkpoint = Checkpoint { step: 12, training: "x".to_owned(), patience, tensors };
         checkpoint.write(&folder).unwrap();
         assert_eq!(Checkpoint::read(&folder).unwrap().as_ref(), Some(&checkpoint));

@@ -11,11 +11,11 @@ use super::anchors::built_in;
 use super::bank::{Bank, Classes};
 use super::config::{BatchConfig, Branch, Config};
 use super::cut::{EMBEDDING, LOGITS};
-use super::plan::Given;
+use super::plan::PlanInputs;
 use super::run::Material;
 use super::sampler::Sampler;
 use super::validation::{Gallery, Queries, Validation};
-use super::views::{Seen, View, Viewer};
+use super::views::{View, ViewOutputs, ViewRunner};
 use super::{Cut, Plan, TrainError};
 use crate::augment::Kind;
 use crate::data::{Collection, DataSet, Item};
@@ -26,9 +26,9 @@ use crate::progress::Progress;
 pub struct Collected<'a> {
     sketch_items: Vec<&'a Item>,
     photo_items: Vec<&'a Item>,
-    sketches: Seen,
-    pseudo: Seen,
-    photos: Seen,
+    sketches: ViewOutputs,
+    pseudo: ViewOutputs,
+    photos: ViewOutputs,
     classes: Classes,
     validation: Option<Validation>,
 }
@@ -55,7 +55,7 @@ impl<'a> Collected<'a> {
         let wanted = Wanted::of(configs, data)?;
         let first = wanted.first;
         let cut = Cut::before(&Tape::read(start.model)?, &first.network.train_from)?;
-        let viewer = Viewer {
+        let runner = ViewRunner {
             model: start.model,
             manifest: start.manifest,
             augmentation: &first.augment,
@@ -63,14 +63,14 @@ impl<'a> Collected<'a> {
             half: first.batch.half,
             options: *start.options,
         };
-        let look = |what: &'static str, items: &[&Item], views: &[View], cut: Option<&str>, outputs: &[&str]| {
+        let run = |what: &'static str, items: &[&Item], views: &[View], cut: Option<&str>, outputs: &[&str]| {
             if views.is_empty() {
                 return Err(TrainError::NoImages { what });
             }
             start.progress.begin(what, views.len() as u64);
-            let seen = viewer.look(items, views, cut, outputs, start.progress);
+            let result = runner.run(items, views, cut, outputs, start.progress);
             start.progress.end();
-            seen
+            result
         };
         let cut = Some(cut.tensor.as_str());
         let of_photos = cut.filter(|_| wanted.has_branch(Branch::Shared));
@@ -80,22 +80,22 @@ impl<'a> Collected<'a> {
         photo_items.retain(|item| pseudo_views > 0 || !item.class.is_empty());
         let classes = Classes::of(sketch_items.iter().chain(&photo_items).copied());
         let views = views_of(photo_items.len(), Kind::Photo, wanted.most(|batch| batch.photo_views));
-        let photos = look("photos", &photo_items, &views, of_photos, &[EMBEDDING, LOGITS])?;
+        let photos = run("photos", &photo_items, &views, of_photos, &[EMBEDDING, LOGITS])?;
         let mut taught = HashSet::new();
         for config in configs {
             taught.extend(Known::of(config, &photos, &photo_items, &classes)?.taught);
         }
         let mut views = views_of(sketch_items.len(), Kind::Sketch, wanted.most(|batch| batch.sketch_views));
         views.retain(|view| is_taught(sketch_items[view.item], &classes, &taught));
-        let sketches = look("sketches", &sketch_items, &views, cut, &[])?;
+        let sketches = run("sketches", &sketch_items, &views, cut, &[])?;
         let pseudo = match pseudo_views {
-            0 => Seen::default(),
+            0 => ViewOutputs::default(),
             count => {
                 let views = views_of(photo_items.len(), Kind::PseudoSketch, count);
-                look("pseudo-sketches", &photo_items, &views, cut, &[])?
+                run("pseudo-sketches", &photo_items, &views, cut, &[])?
             }
         };
-        let validation = validate(&wanted, data, &viewer, cut, start.progress)?;
+        let validation = validate(&wanted, data, &runner, cut, start.progress)?;
         Ok(Self { sketch_items, photo_items, sketches, pseudo, photos, classes, validation })
     }
 
@@ -120,7 +120,7 @@ impl<'a> Collected<'a> {
     /// # Errors
     /// As [`Plan::new`].
     pub fn plan(&self, config: &Config, material: &Material, start: Start) -> Result<Plan, TrainError> {
-        Plan::new(&Given {
+        Plan::new(&PlanInputs {
             model: start.model,
             manifest: start.manifest,
             config,
@@ -177,7 +177,7 @@ struct Known {
 }
 
 impl Known {
-    fn of(config: &Config, photos: &Seen, items: &[&Item], classes: &Classes) -> Result<Self, TrainError> {
+    fn of(config: &Config, photos: &ViewOutputs, items: &[&Item], classes: &Classes) -> Result<Self, TrainError> {
         let bank = Bank::new(photos, items, classes, |item| !leaves_out(config, &item.collection));
         let anchors = if config.loss.anchors { built_in(bank.probabilities.ncols())? } else { HashMap::new() };
         let targets = bank.targets(classes, &anchors);
@@ -240,16 +240,16 @@ fn views_of(items: usize, kind: Kind, count: u64) -> Vec<View> {
 fn validate(
     wanted: &Wanted,
     data: &DataSet,
-    viewer: &Viewer,
+    runner: &ViewRunner,
     cut: Option<&str>,
     progress: &dyn Progress,
 ) -> Result<Option<Validation>, TrainError> {
     let classes = |items: &[&Item]| items.iter().map(|item| item.class.clone()).collect::<Vec<String>>();
-    let look = |items: &[&Item], kind, cut: Option<&str>, outputs: &[&str]| {
+    let run = |items: &[&Item], kind, cut: Option<&str>, outputs: &[&str]| {
         progress.begin("validation", items.len() as u64);
-        let seen = viewer.look(items, &views_of(items.len(), kind, 1), cut, outputs, progress);
+        let result = runner.run(items, &views_of(items.len(), kind, 1), cut, outputs, progress);
         progress.end();
-        seen
+        result
     };
     let mut galleries = Vec::new();
     for collection in data.of_domain(Domain::Photo) {
@@ -258,7 +258,7 @@ fn validate(
             continue;
         }
         let of_photos = cut.filter(|_| wanted.has_branch(Branch::Shared));
-        let Seen { embeddings, maps, .. } = look(&items, Kind::Photo, of_photos, &[EMBEDDING])?;
+        let ViewOutputs { embeddings, maps, .. } = run(&items, Kind::Photo, of_photos, &[EMBEDDING])?;
         let name = if galleries.is_empty() { String::new() } else { format!(", {}", collection.title) };
         galleries.push(Gallery { name, embeddings, maps, classes: classes(&items) });
     }
@@ -266,7 +266,7 @@ fn validate(
     for collection in data.of_domain(Domain::Sketch) {
         let items = data.validation(&collection.name);
         if !items.is_empty() {
-            let maps = look(&items, Kind::Sketch, cut, &[])?.maps;
+            let maps = run(&items, Kind::Sketch, cut, &[])?.maps;
             queries.push(Queries { name: collection.title.clone(), maps, classes: classes(&items) });
         }
     }

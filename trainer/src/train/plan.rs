@@ -21,7 +21,7 @@ pub const HEAD: &str = "head.weight";
 const TINY: f32 = 1e-24;
 
 /// What a plan is made from.
-pub struct Given<'a> {
+pub struct PlanInputs<'a> {
     pub model: &'a ModelProto,
     pub manifest: &'a Manifest,
     pub config: &'a Config,
@@ -52,7 +52,7 @@ impl Plan {
     /// [`TrainError::Layer`] and [`TrainError::Crossing`] if the network cannot be cut there, [`TrainError::Tensor`] if it
     /// lacks an output that a loss needs, [`TrainError::Engine`] if it cannot be differentiated. A network that cannot be
     /// trained fails here, before the first step.
-    pub fn new(given: &Given) -> Result<Self, TrainError> {
+    pub fn new(given: &PlanInputs) -> Result<Self, TrainError> {
         let config = given.config;
         let batch = config.batch.sketches + config.batch.pseudo_sketches + config.batch.photos;
         let mut model = given.model.clone();
@@ -127,7 +127,7 @@ fn zeros(tape: &Tape, cut: &Cut, map: &[usize], batch: usize) -> Vec<(String, Fe
 
 /// The graph while losses are added.
 struct Draft<'a, 'b> {
-    given: &'a Given<'b>,
+    given: &'a PlanInputs<'b>,
     tape: Tape,
     batch: usize,
     /// Weights that the starting network does not have.

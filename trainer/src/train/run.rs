@@ -14,12 +14,12 @@ use sketch_model::inference::encoder::EncoderOptions;
 use sketch_model::inference::onnx::{self, ModelProto};
 
 use super::bank::{Bank, Classes};
-use super::checkpoint::{Checkpoint, Patience};
+use super::checkpoint::{Checkpoint, EarlyStopping};
 use super::config::{Branch, Config};
 use super::cut::DOMAIN;
 use super::sampler::{Row, Sampler};
 use super::validation::{Forward, Outcome, Validation, Weights};
-use super::views::{Seen, domain};
+use super::views::{ViewOutputs, domain};
 use super::{Plan, TrainError, loss};
 use crate::augment::{Kind, Rng};
 use crate::engine::optimizer::{average_feed, average_of};
@@ -28,9 +28,9 @@ use crate::progress::Progress;
 
 /// The data of a training.
 pub struct Material<'a> {
-    pub sketches: &'a Seen,
-    pub pseudo: &'a Seen,
-    pub photos: &'a Seen,
+    pub sketches: &'a ViewOutputs,
+    pub pseudo: &'a ViewOutputs,
+    pub photos: &'a ViewOutputs,
     pub bank: Bank,
     pub classes: &'a Classes,
     /// The teacher's probabilities, by class.
@@ -40,7 +40,7 @@ pub struct Material<'a> {
 }
 
 /// Options of a run.
-pub struct Setting<'a> {
+pub struct RunOptions<'a> {
     pub config: &'a Config,
     pub options: EncoderOptions,
     pub folder: PathBuf,
@@ -60,7 +60,7 @@ pub struct Setting<'a> {
 /// [`TrainError::Stopped`] if it was stopped, [`TrainError::NotFinite`] if a loss is NaN or infinite,
 /// [`TrainError::Checkpoint`] if the folder has the checkpoint of another training, [`TrainError::File`],
 /// [`TrainError::Engine`].
-pub fn run(mut plan: Plan, material: &Material, setting: &Setting) -> Result<Weights, TrainError> {
+pub fn run(mut plan: Plan, material: &Material, setting: &RunOptions) -> Result<Weights, TrainError> {
     let config = setting.config;
     let training = digest(setting)?;
     let (resumed, mut patience) = resume(&mut plan, setting, &training)?;
@@ -68,9 +68,9 @@ pub fn run(mut plan: Plan, material: &Material, setting: &Setting) -> Result<Wei
     let state = std::mem::take(&mut plan.state);
     let mut session = TrainingSession::open(&plan.tape, state, &names, &setting.options)?;
     let mut forward = Forward::open(&plan, &setting.options)?;
-    let mut journal = Journal::new(setting, &plan);
+    let mut log = Log::new(setting, &plan);
     if resumed == 0 {
-        journal.note(0, &validate(material, &mut forward, &averages(&plan, &session, config)?)?)?;
+        log.record(0, &validate(material, &mut forward, &averages(&plan, &session, config)?)?)?;
     }
     setting.progress.begin("training", config.schedule.steps);
     setting.progress.advance(resumed);
@@ -82,12 +82,12 @@ pub fn run(mut plan: Plan, material: &Material, setting: &Setting) -> Result<Wei
             let checkpoint = step - 1 - (step - 1) % config.schedule.checkpoint;
             return Err(TrainError::NotFinite { step, checkpoint });
         }
-        journal.add(&losses);
+        log.add(&losses);
         let is_last = step == config.schedule.steps;
         if step % config.schedule.checkpoint == 0 || is_last {
             let outcomes = validate(material, &mut forward, &averages(&plan, &session, config)?)?;
-            journal.note(step, &outcomes)?;
-            patience.note(outcomes.iter().map(|outcome| outcome.fused.map).sum());
+            log.record(step, &outcomes)?;
+            patience.record(outcomes.iter().map(|outcome| outcome.fused.map).sum());
             Checkpoint::of(&session, step, &training, patience)?.write(&setting.folder)?;
         }
         if is_exhausted(patience, config) {
@@ -102,12 +102,12 @@ pub fn run(mut plan: Plan, material: &Material, setting: &Setting) -> Result<Wei
     averages(&plan, &session, config)
 }
 
-fn is_exhausted(patience: Patience, config: &Config) -> bool {
+fn is_exhausted(patience: EarlyStopping, config: &Config) -> bool {
     config.schedule.patience > 0 && patience.stale >= config.schedule.patience
 }
 
 /// Identifies a training; its checkpoints carry the same digest.
-fn digest(setting: &Setting) -> Result<String, TrainError> {
+fn digest(setting: &RunOptions) -> Result<String, TrainError> {
     let text = setting.config.to_toml()?;
     Ok(hexadecimal(&sha256([text.as_bytes(), setting.origin.as_bytes()])))
 }
@@ -131,8 +131,8 @@ fn hexadecimal(digest: &[u8]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn resume(plan: &mut Plan, setting: &Setting, training: &str) -> Result<(u64, Patience), TrainError> {
-    let Some(checkpoint) = Checkpoint::read(&setting.folder)? else { return Ok((0, Patience::default())) };
+fn resume(plan: &mut Plan, setting: &RunOptions, training: &str) -> Result<(u64, EarlyStopping), TrainError> {
+    let Some(checkpoint) = Checkpoint::read(&setting.folder)? else { return Ok((0, EarlyStopping::default())) };
     if checkpoint.training != training {
         let path = setting.folder.join(super::checkpoint::FILE);
         let reason = "configuration, data or network have changed".to_owned();
@@ -288,8 +288,8 @@ fn contrast(material: &Material, config: &Config, rows: &[Row]) -> [(String, Fee
 }
 
 /// Reports progress, and writes a line of JSON at every checkpoint.
-struct Journal<'a> {
-    setting: &'a Setting<'a>,
+struct Log<'a> {
+    setting: &'a RunOptions<'a>,
     names: Vec<&'static str>,
     batch: usize,
     sums: Vec<f64>,
@@ -297,8 +297,8 @@ struct Journal<'a> {
     since: Instant,
 }
 
-impl<'a> Journal<'a> {
-    fn new(setting: &'a Setting<'a>, plan: &Plan) -> Self {
+impl<'a> Log<'a> {
+    fn new(setting: &'a RunOptions<'a>, plan: &Plan) -> Self {
         let names: Vec<&'static str> = plan.losses.iter().map(|(name, _)| *name).collect();
         let sums = vec![0.0; names.len()];
         Self { setting, names, batch: plan.batch, sums, steps: 0, since: Instant::now() }
@@ -315,7 +315,7 @@ impl<'a> Journal<'a> {
         self.steps as f64 * self.batch as f64 / self.since.elapsed().as_secs_f64().max(1e-9)
     }
 
-    fn note(&mut self, step: u64, outcomes: &[Outcome]) -> Result<(), TrainError> {
+    fn record(&mut self, step: u64, outcomes: &[Outcome]) -> Result<(), TrainError> {
         let mut line = json!({ "step": step, "images_per_second": (10.0 * self.speed()).round() / 10.0 });
         for (name, sum) in self.names.iter().zip(&self.sums) {
             line[name] = json!(sum / self.steps.max(1) as f64);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::bank::Classes;
 use super::config::BatchConfig;
-use super::views::{Seen, View};
+use super::views::{View, ViewOutputs};
 use crate::augment::{Kind, Rng};
 use crate::data::Item;
 
@@ -28,7 +28,7 @@ struct Pool {
 
 impl Pool {
     fn new(
-        seen: &Seen,
+        seen: &ViewOutputs,
         items: &[&Item],
         classes: &Classes,
         kind: Kind,
@@ -71,13 +71,13 @@ impl Sampler {
     pub fn new(
         seed: u64,
         batch: &BatchConfig,
-        sketches: (&Seen, &[&Item]),
-        pseudo: (&Seen, &[&Item]),
-        photos: (&Seen, &[&Item]),
+        sketches: (&ViewOutputs, &[&Item]),
+        pseudo: (&ViewOutputs, &[&Item]),
+        photos: (&ViewOutputs, &[&Item]),
         classes: &Classes,
         wanted: impl Fn(Kind, &Item) -> bool,
     ) -> Self {
-        let pool = |kind, (seen, items): (&Seen, &[&Item])| {
+        let pool = |kind, (seen, items): (&ViewOutputs, &[&Item])| {
             Pool::new(seen, items, classes, kind, |item, class| {
                 wanted(kind, item) && (kind != Kind::Photo || class.is_some())
             })

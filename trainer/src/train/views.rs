@@ -100,7 +100,7 @@ impl Maps {
 
 /// Views of images, with the network's outputs for them.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct ViewOutputs {
     pub views: Vec<View>,
     pub maps: Maps,
     /// One row per view; without columns if not requested.
@@ -109,7 +109,7 @@ pub struct Seen {
 }
 
 /// Runs views through a network.
-pub struct Viewer<'a> {
+pub struct ViewRunner<'a> {
     pub model: &'a ModelProto,
     pub manifest: &'a Manifest,
     pub augmentation: &'a Augmentation,
@@ -119,54 +119,54 @@ pub struct Viewer<'a> {
     pub options: EncoderOptions,
 }
 
-impl Viewer<'_> {
+impl ViewRunner<'_> {
     /// Runs `views` of `items` and keeps `cut`, if given, and `outputs`: embedding and logits by their names.
     ///
     /// Pseudo-sketches of photos without edges are skipped.
     ///
     /// # Errors
     /// [`TrainError::View`] for the first image that cannot be used, [`TrainError::Engine`] if a run fails.
-    pub fn look(
+    pub fn run(
         &self,
         items: &[&Item],
         views: &[View],
         cut: Option<&str>,
         outputs: &[&str],
         progress: &dyn Progress,
-    ) -> Result<Seen, TrainError> {
+    ) -> Result<ViewOutputs, TrainError> {
         let all: Vec<&str> = cut.into_iter().filter(|cut| *cut != IMAGE).chain(outputs.iter().copied()).collect();
-        let mut eye = Eye::open(self, &all)?;
+        let mut network = LoadedNetwork::open(self, &all)?;
         let (sender, receiver) = sync_channel(AHEAD);
-        let mut seen = Seen { maps: Maps::new(self.half), ..Seen::default() };
+        let mut result = ViewOutputs { maps: Maps::new(self.half), ..ViewOutputs::default() };
         let mut tables: Vec<Vec<f32>> = vec![Vec::new(); outputs.len()];
         thread::scope(|scope| -> Result<(), TrainError> {
             scope.spawn(move || self.prepare(items, views, &sender));
             for batch in receiver {
                 let (views, images) = batch?;
                 let offered = views.len();
-                let mut results = eye.look(&views, &images)?;
+                let mut results = network.run(&views, &images)?;
                 if cut == Some(IMAGE) {
                     let size = self.manifest.input.size as usize;
-                    seen.maps.extend(&[3, size, size], &images);
+                    result.maps.extend(&[3, size, size], &images);
                 } else if cut.is_some() {
                     let (shape, values) = results.remove(0);
-                    seen.maps.extend(&shape[1..], &values);
+                    result.maps.extend(&shape[1..], &values);
                 }
                 for (table, (_, values)) in tables.iter_mut().zip(results) {
                     table.extend(values);
                 }
-                seen.views.extend(views);
+                result.views.extend(views);
                 progress.advance(offered as u64);
             }
             Ok(())
         })?;
-        let rows = seen.views.len();
+        let rows = result.views.len();
         for (name, values) in outputs.iter().zip(tables) {
             let width = values.len() / rows.max(1);
             let table = Array2::from_shape_vec((rows, width), values).unwrap_or_default();
-            if *name == super::cut::EMBEDDING { seen.embeddings = table } else { seen.logits = table }
+            if *name == super::cut::EMBEDDING { result.embeddings = table } else { result.logits = table }
         }
-        Ok(seen)
+        Ok(result)
     }
 
     fn prepare(&self, items: &[&Item], views: &[View], sender: &SyncSender<Batch>) {
@@ -215,26 +215,26 @@ type Batch = Result<(Vec<View>, Vec<f32>), TrainError>;
 type Table = (Vec<usize>, Vec<f32>);
 
 /// The loaded network, if any of its outputs is needed.
-struct Eye {
+struct LoadedNetwork {
     session: Option<Session>,
     outputs: Vec<String>,
     size: usize,
     has_domain: bool,
 }
 
-impl Eye {
-    fn open(viewer: &Viewer, outputs: &[&str]) -> Result<Self, TrainError> {
-        let model = with_outputs(viewer.model, outputs);
+impl LoadedNetwork {
+    fn open(runner: &ViewRunner, outputs: &[&str]) -> Result<Self, TrainError> {
+        let model = with_outputs(runner.model, outputs);
         let has_domain = model.graph.iter().flat_map(|graph| &graph.input).any(|input| input.name() == DOMAIN);
         let session = match outputs {
             [] => None,
-            _ => Some(open_session(&onnx::write(&model), &viewer.options)?.0),
+            _ => Some(open_session(&onnx::write(&model), &runner.options)?.0),
         };
         let outputs = outputs.iter().map(|&name| name.to_owned()).collect();
-        Ok(Self { session, outputs, size: viewer.manifest.input.size as usize, has_domain })
+        Ok(Self { session, outputs, size: runner.manifest.input.size as usize, has_domain })
     }
 
-    fn look(&mut self, views: &[View], images: &[f32]) -> Result<Vec<Table>, TrainError> {
+    fn run(&mut self, views: &[View], images: &[f32]) -> Result<Vec<Table>, TrainError> {
         let Some(session) = &mut self.session else { return Ok(Vec::new()) };
         let count = views.len();
         let image = Feed::Floats(vec![count, 3, self.size, self.size], images.to_vec());
