@@ -1,6 +1,6 @@
-//! A sheet of augmented views to look at, and how many of them one core makes in a second.
+//! Draws a sheet of augmented views, and measures the throughput of augmentation on one core.
 //!
-//! One row for each image: at the left as it is served (of pseudo-sketches, the photo), then its views.
+//! Each row has an image, at the left without augmentation (for pseudo-sketches, the photo), then its views.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,12 +38,12 @@ struct Arguments {
     views: u64,
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Views of each kind that are timed
+    /// Views of each kind to time
     #[arg(long, default_value_t = 300)]
     timed: usize,
 }
 
-/// What is shown: images of one collection, seen as one kind.
+/// Rows of the sheet: a collection and the kind of its views.
 const SHOWN: [(&str, Kind); 6] = [
     (QUICKDRAW, Kind::Sketch),
     (SKETCHY_SKETCHES, Kind::Sketch),
@@ -80,7 +80,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 impl Studio {
-    /// Views of images that lie evenly apart in `items`.
+    /// Views of images at even distances in `items`.
     fn rows(&self, items: &[&Item], kind: Kind) -> anyhow::Result<Vec<Vec<RgbImage>>> {
         let positions = (0..self.arguments.rows).map(|row| (2 * row + 1) * items.len() / (2 * self.arguments.rows));
         positions.map(|at| self.row(items[at], at as u64, kind)).collect()
@@ -104,7 +104,7 @@ impl Studio {
         self.augmentation.view(bytes, kind, &self.manifest, &mut Rng::new(&[self.arguments.seed, item, view]))
     }
 
-    /// Prints how many views of images in memory one core makes in a second, decoding included.
+    /// Prints the throughput of one core in views per second, including decoding.
     fn time(&self, items: &[&Item], collection: &str, kind: Kind) -> anyhow::Result<()> {
         let step = (items.len() / self.arguments.timed.max(1)).max(1);
         let chosen = items.iter().step_by(step).take(self.arguments.timed);
@@ -117,7 +117,7 @@ impl Studio {
     }
 }
 
-/// For how long this thread has run: what others do on the machine at the same time does not count.
+/// CPU time of this thread.
 ///
 /// Source: proc_pid_schedstat(5), of Linux.
 fn on_core() -> anyhow::Result<Duration> {

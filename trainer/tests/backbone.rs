@@ -1,4 +1,5 @@
-//! Foreign networks as the one to start from. Needs ONNX Runtime: ONNXRUNTIME_LIB names its library, as `make test` sets it.
+//! Other networks as the one to start from. Needs ONNX Runtime: ONNXRUNTIME_LIB is the path of its library, as set by `make
+//! test`.
 
 use std::path::Path;
 
@@ -25,9 +26,9 @@ fn start() {
     sketch_model::inference::runtime::init(Path::new(&library)).unwrap();
 }
 
-/// What exporters leave: any names, some of them those that the trainer gives to other things.
+/// A network as from an exporter: arbitrary names, some of which the trainer uses for other tensors.
 ///
-/// `batch`: how many images it takes. With `classifier` it returns classes, else features.
+/// `batch`: its batch size. With `classifier` it returns classes, otherwise features.
 fn foreign(batch: Size, classifier: bool) -> ModelProto {
     let mut tape = Tape::default();
     let mut rng = Rng::new(&[1]);

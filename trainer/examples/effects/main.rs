@@ -1,8 +1,8 @@
 //! What each step of preprocessing is worth, in tables; docs/preprocessing.md describes the steps.
 //!
-//! Every row changes one step, takes the mean of each domain again over training images prepared that way, and searches
-//! the photos of the `val` classes with drawings of those classes. Beside each figure stands the standard error of
-//! its difference from the first row of the table, over classes: what is not clearly more than that is noise.
+//! Every row changes one step, measures the domain means over training images with that preprocessing, and searches the
+//! photos of the `val` classes with drawings of those classes. Each figure has the standard error of its difference from the
+//! first row, over classes: smaller differences are noise.
 
 mod queries;
 mod tables;
@@ -32,10 +32,10 @@ struct Arguments {
     /// Folder of the data sets
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
-    /// Network; its manifest lies beside it
+    /// Network, with its manifest beside it
     #[arg(long, value_name = "FILE", default_value = "model/weights/lite2-sketch.onnx")]
     model: PathBuf,
-    /// Training images of each collection that the means are taken over
+    /// Training images of each collection for the means
     #[arg(long, default_value_t = 400)]
     sample: usize,
     /// Tables to print, by default all
@@ -78,7 +78,7 @@ struct Bench {
     network: Network,
     data: DataSet,
     sample: usize,
-    /// The photos last searched, and where they came from.
+    /// The last gallery and its collection.
     photos: Option<(&'static str, Set)>,
 }
 
@@ -98,7 +98,7 @@ impl Bench {
         Ok(())
     }
 
-    /// For each set of queries the mean average precision of each class.
+    /// Mean average precision by set of queries and class.
     fn measure(&mut self, row: &Row, table: &Table) -> anyhow::Result<Vec<Vec<f64>>> {
         self.network.manifest.sketch = row.sketch.clone();
         let last = self.photos.as_ref().map(|(collection, _)| *collection);
@@ -119,7 +119,7 @@ impl Bench {
             .collect()
     }
 
-    /// The mean over training images; each collection counts the same.
+    /// The mean over training images; all collections have the same weight.
     fn mean(&mut self, collections: &[&str]) -> anyhow::Result<Array1<f32>> {
         let mut means = Vec::new();
         for &collection in collections {
@@ -168,7 +168,7 @@ fn by_class(queries: &Set, gallery: &Set) -> Vec<f64> {
     classes.into_iter().map(of_class).collect()
 }
 
-/// A figure, with its difference from `first` and the standard error of that.
+/// A figure, with its difference from `first` and the standard error of the difference.
 fn cell(classes: &[f64], first: Option<&Vec<f64>>) -> String {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let Some(first) = first else { return format!("{:.1}", mean(classes)) };

@@ -1,4 +1,4 @@
-//! Drawings of the `val` classes, as they are and as people really send them.
+//! Drawings of the `val` classes, original and altered as users might send them.
 
 use std::io::Cursor;
 
@@ -13,7 +13,7 @@ use sketch_trainer::metrics::mix;
 /// A set of queries.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Queries {
-    /// Images as they lie in the folder, whatever they are.
+    /// Unchanged images of any kind.
     Same,
     /// Sketches of Sketchy.
     Sketches,
@@ -69,7 +69,7 @@ impl Queries {
         }
     }
 
-    /// The item as the bytes to search with.
+    /// The item, altered and encoded.
     pub fn image(self, item: &Item) -> Result<Image, FeatureError> {
         let mut image = Image::of(item)?;
         match self {

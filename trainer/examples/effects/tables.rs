@@ -1,4 +1,4 @@
-//! The tables: which step is changed, and with which queries that is measured.
+//! The tables: the steps that change and the queries that measure them.
 
 use sketch_model::render::preprocess::{Colours, Crop, Fit, PhotoPreprocessing, Polarity, SketchPreprocessing};
 use sketch_model::render::resize::Filter;
@@ -9,7 +9,7 @@ use crate::queries::{Alteration, Queries};
 pub struct Table {
     pub name: &'static str,
     pub queries: Vec<Queries>,
-    /// Whose photos are searched.
+    /// Collection of the photos that are searched.
     pub gallery: &'static str,
     pub rows: Vec<Row>,
 }
