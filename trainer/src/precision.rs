@@ -6,23 +6,23 @@ use sketch_model::inference::onnx::build::{
 };
 use sketch_model::inference::onnx::messages::{DataType, ModelProto};
 
-/// How weights are stored; all arithmetic is in single precision either way.
+/// How weights are stored; arithmetic is always in single precision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Precision {
     /// Half the size; ONNX Runtime widens the weights once, when it loads the graph.
     #[default]
     Fp16,
     Fp32,
-    /// A quarter of the size: kernels that see many channels as whole numbers of their greatest weight's 127th part, for
-    /// each output channel; the others as `Fp16`.
+    /// A quarter of the size: kernels over several channels as 8-bit integers with a scale per output channel, others as
+    /// `Fp16`.
     Int8,
 }
 
-/// Tensors of fewer values stay as they are: they are few, and some of them are statistics.
+/// Smaller tensors stay in single precision: they are few, and some are statistics.
 const NARROWED_FROM: usize = 4096;
 
-/// Stores the weights of a network as `precision` says; all arithmetic stays in single precision, for ONNX Runtime widens
-/// them once, when it loads the graph.
+/// Stores the weights of a network as `precision` says. Arithmetic stays in single precision: ONNX Runtime widens the weights
+/// once, when it loads the graph.
 ///
 /// # Errors
 /// [`OnnxError`] if a tensor is malformed.
@@ -56,7 +56,7 @@ pub fn narrow(model: &mut ModelProto, precision: Precision) -> Result<(), OnnxEr
     Ok(())
 }
 
-/// Whole numbers from -127 to 127, and for each of the first axis' `channels` what one of them is.
+/// Integers from -127 to 127, and the scale of each of the `channels` of the first axis.
 fn quantised(values: &[f32], channels: usize) -> (Vec<i8>, Vec<f32>) {
     let length = values.len() / channels.max(1);
     let rows = values.chunks_exact(length.max(1));

@@ -98,7 +98,7 @@ fn a_foreign_classifier_gets_a_head() {
         }
         assert!((&found - &expected).iter().all(|error| error.abs() < 1e-5), "{found} {expected}");
     }
-    // Layers have names that training can begin at.
+    // Training can start at a layer by its name.
     let tape = Tape::read(&model).unwrap();
     assert!(Cut::before(&tape, "backbone.embedding").is_ok());
 }

@@ -70,7 +70,7 @@ impl Folder {
         Self(path)
     }
 
-    /// What the converter makes of a file, or its last words.
+    /// The converter's output, or the last line of its error.
     fn convert(&self, source: &Path) -> Result<StateDict, String> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/torch_to_safetensors.py");
         let output = self.0.join("out.safetensors");
@@ -100,7 +100,7 @@ fn tensors_are_read_through_offset_and_strides() {
     assert_eq!(state["b"], Tensor { shape: vec![2, 3], values: vec![0.0, 2.0, 4.0, 1.0, 3.0, 5.0] });
     assert_eq!(state.len(), 2);
 
-    // In a wheel, too.
+    // The same from a wheel.
     let wheel = folder.0.join("package.whl");
     let zip = Command::new("python3").args(["-m", "zipfile", "-c"]).arg(&wheel).arg(folder.0.join("net.pth")).status();
     assert!(zip.unwrap().success());

@@ -1,4 +1,4 @@
-//! The network that ships does what its parts say.
+//! The shipped network computes what its parts define.
 //!
 //! Needs ONNX Runtime: ONNXRUNTIME_LIB names its library, as `make test` sets it.
 
@@ -32,14 +32,14 @@ fn matrix(model: &onnx::ModelProto, name: &str) -> Array2<f32> {
     Array2::from_shape_vec((shape[0], shape[1]), tensor_values(tensor).unwrap()).unwrap()
 }
 
-/// Pictures of smooth stripes, another for each seed, as the network takes them.
+/// Images of smooth stripes, different for each seed, as inputs of the network.
 fn stripes(count: usize, manifest: &Manifest) -> Vec<f32> {
     let length = manifest.input_len();
     let value = |seed: usize, i: usize| ((i % 224) as f32 * 0.03 * (seed + 1) as f32 + (i / 50_176) as f32).sin();
     (0..count).flat_map(|seed| (0..length).map(move |i| value(seed, i))).collect()
 }
 
-/// `embedding = normalise((sqrt(f / Σf) - mean[domain]) · P)`, with the same roots that the means were taken of.
+/// `embedding = normalise((sqrt(f / Σf) - mean[domain]) · P)`, with the square roots that the means were fitted to.
 #[test]
 fn embedding_is_made_of_features() {
     let (mut encoder, manifest, model) = load();
@@ -58,7 +58,7 @@ fn embedding_is_made_of_features() {
     }
 }
 
-/// The rotation spreads variance but keeps lengths: P has orthonormal columns, up to half precision.
+/// The rotation spreads variance but preserves lengths: P has orthonormal columns, up to half precision.
 #[test]
 fn projection_keeps_distances() {
     let (_, manifest, model) = load();

@@ -54,7 +54,7 @@ impl Drop for Folder {
     }
 }
 
-/// A preset, made small enough for the shapes.
+/// A preset, reduced to the size of the shapes.
 fn config(preset: &str, settings: &[&str]) -> Config {
     let small = [
         "network.train_from=\"late\"",
@@ -135,7 +135,7 @@ impl Training {
         text.lines().skip(1).map(line).collect()
     }
 
-    /// Embeddings of the unseen sketches as training has them.
+    /// Embeddings of the unseen sketches by the training graph.
     fn seen_in_training(&self, weights: &Weights) -> Array2<f32> {
         let collected = self.collected().unwrap();
         let material = collected.material(&self.config).unwrap();
@@ -146,7 +146,7 @@ impl Training {
         forward.embed(&queries.maps, queries.classes.len(), Domain::Sketch, weights).unwrap()
     }
 
-    /// Inputs of the network for the unseen sketches, one after the other, and how many they are.
+    /// Inputs of the network for the unseen sketches, concatenated, and their number.
     fn sketches(&self) -> (Vec<f32>, usize) {
         let items = self.data.validation(SKETCHY_SKETCHES);
         let prepare = |bytes: Vec<u8>| self.manifest.prepare_sketch(&bytes, &Limits::default()).unwrap();
@@ -199,7 +199,7 @@ fn a_training_that_was_stopped_ends_in_the_same_bits() {
     assert!(matches!(other.run(None), Err(TrainError::Checkpoint { .. })));
 }
 
-/// Photos keep what the network was, and a batch may mix both.
+/// Photos keep the starting network, and a batch may mix both domains.
 #[test]
 fn photos_and_sketches_of_one_batch_go_their_own_ways() {
     let folder = Folder::with_shapes("mixed");
@@ -269,7 +269,7 @@ fn a_class_of_one_image_trains() {
     assert!(training.losses()[0].is_finite());
 }
 
-/// Kernels of whole numbers are off by half a step of their channel at most, half-precision ones by 2^-11 of themselves.
+/// The error is at most half a step of the channel for 8-bit kernels, and 2^-11 of the value in half precision.
 #[test]
 fn what_is_stored_in_fewer_bytes_is_read_back() {
     let (model, _) = shapes::network();

@@ -1,4 +1,4 @@
-//! Adam as nodes against Adam as a loop over numbers.
+//! Compares Adam as nodes with Adam as a loop over numbers.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::reference::Array;
 const STEPS: u64 = 20;
 const RATE: f64 = 0.01;
 
-/// A matrix and a bias, which does not decay, each with its share of the learning rate.
+/// A matrix and a bias, which does not decay, with different learning rates.
 const WEIGHTS: [(&str, &[usize], f64); 2] = [("matrix", &[2, 3], 1.0), ("bias", &[3], 0.25)];
 
 struct Scalar {

@@ -57,13 +57,13 @@ impl Case {
         self
     }
 
-    /// The last input takes no part in training.
+    /// The last input does not train.
     pub fn fixed(mut self) -> Self {
         self.wanted.pop();
         self
     }
 
-    /// An input that is there already.
+    /// An existing tensor as input.
     pub fn again(mut self, position: usize) -> Self {
         self.inputs.push(self.inputs[position].clone());
         self
@@ -97,7 +97,7 @@ impl Case {
         self
     }
 
-    /// Truth values, at random.
+    /// Random truth values.
     pub fn condition(mut self, shape: &[usize]) -> Self {
         let values: Vec<i64> = (0..shape.iter().product()).map(|_| self.random.below(2) as i64).collect();
         let mut case = self.indices(shape, &values);

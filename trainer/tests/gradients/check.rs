@@ -1,4 +1,4 @@
-//! What is compared: a run of ONNX Runtime in single precision with the reference.
+//! Compares a run of ONNX Runtime in single precision with the reference.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,11 +13,11 @@ use sketch_trainer::engine::{EngineError, Feed, Tape, TrainingSession, gradients
 
 use crate::reference::{self, Array};
 
-/// Single precision keeps 6e-8 of a number; sums of a hundred of them keep this.
+/// Relative error: 6e-8 for single precision, this for sums of a hundred numbers.
 const FORWARD: f64 = 1e-5;
-/// Share of a tensor's greatest gradient by which any of its values may be off.
+/// Tolerance of a gradient's values, relative to the tensor's largest.
 const BACKWARD: f64 = 2e-4;
-/// Half the way of a finite difference: its square, and 1e-16 over it, are what the difference is off by.
+/// Step of a finite difference, whose error is about the step squared plus 1e-16 over the step.
 const STEP: f64 = 1e-5;
 
 /// Loads ONNX Runtime, once.
@@ -26,7 +26,7 @@ pub fn start() {
     sketch_model::inference::runtime::init(Path::new(&library)).unwrap();
 }
 
-/// Numbers that are the same in every run.
+/// Reproducible random numbers.
 pub struct Random(Xoshiro256PlusPlus);
 
 impl Random {
@@ -47,7 +47,7 @@ impl Random {
         ArrayD::from_shape_simple_fn(IxDyn(shape), || f64::from((self.unit() * scale) as f32))
     }
 
-    /// Evenly spaced numbers from `low` to `high` in random order: no two alike, none on a kink at a round number.
+    /// Evenly spaced numbers from `low` to `high` in random order: all different, none at a kink.
     pub fn spread(&mut self, shape: &[usize], low: f64, high: f64) -> Array {
         let count: usize = shape.iter().product();
         let mut order: Vec<usize> = (0..count).collect();
@@ -65,7 +65,7 @@ pub fn integer_feed(values: &Array) -> Feed {
     Feed::Integers(values.shape().to_vec(), values.iter().map(|&value| value as i64).collect())
 }
 
-/// Adds `Σ output random` over all of `outputs`, so that each of their values matters, and returns its name.
+/// Adds `Σ output random` over all `outputs`, so that every value matters, and returns its name.
 pub fn add_loss(tape: &mut Tape, outputs: &[(String, Vec<usize>)], random: &mut Random) -> String {
     let mut sums = Vec::new();
     for (name, shape) in outputs {
@@ -78,19 +78,19 @@ pub fn add_loss(tape: &mut Tape, outputs: &[(String, Vec<usize>)], random: &mut 
     tape.op("Sum", &names, vec![])
 }
 
-/// A tape with a loss, the values of its inputs, and what is asked of it.
+/// A tape with a loss, the values of its inputs, and what to compare.
 pub struct Problem {
     pub tape: Tape,
     pub floats: HashMap<String, Array>,
     pub integers: HashMap<String, Array>,
-    /// Tensors that are compared going forward.
+    /// Tensors whose forward values are compared.
     pub outputs: Vec<String>,
     pub loss: String,
     /// Inputs whose gradient is compared.
     pub wanted: Vec<String>,
 }
 
-/// Gradients of the engine beside a reference that can be run again.
+/// The engine's gradients, and the reference to compare them with.
 pub struct Answer {
     forward: ModelProto,
     feeds: HashMap<String, Array>,
@@ -104,7 +104,7 @@ impl Problem {
         floats.chain(self.integers.iter().map(|(name, values)| (name.clone(), integer_feed(values)))).collect()
     }
 
-    /// Runs both and compares what comes forward.
+    /// Runs both and compares forward values.
     pub fn solve(mut self) -> Result<Answer, EngineError> {
         start();
         let forward = self.tape.model(&[self.outputs.clone(), vec![self.loss.clone()]].concat());
@@ -150,7 +150,7 @@ impl Problem {
 }
 
 impl Answer {
-    /// How fast the reference's loss grows when input `name` moves along `direction`.
+    /// The derivative of the reference's loss along `direction` of input `name`.
     pub fn slope(&mut self, name: &str, direction: &Array) -> f64 {
         let start = self.feeds[name].clone();
         let mut at = |way: f64| {
@@ -168,7 +168,7 @@ pub fn compare(name: &str, found: &[f32], expected: &Array, tolerance: f64) {
     let greatest = expected.iter().fold(1e-3, |greatest: f64, value| greatest.max(value.abs()));
     for (i, (&found, &expected)) in found.iter().zip(expected).enumerate() {
         let off = (f64::from(found) - expected).abs() / greatest;
-        // Written so that a value that is no number fails.
+        // Written so that NaN fails.
         assert!(off <= tolerance, "{name}[{i}]: {found}, expected {expected} (off by {off:e} of {greatest})");
     }
 }

@@ -104,8 +104,7 @@ fn depthwise() {
     form([1, 1, 6, 6], [1, 1, 3, 3]).pads([1; 4]).check("Conv");
 }
 
-/// Larger images have rules of their own: the flipped kernel or a transposed convolution, strides and dilations exchanged,
-/// taps.
+/// Larger images use other rules: the flipped kernel or a transposed convolution, exchanged strides and dilations, taps.
 #[test]
 fn depthwise_of_larger_images() {
     let form = |rows, columns, kernel| form([1, 2, rows, columns], [2, 1, kernel, kernel]).group(2);

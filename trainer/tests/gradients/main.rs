@@ -1,4 +1,4 @@
-//! Every rule of the engine, and whole networks, against finite differences of a reference in double precision.
+//! Checks every rule of the engine, and whole networks, against finite differences of a reference in double precision.
 //!
 //! Needs ONNX Runtime: ONNXRUNTIME_LIB names its library, as `make test` sets it.
 

@@ -1,4 +1,4 @@
-//! A network that mixes convolution, gates, normalisation and attention, with every weight of it.
+//! A network of convolutions, gates, normalisation and attention; all of its weights are checked.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ impl Builder {
         self.tape.constant("channel", &[count], &values).unwrap()
     }
 
-    /// Puts `operator` on what there is.
+    /// Applies `operator` to the current tensor.
     fn then(&mut self, operator: &str, others: &[&str], attributes: Vec<AttributeProto>) -> &mut Self {
         let inputs: Vec<&str> = std::iter::once(self.at.as_str()).chain(others.iter().copied()).collect();
         self.at = self.tape.op(operator, &inputs, attributes);

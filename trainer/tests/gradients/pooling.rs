@@ -19,7 +19,7 @@ const FORMS: [([i64; 2], [i64; 2], [i64; 4]); 6] = [
     ([1, 1], [2, 2], [0; 4]),
 ];
 
-/// With `ceil_mode`, a last window that hangs over.
+/// With `ceil_mode`, the last window reaches beyond the image.
 const ROUNDED_UP: [([i64; 2], [i64; 2], [i64; 4]); 3] =
     [([3, 3], [2, 2], [1; 4]), ([2, 2], [2, 2], [0; 4]), ([3, 4], [3, 3], [1, 0, 1, 0])];
 

@@ -29,7 +29,7 @@ fn model(set: i64, nodes: Vec<NodeProto>) -> ModelProto {
     ModelProto { ir_version: Some(6), opset_import: vec![set], graph: Some(graph), ..ModelProto::default() }
 }
 
-/// The file as it is, run by ONNX Runtime.
+/// Runs the original file in ONNX Runtime.
 fn as_it_is(model: &ModelProto, image: &Array) -> Vec<f32> {
     let (mut session, _, _) = open_session(&onnx::write(model), &EncoderOptions::default()).unwrap();
     let values: Vec<f32> = image.iter().map(|&value| value as f32).collect();
@@ -128,7 +128,7 @@ fn operator_sets_out_of_range_are_refused() {
     }
 }
 
-/// All of them in one message, and none that the loss does not go through.
+/// One message lists all of them, and none that the loss does not depend on.
 #[test]
 fn operators_without_a_rule_are_named_together() {
     start();

@@ -1,4 +1,4 @@
-//! ONNX operators in double precision, written from the standard: slow and plain, the truth that the engine is held to.
+//! Reference implementation of ONNX operators in double precision, written from the standard: slow and simple.
 
 mod elementwise;
 mod images;
@@ -16,7 +16,7 @@ use sketch_model::inference::onnx::messages::{AttributeProto, DataType, ModelPro
 /// Integers and truth values are held as numbers, too.
 pub type Array = ArrayD<f64>;
 
-/// A node and the values of its inputs; an input that is left out is none.
+/// A node and the values of its inputs; omitted inputs are `None`.
 pub struct Call<'a> {
     node: &'a NodeProto,
     inputs: Vec<Option<&'a Array>>,
@@ -56,7 +56,7 @@ impl Call<'_> {
         String::from_utf8(bytes).unwrap()
     }
 
-    /// The axis that a possibly negative attribute or number means.
+    /// The axis of a possibly negative attribute or number.
     fn axis(&self, axis: i64, rank: usize) -> usize {
         (if axis < 0 { axis + rank as i64 } else { axis }) as usize
     }

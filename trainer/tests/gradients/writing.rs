@@ -1,4 +1,4 @@
-//! Weights on their way into the network that was read.
+//! Writing weights back to the network that was read.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,7 @@ fn constant(output: &str, attribute: &str, r#type: AttributeType, tensor: Option
     node("Constant", &[], &[output], vec![attribute])
 }
 
-/// One weight `(2,)` in each way to keep one.
+/// One weight of shape `(2,)` in every form of storage.
 fn model() -> ModelProto {
     let widened = |from: &str, to: &str| node("Cast", &[from], &[to], vec![attribute_int("to", 1)]);
     let single = tensor_f32("", &[2], &[1.0, 2.0]).unwrap();

@@ -14,7 +14,7 @@ use sketch_trainer::augment::Rng;
 use sketch_trainer::engine::Tape;
 use sketch_trainer::lite::Convolution;
 
-/// Names, whether they are unseen, and the polygons' corners; a star has every second corner further in.
+/// Names, whether they are unseen, and the polygons' corners; every second corner of a star is further in.
 const CLASSES: [(&str, bool, usize, f32); 9] = [
     ("triangle", false, 3, 1.0),
     ("square", false, 4, 1.0),
@@ -65,7 +65,7 @@ fn stroke(polygon: &[(f32, f32)]) -> String {
     format!("[[{}],[{}]]", xs.join(","), ys.join(","))
 }
 
-/// Signed by side: even-odd crossings to the right of a point, and its distance from the border.
+/// Whether a point is inside, by the even-odd rule, and its distance from the border.
 fn inside_and_distance(polygon: &[(f32, f32)], x: f32, y: f32) -> (bool, f32) {
     let (mut inside, mut nearest) = (false, f32::INFINITY);
     for (i, &(ax, ay)) in polygon.iter().enumerate() {

@@ -141,7 +141,7 @@ fn preset<T: serde::de::DeserializeOwned>(how: &str, best: T, exact: T) -> anyho
     serde_json::from_str(&json).context("preprocessing is malformed")
 }
 
-/// Images with what the network returned for them.
+/// The network's outputs for a set of images.
 struct Set {
     classes: Vec<String>,
     embeddings: Array2<f32>,

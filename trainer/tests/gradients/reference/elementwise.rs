@@ -63,7 +63,7 @@ fn gelu_by_tanh(x: f64) -> f64 {
     0.5 * x * (1.0 + ((2.0 / PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
 }
 
-/// `2/√π e^(-x²) Σ 2ⁿ x²ⁿ⁺¹ / (2n + 1)!!`: all terms have one sign, so that nothing cancels.
+/// `2/√π e^(-x²) Σ 2ⁿ x²ⁿ⁺¹ / (2n + 1)!!`: all terms have the same sign, so nothing cancels.
 fn erf(x: f64) -> f64 {
     let mut term = x;
     let mut sum = x;

@@ -12,7 +12,7 @@ pub fn evaluate(call: &Call) -> Option<Vec<Array>> {
     }
 }
 
-/// One axis of a window: where output `y` looks with tap `k`, before padding is taken off.
+/// One axis of a window: the input position of output `y` and tap `k`, including padding.
 #[derive(Clone, Copy)]
 pub struct Axis {
     pub kernel: usize,
@@ -59,7 +59,7 @@ pub fn axes(call: &Call, kernel: [usize; 2], input: [usize; 2]) -> [Axis; 2] {
                     return Axis { output: room / axis.stride + 1, ..axis };
                 }
                 let last = room.div_ceil(axis.stride);
-                // A window that begins in the padding after the image is left out.
+                // A window that starts in the padding after the image does not exist.
                 let outside = last * axis.stride >= input[i] + pads[i] as usize;
                 Axis { output: last + 1 - usize::from(outside), ..axis }
             }
@@ -87,7 +87,7 @@ fn conv(call: &Call) -> Array {
     y
 }
 
-/// Every input value goes to wherever the convolution with the same attributes would have read it from.
+/// Every input value goes to the positions that the convolution with the same attributes would have read.
 fn conv_transpose(call: &Call) -> Array {
     let (x, w) = (call.x(0), call.x(1));
     let (&[n, c, h, width], &[_, per_group, kh, kw]) = (x.shape(), w.shape()) else { panic!("not over images") };

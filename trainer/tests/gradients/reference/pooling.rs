@@ -57,7 +57,7 @@ fn reduce(call: &Call, function: impl Fn(Values) -> f64) -> Array {
     axes.iter().rev().fold(result, |result, &axis| result.remove_axis(Axis(axis)))
 }
 
-/// What a window sees, and how many places it has with padding.
+/// The values in a window, and its size including padding.
 fn average(values: &[f64], counted: usize) -> f64 {
     values.iter().sum::<f64>() / counted as f64
 }
@@ -71,7 +71,7 @@ fn pool(call: &Call, function: impl Fn(&[f64], usize) -> f64) -> Array {
     ArrayD::from_shape_fn(IxDyn(&[x.shape()[0], x.shape()[1], rows.output, columns.output]), |index| {
         let (mut values, mut counted) = (Vec::new(), 0);
         for (i, j) in (0..rows.kernel).flat_map(|i| (0..columns.kernel).map(move |j| (i, j))) {
-            // Padding counts, what a last window has beyond it does not.
+            // Padding counts; positions beyond it, in a last window, do not.
             let within = |axis: &super::images::Axis, at: usize, tap: usize, after: i64| {
                 at * axis.stride + tap * axis.dilation < axis.before + axis.input + after as usize
             };

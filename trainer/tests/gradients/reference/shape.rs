@@ -1,4 +1,4 @@
-//! Operators that move values.
+//! Operators that rearrange values.
 
 use ndarray::{ArrayD, Axis, IxDyn, Slice, concatenate};
 
