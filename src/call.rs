@@ -60,6 +60,17 @@ impl Call {
         unsafe { pg_sys::toast_raw_datum_size(self.datum(index)) }
     }
 
+    /// The bytes of a variable-length argument as it was passed, maybe compressed; `None` if they lie elsewhere.
+    pub fn inline_bytes(self, index: usize) -> Option<&'static [u8]> {
+        let datum: *mut pg_sys::varlena = self.datum(index).cast_mut_ptr();
+        // SAFETY: the caller's SQL declares the argument as a variable-length type; what is not external is as long as
+        // its header says, and lives as long as the call.
+        unsafe {
+            let external = pgrx::varlena::varatt_is_1b_e(datum);
+            (!external).then(|| std::slice::from_raw_parts(datum.cast(), pgrx::varlena::varsize_any(datum)))
+        }
+    }
+
     /// The argument at `index` as a value of `T`.
     pub fn arg<T: FromDatum>(self, index: usize) -> T {
         // SAFETY: the caller's SQL declares the argument as a type that `T` reads.
