@@ -1,11 +1,10 @@
-//! From pixels to embeddings: the network, and one service of it for many processes.
+//! From pixels to embeddings: the network, and what one process needs to run it for many.
 //!
-//! A process that wants an image embedded puts it into a [`slot`], which lies in memory that both share; the service
-//! [`batch`]es what waits, has the [`runner`]s of a [`pool`] embed it, and answers into the same slots. [`stat`] counts what
-//! was done, [`notice`] says which networks are at hand.
+//! [`encoder`] loads a graph and runs it, on a thread of its own in a [`runner`]. For many processes, a service has a
+//! [`pool`] of runners: a process puts an image into a [`slot`] of shared memory, the service [`batch`]es the images that
+//! wait, and answers into the same slots. [`stat`] counts what was done, [`notice`] says which networks are loaded.
 //!
-//! Nothing here allocates, maps or waits on shared memory: slots and counters are atomics, and may as well live in a
-//! `Vec`, where the tests have them.
+//! Nothing here allocates, maps or waits on shared memory: slots and counters are atomics, and live in a `Vec` in tests.
 
 pub mod batch;
 mod binding;
