@@ -78,17 +78,23 @@ client() {
     done
 }
 
-# Cancels and terminates connections at random.
+answered() { cat "$work"/*.out 2>/dev/null | wc -l; }
+
+# Cancels and terminates connections at random, in proportion to the answers: a slow machine must not cancel them all.
 harass() {
+    local seen=0 now
     while :; do
-        sql -c "SELECT CASE WHEN random() < 0.8 THEN pg_cancel_backend(pid) ELSE pg_terminate_backend(pid) END
-                FROM pg_stat_activity WHERE backend_type = 'client backend' AND query LIKE '%check_one%' AND pid <> pg_backend_pid()
-                ORDER BY random() LIMIT 2" >/dev/null 2>&1 || true
+        now=$(answered)
+        if [ $((now - seen)) -ge 8 ]; then
+            seen=$now
+            sql -c "SELECT CASE WHEN random() < 0.8 THEN pg_cancel_backend(pid) ELSE pg_terminate_backend(pid) END
+                    FROM pg_stat_activity WHERE backend_type = 'client backend' AND query LIKE '%check_one%' AND pid <> pg_backend_pid()
+                    ORDER BY random() LIMIT 2" >/dev/null 2>&1 || true
+        fi
         sleep 0.1
     done
 }
 
-answered() { cat "$work"/*.out 2>/dev/null | wc -l; }
 reach() {
     local deadline=$((SECONDS + requests / 5 + 120))
     while [ "$(answered)" -lt "$1" ]; do
