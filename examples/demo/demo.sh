@@ -2,6 +2,7 @@
 # Ranks real photos by drawings inside PostgreSQL, and writes a picture of the result.
 #
 # usage: examples/demo/demo.sh run       load, embed, rank, write the picture; its path is the last line of output
+#        examples/demo/demo.sh load      load and embed only; the connection string is the last line of output
 #        examples/demo/demo.sh url       print the connection string of the demo's database
 #        examples/demo/demo.sh psql      open that database
 #        examples/demo/demo.sh stop      remove the demo with its server, database and photos
@@ -81,7 +82,7 @@ rank_photos() {
     echo "$picture"
 }
 
-run() {
+load() {
     step "starting a private PostgreSQL in $dir"
     start_server
     if [ "$database" != postgres ]; then
@@ -91,16 +92,22 @@ run() {
     query 'SET client_min_messages = warning; CREATE EXTENSION IF NOT EXISTS pg_sketch'
     load_photos
     embed_photos
-    rank_photos
 }
 
 case ${1:-run} in
-run) run ;;
+run)
+    load
+    rank_photos
+    ;;
+load)
+    load
+    echo "$url"
+    ;;
 url | psql)
     [ -d "$dir/data" ] || fail "there is no demo in $dir; run \"make demo\" first"
     start_server
     if [ "$1" = psql ]; then exec "$psql" "$url"; else echo "$url"; fi
     ;;
 stop) "$cluster" remove "$dir" ;;
-*) fail "usage: $0 run|url|psql|stop" ;;
+*) fail "usage: $0 run|load|url|psql|stop" ;;
 esac
