@@ -12,6 +12,7 @@ BUILD := .build
 ONNXRUNTIME_PACKAGE := $(if $(GPU),onnxruntime-gpu,onnxruntime)
 ONNXRUNTIME := $(CURDIR)/$(BUILD)/$(ONNXRUNTIME_PACKAGE)/libonnxruntime.so
 TRAINER := target/release/sketch-trainer
+PAGE_SCRIPT := examples/draw/node_modules/.package-lock.json
 SQL := sql/embedding.sql sql/index.sql sql/catalog.sql sql/embed.sql sql/gallery.sql sql/serve.sql
 DEMO_DIR ?= /var/tmp/pg_sketch-demo-$(firstword $(shell echo "$(CURDIR)" | cksum))
 DATA ?= ../shared/data
@@ -27,13 +28,15 @@ help: ## list the targets
 # What a fresh Debian 12 lacks: PostgreSQL, its headers, libclang for pgrx, and pip to fetch ONNX Runtime.
 PACKAGES := postgresql-$(PG) postgresql-server-dev-$(PG) libclang-dev gcc libc6-dev python3-pip
 
+APT_INSTALL := apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
+
 setup: $(ONNXRUNTIME) ## install the prerequisites: PostgreSQL and its headers, libclang, ONNX Runtime
 
 $(BUILD)/packages:
 	@if [ "$(origin PG_CONFIG)" = file ] && ! dpkg -s $(PACKAGES) >/dev/null 2>&1; then \
 	    echo "installing $(PACKAGES)"; \
 	    [ "$$(id -u)" = 0 ] || { echo "make setup needs root to install packages" >&2; exit 1; }; \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PACKAGES) >/dev/null; \
+	    $(APT_INSTALL) $(PACKAGES) >/dev/null; \
 	fi
 	@mkdir -p $(@D) && touch $@
 
@@ -48,8 +51,17 @@ $(ONNXRUNTIME): | $(BUILD)/packages
 	@for provider in $(@D)/wheel/onnxruntime/capi/libonnxruntime_providers_*.so; do [ ! -e $$provider ] || mv $$provider $(@D)/; done
 	@rm -r $(@D)/wheel $(@D)/onnxruntime*.whl
 
+# npm comes with Debian's package of it, unless there is one already.
+$(BUILD)/npm: | $(BUILD)/packages
+	@command -v npm >/dev/null || { echo "installing nodejs npm" && $(APT_INSTALL) nodejs npm >/dev/null; }
+	@touch $@
+
+%/node_modules/.package-lock.json: %/package-lock.json | $(BUILD)/npm
+	@echo "fetching the npm packages of $*"
+	@npm ci --prefix $* --silent --no-audit --no-fund && touch $@
+
 build: setup ## compile the extension and the trainer
-	$(CARGO) build --release --no-default-features --features pg$(PG) --workspace
+	$(CARGO) build --release --no-default-features --features pg$(PG)
 
 # The SQL is written by hand, so plain copies do what cargo-pgrx would.
 install: build ## copy the extension, its network and ONNX Runtime into PostgreSQL; GPU=1 selects ONNX Runtime for NVIDIA GPUs
@@ -66,7 +78,7 @@ install: build ## copy the extension, its network and ONNX Runtime into PostgreS
 
 test: check test-rust test-sql ## all fast tests: formatting, lints, docs, Rust, SQL
 
-check: setup ## formatting, lints and docs, with warnings as errors
+check: setup $(PAGE_SCRIPT) ## formatting, lints and docs, with warnings as errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets --no-default-features --features pg$(PG) -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private-intra-doc-links" $(CARGO) doc --release --workspace --no-deps --document-private-items \
@@ -90,6 +102,29 @@ demo-url: ## print the connection string of the demo's database
 
 psql: ## open the demo's database
 	@examples/demo/demo.sh psql
+
+.PHONY: draw draw-url draw-server test-page page-screenshots
+draw: install draw-server ## serve a page on which a drawing finds the demo's photos; PHOTOS=folder uses your own
+	@examples/draw/draw.sh run
+
+draw-url: ## print the address of the page that "make draw" serves
+	@examples/draw/draw.sh url
+
+draw-server: setup $(PAGE_SCRIPT)
+	$(CARGO) build --release -p sketch-draw
+
+# The browser, and a font for the pictures of the page. CHROMIUM names another browser of the kind.
+$(BUILD)/chromium: | $(BUILD)/packages
+	@[ -n "$(CHROMIUM)" ] || dpkg -s chromium fonts-inter >/dev/null 2>&1 || { echo "installing chromium" && $(APT_INSTALL) chromium fonts-inter >/dev/null; }
+	@touch $@
+
+test-page page-screenshots: install draw-server tests/page/node_modules/.package-lock.json | $(BUILD)/chromium
+
+test-page: ## drive the page in Chromium: draw, undo, upload, stop the server, ...
+	@NAME='$(NAME)' tests/page/run.sh
+
+page-screenshots: ## make the pictures of the page in docs/
+	@tests/page/run.sh screenshots
 
 demo-stop: ## remove the demo with its server, database and photos
 	@examples/demo/demo.sh stop
