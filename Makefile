@@ -126,6 +126,15 @@ test-page: ## drive the page in Chromium: draw, undo, upload, stop the server, .
 page-screenshots: ## make the pictures of the page in docs/
 	@tests/page/run.sh screenshots
 
+$(BUILD)/python-clients: | $(BUILD)/packages
+	@python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target $@ \
+	    "psycopg[binary]==3.3.9" asyncpg==0.32.0 SQLAlchemy==2.1.9
+
+.PHONY: test-clients
+test-clients: install $(BUILD)/python-clients tests/clients/node_modules/.package-lock.json ## the README's statements by five drivers, with parameters
+	$(CARGO) build --release -p client-tokio-postgres
+	@PYTHONPATH=$(BUILD)/python-clients tests/clients/run.sh
+
 demo-stop: ## remove the demo with its server, database and photos
 	@examples/demo/demo.sh stop
 
