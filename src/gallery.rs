@@ -1,7 +1,7 @@
 //! Galleries: tables of photos that are searched by drawing. Each has a row in `sketch.gallery`.
 //!
 //! The trigger, bulk embedding and the SQL functions read columns and codebook from that row. Columns are stored by
-//! number ([`column`]), so that tables and columns can be renamed.
+//! number ([`mod@column`]), so that tables and columns can be renamed.
 
 mod bulk;
 mod column;
