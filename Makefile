@@ -4,16 +4,18 @@
 
 PG ?= 15
 PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG)/bin/pg_config) $(shell command -v pg_config))
-VERSION := 0.1.0
+# Cargo.toml has the version of everything.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml | head -1)
 ONNXRUNTIME_VERSION := 1.28.0
 
 BUILD := .build
 # GPU=1 selects the build for NVIDIA GPUs, which needs CUDA and cuDNN on the system.
 ONNXRUNTIME_PACKAGE := $(if $(GPU),onnxruntime-gpu,onnxruntime)
 ONNXRUNTIME := $(CURDIR)/$(BUILD)/$(ONNXRUNTIME_PACKAGE)/libonnxruntime.so
-TRAINER := target/release/sketch-trainer
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+TRAINER := $(TARGET)/release/sketch-trainer
 PAGE_SCRIPT := examples/draw/node_modules/.package-lock.json
-SQL := sql/embedding.sql sql/index.sql sql/catalog.sql sql/embed.sql sql/gallery.sql sql/serve.sql
+SQL := sql/version.sql sql/embedding.sql sql/index.sql sql/catalog.sql sql/embed.sql sql/gallery.sql sql/serve.sql
 DEMO_DIR ?= /var/tmp/pg_sketch-demo-$(firstword $(shell echo "$(CURDIR)" | cksum))
 DATA ?= ../shared/data
 
@@ -47,7 +49,7 @@ $(ONNXRUNTIME): | $(BUILD)/packages
 	@python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.11 \
 	    --platform manylinux_2_28_$$(uname -m) --dest $(@D) $(ONNXRUNTIME_PACKAGE)==$(ONNXRUNTIME_VERSION)
 	@python3 -m zipfile -e $(@D)/onnxruntime*.whl $(@D)/wheel
-	@mv $(@D)/wheel/onnxruntime/capi/libonnxruntime.so.* $@ && mv $(@D)/wheel/onnxruntime/LICENSE $(@D)/
+	@mv $(@D)/wheel/onnxruntime/capi/libonnxruntime.so.* $@ && mv $(@D)/wheel/onnxruntime/LICENSE $(@D)/wheel/onnxruntime/ThirdPartyNotices.txt $(@D)/
 	@for provider in $(@D)/wheel/onnxruntime/capi/libonnxruntime_providers_*.so; do [ ! -e $$provider ] || mv $$provider $(@D)/; done
 	@rm -r $(@D)/wheel $(@D)/onnxruntime*.whl
 
@@ -60,25 +62,49 @@ $(BUILD)/npm: | $(BUILD)/packages
 	@echo "fetching the npm packages of $*"
 	@npm ci --prefix $* --silent --no-audit --no-fund && touch $@
 
-build: setup ## compile the extension and the trainer
-	$(CARGO) build --release --no-default-features --features pg$(PG)
+# All else needs the trainer, too: to load photos, to compare, to write pictures.
+CRATES := $(if $(filter-out setup build install deb test-packages test-upgrade test-release,$(or $(MAKECMDGOALS),help)),,-p pg_sketch)
+
+build: setup ## compile the extension
+	$(CARGO) build --release --no-default-features --features pg$(PG) $(CRATES)
 
 # The SQL is written by hand, so plain copies do what cargo-pgrx would.
 install: build ## copy the extension, its network and ONNX Runtime into PostgreSQL; GPU=1 selects ONNX Runtime for NVIDIA GPUs
-	@set -e; lib=$(DESTDIR)$$($(PG_CONFIG) --pkglibdir) share=$(DESTDIR)$$($(PG_CONFIG) --sharedir); \
-	install -d $$lib/pg_sketch $$share/extension $$share/pg_sketch; \
-	install -m 755 target/release/libpg_sketch.so $$lib/pg_sketch.so.new && mv $$lib/pg_sketch.so.new $$lib/pg_sketch.so; \
+	@set -e; lib=$(DESTDIR)$$($(PG_CONFIG) --pkglibdir) share=$(DESTDIR)$$($(PG_CONFIG) --sharedir)/extension; \
+	install -d $$lib/pg_sketch $$share; \
+	install -m 755 $(TARGET)/release/libpg_sketch.so $$lib/pg_sketch.so.new && mv $$lib/pg_sketch.so.new $$lib/pg_sketch.so; \
 	for file in $(dir $(ONNXRUNTIME))libonnxruntime*.so; do \
 	    cmp -s $$file $$lib/pg_sketch/$${file##*/} || install -m 755 $$file $$lib/pg_sketch/; \
 	done; \
-	install -m 644 pg_sketch.control $$share/extension/; \
-	cat $(SQL) > $$share/extension/pg_sketch--$(VERSION).sql; \
-	install -m 644 model/weights/lite2-sketch.onnx model/weights/lite2-sketch.json $$share/pg_sketch/; \
+	install -m 644 model/weights/lite2-sketch.onnx model/weights/lite2-sketch.json $$lib/pg_sketch/; \
+	sed 's/@CARGO_VERSION@/$(VERSION)/' pg_sketch.control >$$share/pg_sketch.control; \
+	cat $(SQL) >$$share/pg_sketch--$(VERSION).sql; \
+	install -m 644 sql/pg_sketch--*.sql $$share/; \
 	echo "installed pg_sketch $(VERSION) for $$($(PG_CONFIG) --version)"
+
+.PHONY: print-sql print-version
+print-sql:
+	@cat $(SQL)
+
+print-version:
+	@echo $(VERSION)
+
+# Without network, an advisory database of an earlier run serves; without that, the target says so, or fails.
+ADVISORIES ?= optional
+.PHONY: audit
+audit: ## licences, sources, unused dependencies and known vulnerabilities of the crates; ADVISORIES=required must check the last
+	cargo deny --offline check licenses bans sources
+	cargo shear
+	@if cargo deny check advisories; then :; \
+	elif [ $(ADVISORIES) = optional ] && ! timeout 20 git ls-remote https://github.com/RustSec/advisory-db >/dev/null 2>&1; then \
+	    if cargo deny --offline check advisories; then echo "audit: advisories are those of an earlier download"; \
+	    else echo "*** NOT CHECKED: known vulnerabilities. The advisory database cannot be reached, and there is no earlier download. ***"; fi; \
+	else exit 1; fi
 
 test: check test-rust test-sql ## all fast tests: formatting, lints, docs, Rust, SQL
 
-check: setup $(PAGE_SCRIPT) ## formatting, lints and docs, with warnings as errors
+check: setup $(PAGE_SCRIPT) ## formatting, lints and docs, with warnings as errors; released SQL is unchanged
+	tests/released.sh
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets --no-default-features --features pg$(PG) -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private-intra-doc-links" $(CARGO) doc --release --workspace --no-deps --document-private-items \
@@ -183,6 +209,37 @@ train: | $(BUILD)/start/lite2.onnx ## train the network that ships on the images
 
 eval: install ## quality of the ranking in SQL, on the val classes of DATA
 	@DATA=$(DATA) tests/quality/eval.sh
+
+DIST ?= dist
+ROOTS ?= $(BUILD)/roots
+.PHONY: deb test-packages test-upgrade
+NOTICES := $(dir $(ONNXRUNTIME))ThirdPartyNotices.txt
+$(NOTICES): | $(ONNXRUNTIME)
+	@test -f $@ || { rm $(ONNXRUNTIME) && $(MAKE) --no-print-directory $(ONNXRUNTIME); }
+
+deb: $(BUILD)/deb-tools $(NOTICES) build ## Debian packages of the extension for PG, and of what all versions share
+	@rm -rf $(BUILD)/deb-$(PG) && $(MAKE) --no-print-directory --old-file=build install DESTDIR=$(CURDIR)/$(BUILD)/deb-$(PG) PG=$(PG)
+	@packaging/deb.sh $(BUILD)/deb-$(PG) $(PG) $(VERSION) $(NOTICES) $(DIST)
+
+$(BUILD)/deb-tools:
+	@mkdir -p $(@D)
+	@dpkg -s dpkg-dev binutils lintian debootstrap >/dev/null 2>&1 || { apt-get update -qq && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends dpkg-dev binutils lintian debootstrap >/dev/null; }
+	@touch $@
+
+test-packages: $(BUILD)/deb-tools ## install, use and purge the packages of "make deb" in a clean Debian 12
+	@lintian --fail-on error $(DIST)/*_$(VERSION)_*.deb
+	@tests/packages.sh $(DIST) $(PG) $(ROOTS)
+
+# The first version is filled by 0.1.0; pg_upgrade and dumps go from each to the next.
+UPGRADE ?= 15
+test-upgrade: setup ## from 0.1.0 to this version, and across versions of PostgreSQL: make test-upgrade UPGRADE=15,16,18
+	@tests/upgrade.sh $$(for major in $(subst $(comma), ,$(UPGRADE)); do \
+	    config=/usr/lib/postgresql/$$major/bin/pg_config; \
+	    [ -x $$config ] || config=$$(PG=$$major tests/bench/peer.sh $(PEERS)); echo $$config; done)
+
+.PHONY: test-release
+test-release: deb test-packages test-upgrade ## packages and upgrades: what a release needs besides "make test"
 
 # PostgreSQL versions that Debian 12 lacks, from a Python wheel that also contains pgvector. The user postgres must be able
 # to enter this folder.

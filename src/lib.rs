@@ -18,6 +18,7 @@
 //! | [`settings`] | every `pg_sketch.…` |
 //! | [`status`] | `sketch_status()` |
 //! | [`role`] | acting with the rights of another role |
+//! | [`files`] | where ONNX Runtime and the network that ships are |
 //! | [`call`] | arguments and state of a call, below what pgrx offers |
 //! | [`mod@error`] | each error's SQLSTATE, DETAIL and HINT |
 
@@ -30,6 +31,7 @@ mod codebook;
 mod embed;
 mod embedding;
 mod error;
+mod files;
 mod gallery;
 mod index;
 mod inference;

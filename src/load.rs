@@ -3,7 +3,7 @@
 use crate::catalog::{find_model, first_value};
 use crate::error::{Result, SqlError};
 use crate::gallery::as_owner;
-use crate::inference;
+use crate::{files, inference};
 use pgrx::JsonB;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -11,9 +11,8 @@ use pgrx::prelude::*;
 use sketch_model::codebook::Codebook;
 use sketch_model::digest;
 use sketch_model::manifest::Manifest;
-use std::ffi::{CStr, CString};
+use std::ffi::CString;
 use std::fs;
-use std::path::PathBuf;
 
 /// File name, without its ending, of the network that comes with the extension.
 const SHIPPED: &str = "lite2-sketch";
@@ -27,7 +26,7 @@ fn load_shipped_model() -> Result<i64, ErrorReport> {
         return Ok(id.into());
     }
     let read = |ending: &str| {
-        let path = share_path().join(format!("{SHIPPED}.{ending}"));
+        let path = files::path(&format!("{SHIPPED}.{ending}"));
         fs::read(&path).map_err(|error| {
             SqlError::new(
                 PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
@@ -39,17 +38,6 @@ fn load_shipped_model() -> Result<i64, ErrorReport> {
     };
     let manifest = Manifest::from_json(&String::from_utf8_lossy(&read("json")?)).map_err(SqlError::from)?;
     Ok(store_model(&manifest.name, &read("onnx")?, &manifest)?)
-}
-
-/// Folder of the files that come with the extension.
-fn share_path() -> PathBuf {
-    let mut path = [0; pg_sys::MAXPGPATH as usize];
-    // SAFETY: the server wrote its own path at its start; the buffer is as long as the function asks for.
-    let share = unsafe {
-        pg_sys::get_share_path((&raw const pg_sys::my_exec_path).cast(), path.as_mut_ptr());
-        CStr::from_ptr(path.as_ptr())
-    };
-    PathBuf::from(share.to_string_lossy().as_ref()).join("pg_sketch")
 }
 
 #[pg_extern(volatile, strict, parallel_unsafe)]

@@ -1,6 +1,7 @@
 //! The settings `pg_sketch.…`.
 
 use crate::error::{Result, SqlError};
+use crate::files;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use pgrx::prelude::*;
 use sketch_model::inference::batch::Policy;
@@ -299,14 +300,12 @@ pub fn broken_photo() -> BrokenPhoto {
     BROKEN_PHOTO.get()
 }
 
-/// Path of the ONNX Runtime library: as set, or beside this extension, or left to the system's loader.
+/// Path of the ONNX Runtime library: as set, or among the extension's files, or left to the system's loader.
 pub fn onnxruntime() -> PathBuf {
     let set = text(&ONNXRUNTIME);
     if !set.is_empty() {
         return set.into();
     }
-    // SAFETY: pkglib_path is a null-terminated buffer that the server fills before it loads any library.
-    let libdir = unsafe { CStr::from_ptr((&raw const pg_sys::pkglib_path).cast()) };
-    let beside = PathBuf::from(libdir.to_string_lossy().as_ref()).join("pg_sketch/libonnxruntime.so");
+    let beside = files::path("libonnxruntime.so");
     if beside.exists() { beside } else { "libonnxruntime.so".into() }
 }
