@@ -82,12 +82,12 @@ COMMENT ON FUNCTION sketch_current_model() IS 'model_id in use: the newest model
 -- Codebooks.
 
 CREATE FUNCTION sketch_current_codebook(name text, owner text DEFAULT current_user) RETURNS bigint
-    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'current_codebook_wrapper';
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'current_codebook_of_wrapper';
 COMMENT ON FUNCTION sketch_current_codebook(text, text)
     IS 'codebook_id in use: the newest codebook of that name and owner for the current model, NULL if there is none';
 
 CREATE FUNCTION sketch_load_codebook(name text, codebook jsonb, owner text DEFAULT current_user) RETURNS bigint
-    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'load_codebook_wrapper';
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'load_codebook_for_wrapper';
 COMMENT ON FUNCTION sketch_load_codebook(text, jsonb, text)
     IS 'load a codebook in the format of sketch_train_codebook, for the caller or a role whose privileges the caller has; returns its codebook_id';
 

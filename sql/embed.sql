@@ -39,7 +39,7 @@ CREATE FUNCTION photo_embed(photo bytea, model text) RETURNS embedding
 COMMENT ON FUNCTION photo_embed(bytea, text) IS 'embed a photo with the model of that name';
 
 CREATE FUNCTION sketch_fuse(embedding, codebook text, owner text DEFAULT current_user) RETURNS embedding
-    LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'sketch_fuse_wrapper';
+    LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'sketch_fuse_with_wrapper';
 COMMENT ON FUNCTION sketch_fuse(embedding, text, text) IS 'fused embedding: weight * embedding + (1 - weight) * nearest prototypes';
 
 -- The planner inlines them to the operator, so that an index on "fused" can be used.

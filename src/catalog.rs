@@ -1,7 +1,7 @@
 //! Reading `sketch.model` and `sketch.codebook`: which row is in use, and what it holds.
 
 use crate::error::{Result, SqlError};
-use crate::settings;
+use crate::{settings, version};
 use ndarray::Array3;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -126,13 +126,22 @@ pub struct CodebookName {
 /// # Errors
 /// If the table cannot be read.
 pub fn find_codebook(codebook: &CodebookName, model: u32) -> Result<Option<u32>> {
-    let id = first_value::<i64>(
-        "SELECT n.codebook_id FROM sketch.codebook_name AS n \
-         JOIN sketch.codebook AS c ON c.codebook_id OPERATOR(pg_catalog.=) n.codebook_id \
-         WHERE n.owner OPERATOR(pg_catalog.=) $1::pg_catalog.name AND n.name OPERATOR(pg_catalog.=) $2 \
-         AND c.model_id OPERATOR(pg_catalog.=) $3 ORDER BY n.created_at DESC LIMIT 1",
-        &[codebook.owner.as_str().into(), codebook.name.as_str().into(), i64::from(model).into()],
-    )?;
+    let (name, model) = (codebook.name.as_str().into(), i64::from(model).into());
+    let id = if version::is_later_than_0_1_0() {
+        first_value::<i64>(
+            "SELECT n.codebook_id FROM sketch.codebook_name AS n \
+             JOIN sketch.codebook AS c ON c.codebook_id OPERATOR(pg_catalog.=) n.codebook_id \
+             WHERE n.name OPERATOR(pg_catalog.=) $1 AND c.model_id OPERATOR(pg_catalog.=) $2 \
+             AND n.owner OPERATOR(pg_catalog.=) $3::pg_catalog.name ORDER BY n.created_at DESC LIMIT 1",
+            &[name, model, codebook.owner.as_str().into()],
+        )
+    } else {
+        first_value(
+            "SELECT codebook_id FROM sketch.codebook WHERE name OPERATOR(pg_catalog.=) $1 \
+             AND model_id OPERATOR(pg_catalog.=) $2 ORDER BY created_at DESC LIMIT 1",
+            &[name, model],
+        )
+    }?;
     Ok(id.map(|id| id as u32))
 }
 
@@ -228,7 +237,7 @@ fn current_model() -> Result<Option<i64>, ErrorReport> {
 }
 
 #[pg_extern(stable, strict, parallel_safe)]
-fn current_codebook(name: &str, owner: &str) -> Result<Option<i64>, ErrorReport> {
+fn current_codebook_of(name: &str, owner: &str) -> Result<Option<i64>, ErrorReport> {
     let Some(model) = find_model(settings::model().as_deref())? else { return Ok(None) };
     let codebook = CodebookName { owner: owner.to_owned(), name: name.to_owned() };
     Ok(find_codebook(&codebook, model)?.map(i64::from))

@@ -56,7 +56,7 @@ pub fn fuse(embedding: Embedding<'_>, codebook: &Codebook) -> Result<Embedding<'
 type Statement = Option<(View, CodebookName, u32, Rc<Codebook>)>;
 
 #[pg_extern(stable, strict, parallel_safe)]
-fn sketch_fuse(fcinfo: pg_sys::FunctionCallInfo) -> Result<Embedding<'static>, ErrorReport> {
+fn sketch_fuse_with(fcinfo: pg_sys::FunctionCallInfo) -> Result<Embedding<'static>, ErrorReport> {
     // SAFETY: the server is calling, and the function is strict.
     let call = unsafe { Call::new(fcinfo) };
     let (embedding, name, owner): (Embedding<'_>, &str, &str) = (call.arg(0), call.arg(1), call.arg(2));

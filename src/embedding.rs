@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | 0 to 3 | length word of every variable-length value of Postgres |
 //! | 4 to 5 | dimension `d`, 1 to 16,000 |
-//! | 6 to 7 | zero |
+//! | 6 to 7 | version of this layout, 0 |
 //! | 8 to 11 | tag of the model, 0 for none |
 //! | 12 to 15 | tag of the codebook, 0 for not fused |
 //! | 16 on | `d` IEEE half-precision values |
@@ -32,6 +32,8 @@ use std::slice;
 
 /// Most dimensions; 16,000 half-precision values are 32 kB.
 pub const MAX_DIMENSION: usize = sketch_model::manifest::MAX_DIMENSION;
+/// Version of the layout above.
+const LAYOUT: u16 = 0;
 const HEADER: usize = size_of::<Header>();
 
 thread_local! {
@@ -43,7 +45,7 @@ thread_local! {
 struct Header {
     length_word: u32,
     dimension: u16,
-    zero: u16,
+    layout: u16,
     model: u32,
     codebook: u32,
 }
@@ -77,7 +79,7 @@ impl<'a> Embedding<'a> {
         // SAFETY: palloc returns `size` bytes, aligned for any type, or raises; header and values fit in them exactly.
         unsafe {
             let header = pg_sys::palloc(size).cast::<Header>();
-            header.write(Header { length_word: 0, dimension: values.len() as u16, zero: 0, model, codebook });
+            header.write(Header { length_word: 0, dimension: values.len() as u16, layout: LAYOUT, model, codebook });
             pgrx::varlena::set_varsize_4b(header.cast(), size as i32);
             header.add(1).cast::<f16>().copy_from_nonoverlapping(values.as_ptr(), values.len());
             Self { header: NonNull::new_unchecked(header), memory: PhantomData }
@@ -150,6 +152,17 @@ fn damaged(size: usize) {
     ErrorReport::from(error).report(PgLogLevel::ERROR);
 }
 
+/// Refuses an embedding that a later version wrote.
+#[cold]
+fn unknown_layout(layout: u16) {
+    let error = SqlError::new(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        format!("embedding has layout {layout}, expected {LAYOUT}"),
+    )
+    .hint("Install the version of pg_sketch that wrote it, or a later one.");
+    ErrorReport::from(error).report(PgLogLevel::ERROR);
+}
+
 impl FromDatum for Embedding<'_> {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
         if is_null {
@@ -163,6 +176,9 @@ impl FromDatum for Embedding<'_> {
             let value = if plain { varlena } else { pg_sys::pg_detoast_datum(varlena) };
             let header = value.cast::<Header>();
             let size = pgrx::varlena::varsize_4b(value);
+            if size >= HEADER && (*header).layout != LAYOUT {
+                unknown_layout((*header).layout);
+            }
             if size < HEADER || size != HEADER + 2 * usize::from((*header).dimension) {
                 damaged(size);
             }

@@ -253,7 +253,8 @@ impl From<IndexError> for SqlError {
                 .detail(format!("Page {page}: {what}."))
                 .hint("REINDEX it."),
             IndexError::Version { .. } => Self::of(ERRCODE_FEATURE_NOT_SUPPORTED, &error)
-                .hint("REINDEX it: another version of pg_sketch made it."),
+                .detail("Another version of pg_sketch made it.")
+                .hint("REINDEX it."),
             IndexError::Dimension { .. } => Self::of(ERRCODE_DATA_EXCEPTION, &error),
             IndexError::Interrupted => Self::new(ERRCODE_QUERY_CANCELED, "canceling statement due to user request"),
         }

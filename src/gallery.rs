@@ -13,6 +13,7 @@ mod trigger;
 
 use crate::catalog::{self, CodebookName};
 use crate::error::{Result, SqlError};
+use crate::version;
 use column::Column;
 use pgrx::iter::TableIterator;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -59,6 +60,9 @@ impl Gallery {
 
     /// The row of this very table.
     fn read(table: pg_sys::Oid) -> Result<Option<Self>> {
+        if !version::is_later_than_0_1_0() {
+            return Err(version::outdated("a gallery")?);
+        }
         Spi::connect(|client| {
             let rows = client.select(
                 "SELECT image, embedding, fused, codebook, codebook_owner::pg_catalog.text FROM sketch.gallery WHERE relation OPERATOR(pg_catalog.=) $1",

@@ -19,6 +19,7 @@
 //! | [`status`] | `sketch_status()` |
 //! | [`role`] | acting with the rights of another role |
 //! | [`files`] | where ONNX Runtime and the network that ships are |
+//! | [`version`] | library and SQL of different versions |
 //! | [`call`] | arguments and state of a call, below what pgrx offers |
 //! | [`mod@error`] | each error's SQLSTATE, DETAIL and HINT |
 
@@ -40,6 +41,7 @@ mod process;
 mod role;
 mod settings;
 mod status;
+mod version;
 
 use pgrx::prelude::*;
 

@@ -69,7 +69,7 @@ fn store_model(name: &str, onnx: &[u8], manifest: &Manifest) -> Result<i64> {
 }
 
 #[pg_extern(volatile, strict, parallel_unsafe)]
-fn load_codebook(name: &str, codebook: JsonB, owner: &str) -> Result<i64, ErrorReport> {
+fn load_codebook_for(name: &str, codebook: JsonB, owner: &str) -> Result<i64, ErrorReport> {
     let codebook = Codebook::from_json(&codebook.0.to_string()).map_err(SqlError::from)?;
     Ok(store_codebook(name, &codebook, owner)?)
 }

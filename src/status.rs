@@ -2,18 +2,20 @@
 
 use crate::inference::shared::Shared;
 use crate::inference::stat;
-use crate::{embed, inference, settings};
+use crate::{embed, inference, settings, version};
 use pgrx::iter::TableIterator;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use sketch_model::inference::slot::State;
 use sketch_model::{inference::runtime, simd};
 
 #[pg_extern(volatile, parallel_restricted)]
-fn sketch_status() -> TableIterator<'static, (name!(name, String), name!(value, String))> {
+fn sketch_status() -> Result<TableIterator<'static, (name!(name, String), name!(value, String))>, ErrorReport> {
     let mut rows: Vec<(String, String)> = Vec::new();
     let mut add = |name: &str, value: String| rows.push((name.to_owned(), value));
     let counters = stat::counters();
-    add("version", env!("CARGO_PKG_VERSION").to_owned());
+    add("version", version::LIBRARY.to_owned());
+    add("extension_version", version::of_sql()?);
     match runtime::loaded() {
         Some((path, info)) => {
             add("onnxruntime", info.to_owned());
@@ -45,7 +47,7 @@ fn sketch_status() -> TableIterator<'static, (name!(name, String), name!(value, 
     add("photos_embedded", counters.photos.to_string());
     add("embeddings_reused", counters.reused.to_string());
     add("embeddings_cached", embed::remembered().to_string());
-    TableIterator::new(rows)
+    Ok(TableIterator::new(rows))
 }
 
 fn worker_state() -> &'static str {

@@ -6,7 +6,7 @@
 #   tests/cluster.sh remove DIR  stops it and removes DIR
 #   tests/cluster.sh url DIR     prints the connection string
 #
-# PG_CONFIG selects the PostgreSQL to run; SETTINGS holds additional lines of postgresql.conf.
+# PG_CONFIG selects the PostgreSQL to run; SETTINGS holds additional lines of postgresql.conf, INITDB options of initdb.
 # If run by root, the server runs as user postgres, who must be able to reach DIR.
 set -euo pipefail
 
@@ -29,7 +29,7 @@ running() {
 make_cluster() {
     mkdir -p "$dir"
     [ "$(id -u)" != 0 ] || chown postgres "$dir"
-    as_server "$bindir/initdb" -D "$dir/data" -U postgres --auth=trust --encoding=UTF8 --locale=C >"$dir/initdb.log" 2>&1 ||
+    as_server "$bindir/initdb" -D "$dir/data" -U postgres --auth=trust --encoding=UTF8 --locale=C ${INITDB:-} >"$dir/initdb.log" 2>&1 ||
         { cat "$dir/initdb.log" >&2; exit 1; }
     cat >>"$dir/data/postgresql.conf" <<EOF
 listen_addresses = ''

@@ -1,12 +1,13 @@
 //! The trigger that `sketch_enable` puts on a table of photos.
 
+use super::column::Column;
 use super::row::{Row, RowColumn};
 use super::{Gallery, not_enabled};
 use crate::catalog::{self, CodebookName};
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
 use crate::settings::{self, BrokenPhoto};
-use crate::{codebook, inference};
+use crate::{codebook, inference, version};
 use pgrx::heap_tuple::PgHeapTuple;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::prelude::*;
@@ -27,7 +28,10 @@ fn sketch_trigger<'a>(
 
 fn embed_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, AllocatedByPostgres>> {
     let row = Row::of(trigger)?;
-    let gallery = Gallery::find(row.table_oid())?.ok_or_else(|| not_enabled(row.table_oid()))?;
+    let table = row.table_oid();
+    // Rows are written between the installation of this library and ALTER EXTENSION ... UPDATE, too.
+    let gallery = if version::is_later_than_0_1_0() { Gallery::find(table)? } else { gallery_of_args(trigger, table) };
+    let gallery = gallery.ok_or_else(|| not_enabled(table))?;
     let image = row.column(gallery.image, pg_sys::BYTEAOID)?;
     let embedding_type = Embedding::type_oid();
     let embedding_column = row.column(gallery.embedding, embedding_type)?;
@@ -39,6 +43,19 @@ fn embed_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, Allocated
     };
     let fused = embedding.map(|embedding| fuse_photo(embedding, &gallery.codebook)).transpose()?;
     Ok(row.with([(embedding_column, embedding), (fused_column, fused)]))
+}
+
+/// The gallery of a trigger that version 0.1.0 made: its arguments are image, embedding and fused column, and codebook.
+fn gallery_of_args(trigger: &PgTrigger<'_>, relation: pg_sys::Oid) -> Option<Gallery> {
+    let [image, embedding, fused, codebook] = trigger.extra_args().ok()?.try_into().ok()?;
+    let column = |name: String| Column::find(relation, &name);
+    Some(Gallery {
+        relation,
+        image: column(image)?,
+        embedding: column(embedding)?,
+        fused: column(fused)?,
+        codebook: CodebookName { owner: String::new(), name: codebook },
+    })
 }
 
 fn embed_photo<'a>(

@@ -1,6 +1,7 @@
 //! What scans and inserts of this backend need of an index, kept from one to the next.
 
 use super::pages::IndexPages;
+use crate::catalog;
 use crate::error::Result;
 use pgrx::prelude::*;
 use sketch_model::index::Quantizer;
@@ -23,7 +24,12 @@ thread_local! {
 /// `relation` is an open index of this access method.
 pub unsafe fn quantizer(relation: pg_sys::Relation, pages: &IndexPages) -> Result<Arc<Quantizer>> {
     // SAFETY: the caller's promise.
-    let key = (unsafe { file(relation) }, Quantizer::id(pages)?);
+    let (file, oid) = unsafe { (file(relation), (*relation).rd_id) };
+    let id = Quantizer::id(pages).map_err(|error| match catalog::relation_name(oid) {
+        Ok(name) => error.hint(format!("Run REINDEX INDEX {name}.")),
+        Err(error) => error,
+    })?;
+    let key = (file, id);
     let known = QUANTIZERS
         .with_borrow(|kept| kept.iter().find(|(known, _)| *known == key).map(|(_, quantizer)| quantizer.clone()));
     if let Some(quantizer) = known {

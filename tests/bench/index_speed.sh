@@ -32,7 +32,7 @@ cpu_seconds() {
 fill() {
     local ours peer
     peer="pgvector, embeddings $(basename "$cache")"
-    ours="pg_sketch $(cksum <"$("$pg_config" --sharedir)/extension/pg_sketch--0.1.0.sql"), embeddings $(basename "$cache")"
+    ours="pg_sketch $(cat "$("$pg_config" --sharedir)"/extension/pg_sketch--*.sql | cksum), embeddings $(basename "$cache")"
     [ "$(sql postgres -c "SELECT count(*) FROM pg_database WHERE datname = 'n$1'")" = 1 ] ||
         sql postgres -c "CREATE DATABASE n$1"
     sql "n$1" -f "$here/index.sql"

@@ -108,7 +108,7 @@ CREATE TABLE "Ol""d" (id int, "Bild é\1" bytea, e hidden.embedding, f hidden.em
 CREATE TRIGGER t BEFORE INSERT OR UPDATE OF "Bild é\1" ON "Ol""d"
     FOR EACH ROW EXECUTE FUNCTION hidden.sketch_trigger('Bild é\1', 'e', 'f', 'a codebook');
 SQL
-sql -f sql/upgrade/galleries.sql
+sed -n '/^-- Fills sketch.gallery from the triggers/,$p' sql/pg_sketch--0.1.0--0.2.0.sql | sql
 is "gallery of a trigger of 0.1.0" '"Ol""d"|Bild é\1|e|f|a codebook|postgres' "$(sql -c 'SELECT * FROM sketch.galleries')"
 sql -c "INSERT INTO \"Ol\"\"d\" SELECT 1, bytes FROM fixture"
 is "photos embedded by a trigger of 0.1.0" 2 "$(sql -c 'SELECT count(f) FROM "Ol""d"')"

@@ -62,4 +62,5 @@ SELECT e <-> f AS distance FROM stored;
 CREATE CAST (bytea AS embedding) WITHOUT FUNCTION;
 SELECT sketch_dimension('\x00'::bytea::embedding);
 SELECT '\xff7f000000000000000000000000'::bytea::embedding;
+SELECT '\x0100010000000000000000000000'::bytea::embedding;
 DROP CAST (bytea AS embedding);

@@ -63,6 +63,7 @@ INSERT INTO walk (object, call) VALUES
     ('sketch_distance(embedding,text)', $$SELECT sketch_distance('[1]'::embedding, NULL::text)$$),
     ('sketch_ivfexact_handler(internal)', $$SELECT sketch_ivfexact_handler(NULL)$$),
     ('sketch_status()', $$SELECT count(*) FROM sketch_status()$$),
+    ('sketch_library_version()', $$SELECT sketch_library_version() <> ''$$),
     ('sketch_stat_counters()', $$SELECT count(*) FROM sketch_stat_counters()$$),
     ('view sketch_stat', $$SELECT count(*) FROM sketch_stat$$),
     ('sketch_stat_reset()', $$SELECT sketch_stat_reset()$$),

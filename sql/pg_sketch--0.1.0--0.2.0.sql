@@ -1,0 +1,296 @@
+-- From version 0.1.0 of the extension's SQL to 0.2.0.
+
+-- The library must be there first; see version.sql.
+DO $$
+DECLARE
+    library text;
+    wanted text;
+BEGIN
+    SELECT extversion INTO STRICT wanted FROM pg_extension WHERE extname = 'pg_sketch';
+    BEGIN
+        CREATE FUNCTION sketch_library_version() RETURNS text
+            LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'library_version_wrapper';
+        COMMENT ON FUNCTION sketch_library_version() IS 'version of the library; that of the SQL is in pg_extension';
+        library := sketch_library_version();
+    EXCEPTION WHEN undefined_function THEN
+        library := '0.1.0';
+    END;
+    IF string_to_array(library, '.')::int[] < string_to_array(wanted, '.')::int[] THEN
+        RAISE EXCEPTION 'library of pg_sketch is older than version % of the extension', wanted
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('The library has version %s.', library),
+                HINT = 'Install pg_sketch again; if shared_preload_libraries contains pg_sketch, restart the server.';
+    END IF;
+END
+$$;
+
+DROP FUNCTION sketch_build_codebook(text, regclass, text, integer, integer, real, boolean, integer);
+DROP FUNCTION sketch_load_codebook(text, jsonb);
+DROP FUNCTION sketch_current_codebook(text);
+DROP FUNCTION sketch_fuse(embedding, text);
+DROP FUNCTION sketch_gallery(regclass);
+DROP FUNCTION sketch_embed_rows(regclass, tid[]);
+
+COMMENT ON TYPE embedding IS 'output of the network for one image: half-precision values, tagged with their model and codebook';
+COMMENT ON FUNCTION sketch_from_array(real[]) IS 'embedding without tags: it compares with embeddings of every model';
+
+CREATE FUNCTION sketch_from_array(double precision[]) RETURNS embedding
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN sketch_from_array($1::real[]);
+COMMENT ON FUNCTION sketch_from_array(double precision[]) IS 'embedding without tags: it compares with embeddings of every model';
+
+CREATE CAST (double precision[] AS embedding) WITH FUNCTION sketch_from_array(double precision[]) AS ASSIGNMENT;
+COMMENT ON FUNCTION sketch_model_id(embedding) IS 'model that made the embedding, NULL if unknown';
+COMMENT ON FUNCTION sketch_codebook_id(embedding) IS 'codebook that fused the embedding, NULL if it is not fused';
+COMMENT ON ACCESS METHOD ivfexact IS 'ivfexact index access method: rows in the exact order of their distance from a query';
+COMMENT ON FUNCTION sketch_check_index(regclass)
+    IS 'verify an ivfexact index against itself and its table; raises an error, or returns what it holds';
+COMMENT ON FUNCTION sketch_index_scan()
+    IS 'what the last ivfexact scan of this connection visited';
+COMMENT ON SCHEMA sketch IS 'models and codebooks of pg_sketch';
+COMMENT ON TABLE sketch.model IS 'models; of several with the same name, the newest is in use';
+COMMENT ON COLUMN sketch.model.model_id IS 'first four bytes of sha256; embeddings carry it as a tag';
+COMMENT ON COLUMN sketch.model.sha256 IS 'SHA-256 digest of graph and manifest';
+COMMENT ON COLUMN sketch.model.onnx IS 'ONNX graph';
+COMMENT ON COLUMN sketch.model.manifest IS 'inputs and outputs of the graph, and how images are prepared for it';
+COMMENT ON TABLE sketch.codebook IS 'what codebooks hold; roles that load the same codebook share its row';
+COMMENT ON COLUMN sketch.codebook.codebook_id IS 'first four bytes of sha256; fused embeddings carry it as a tag';
+COMMENT ON COLUMN sketch.codebook.unit_length IS 'whether fused embeddings are normalised to unit length; the patent does not normalise them';
+
+CREATE TABLE sketch.codebook_name (
+    owner       name NOT NULL,
+    name        text NOT NULL,
+    codebook_id bigint NOT NULL REFERENCES sketch.codebook ON DELETE CASCADE,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (owner, name, codebook_id)
+);
+INSERT INTO sketch.codebook_name (owner, name, codebook_id, created_at)
+SELECT owner, name, codebook_id, created_at FROM sketch.codebook;
+ALTER TABLE sketch.codebook DROP COLUMN name, DROP COLUMN owner, DROP COLUMN created_at;
+COMMENT ON TABLE sketch.codebook_name IS 'names of codebooks; of several codebooks with the same owner and name, the newest is in use';
+COMMENT ON COLUMN sketch.codebook_name.owner IS 'role that the name belongs to: only roles with its privileges may load a codebook under it';
+
+GRANT SELECT ON sketch.model, sketch.codebook, sketch.codebook_name, sketch.prototype TO PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('sketch.codebook_name', '');
+COMMENT ON FUNCTION sketch_load_model() IS 'load the network that ships with the extension, unless a model is loaded; returns the model_id in use';
+COMMENT ON FUNCTION sketch_load_model(text, bytea, jsonb) IS 'load a model, an ONNX graph and its manifest; returns its model_id';
+COMMENT ON FUNCTION sketch_current_model() IS 'model_id in use: the newest model with the name in pg_sketch.model, or the newest of all; NULL if none is loaded';
+
+CREATE FUNCTION sketch_current_codebook(name text, owner text DEFAULT current_user) RETURNS bigint
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'current_codebook_of_wrapper';
+COMMENT ON FUNCTION sketch_current_codebook(text, text)
+    IS 'codebook_id in use: the newest codebook of that name and owner for the current model, NULL if there is none';
+
+CREATE FUNCTION sketch_load_codebook(name text, codebook jsonb, owner text DEFAULT current_user) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'load_codebook_for_wrapper';
+COMMENT ON FUNCTION sketch_load_codebook(text, jsonb, text)
+    IS 'load a codebook in the format of sketch_train_codebook, for the caller or a role whose privileges the caller has; returns its codebook_id';
+COMMENT ON FUNCTION sketch_train_codebook(regclass, text, integer, integer, real, boolean, integer)
+    IS 'train prototypes on a sample of embeddings by k-means; returns them as sketch_load_codebook takes them';
+
+CREATE FUNCTION sketch_build_codebook(name text, photos regclass, embedding_column text DEFAULT 'embedding',
+                                      subspaces integer DEFAULT 2, prototypes integer DEFAULT NULL,
+                                      weight double precision DEFAULT 0.2, unit_length boolean DEFAULT true,
+                                      sample integer DEFAULT 10000, owner text DEFAULT current_user) RETURNS bigint
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    RETURN sketch_load_codebook(name, sketch_train_codebook(photos, embedding_column, subspaces, prototypes, weight::real,
+                                                      unit_length, sample), owner);
+COMMENT ON FUNCTION sketch_build_codebook(text, regclass, text, integer, integer, double precision, boolean, integer, text)
+    IS 'build a codebook from the embeddings of a table; returns its codebook_id';
+COMMENT ON FUNCTION sketch_embed_support(internal) IS 'planner support: a constant image is embedded once';
+COMMENT ON FUNCTION sketch_embed(bytea) IS 'embed a drawing: PNG, JPEG, WebP, SVG, strokes as JSON, or a data URI of one of these';
+COMMENT ON FUNCTION sketch_embed(bytea, text) IS 'embed a drawing with the model of that name';
+COMMENT ON FUNCTION sketch_embed(jsonb) IS 'embed a drawing given as strokes: [[[x, ...], [y, ...]], ...] or [[{"x": x, "y": y}, ...], ...]';
+COMMENT ON FUNCTION sketch_embed(jsonb, text) IS 'embed a drawing given as strokes with the model of that name';
+
+CREATE FUNCTION sketch_embed(drawing text) RETURNS embedding
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED SUPPORT sketch_embed_support AS 'MODULE_PATHNAME', 'sketch_embed_bytea_wrapper';
+COMMENT ON FUNCTION sketch_embed(text) IS 'embed a drawing given as text: strokes as JSON, SVG, or a data URI';
+
+CREATE FUNCTION sketch_embed(drawing text, model text) RETURNS embedding
+    LANGUAGE c STABLE STRICT PARALLEL RESTRICTED SUPPORT sketch_embed_support AS 'MODULE_PATHNAME', 'sketch_embed_bytea_wrapper';
+COMMENT ON FUNCTION sketch_embed(text, text) IS 'embed a drawing given as text with the model of that name';
+COMMENT ON FUNCTION photo_embed(bytea) IS 'embed a photo: PNG, JPEG or WebP';
+COMMENT ON FUNCTION photo_embed(bytea, text) IS 'embed a photo with the model of that name';
+
+CREATE FUNCTION sketch_fuse(embedding, codebook text, owner text DEFAULT current_user) RETURNS embedding
+    LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'sketch_fuse_with_wrapper';
+COMMENT ON FUNCTION sketch_fuse(embedding, text, text) IS 'fused embedding: weight * embedding + (1 - weight) * nearest prototypes';
+
+CREATE FUNCTION sketch_distance(fused embedding, drawing jsonb) RETURNS double precision
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+    RETURN fused OPERATOR(@extschema@.<->) sketch_embed(drawing);
+COMMENT ON FUNCTION sketch_distance(embedding, jsonb) IS 'L2 distance to a drawing given as strokes';
+
+CREATE FUNCTION sketch_distance(fused embedding, drawing text) RETURNS double precision
+    LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
+    RETURN fused OPERATOR(@extschema@.<->) sketch_embed(drawing);
+COMMENT ON FUNCTION sketch_distance(embedding, text) IS 'L2 distance to a drawing given as text';
+COMMENT ON FUNCTION sketch_status() IS 'versions, device, loaded models, the inference worker, and counters of this connection';
+
+CREATE TYPE sketch.regcolumn;
+
+CREATE FUNCTION sketch.regcolumn_in(cstring) RETURNS sketch.regcolumn
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'regcolumn_in_wrapper';
+COMMENT ON FUNCTION sketch.regcolumn_in(cstring) IS 'I/O';
+
+CREATE FUNCTION sketch.regcolumn_out(sketch.regcolumn) RETURNS cstring
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'regcolumn_out_wrapper';
+COMMENT ON FUNCTION sketch.regcolumn_out(sketch.regcolumn) IS 'I/O';
+
+CREATE TYPE sketch.regcolumn (
+    INPUT = sketch.regcolumn_in,
+    OUTPUT = sketch.regcolumn_out,
+    LIKE = pg_catalog.int8
+);
+COMMENT ON TYPE sketch.regcolumn IS 'column of a table: table.column';
+
+CREATE FUNCTION sketch.column_name(sketch.regcolumn) RETURNS name
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_name_wrapper';
+COMMENT ON FUNCTION sketch.column_name(sketch.regcolumn) IS 'name of a column, NULL if it is gone';
+
+CREATE FUNCTION sketch.column_number(sketch.regcolumn) RETURNS smallint
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'column_number_wrapper';
+COMMENT ON FUNCTION sketch.column_number(sketch.regcolumn) IS 'number of a column, its pg_attribute.attnum';
+
+CREATE TABLE sketch.gallery (
+    relation  regclass PRIMARY KEY,
+    image     sketch.regcolumn NOT NULL,
+    embedding sketch.regcolumn NOT NULL,
+    fused     sketch.regcolumn NOT NULL,
+    codebook  text NOT NULL,
+    codebook_owner name NOT NULL
+);
+COMMENT ON TABLE sketch.gallery IS 'tables that sketch_enable prepared';
+COMMENT ON COLUMN sketch.gallery.image IS 'the photos, of type bytea';
+COMMENT ON COLUMN sketch.gallery.embedding IS 'what the network returns for the photo';
+COMMENT ON COLUMN sketch.gallery.fused IS 'embedding fused with the codebook; what drawings are compared with';
+COMMENT ON COLUMN sketch.gallery.codebook IS 'name of the codebook; the newest of that name and owner is in use';
+COMMENT ON COLUMN sketch.gallery.codebook_owner IS 'role whose codebook it is: the owner of the table when it was enabled';
+
+GRANT SELECT ON sketch.gallery TO PUBLIC;
+
+SELECT pg_catalog.pg_extension_config_dump('sketch.gallery',
+    'WHERE EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) relation AND relpersistence OPERATOR(pg_catalog.<>) ''t'') '
+    'AND sketch.column_name(image) IS NOT NULL AND sketch.column_name(embedding) IS NOT NULL AND sketch.column_name(fused) IS NOT NULL');
+
+CREATE VIEW sketch.galleries AS
+SELECT relation, sketch.column_name(image) AS image_column, sketch.column_name(embedding) AS embedding_column,
+       sketch.column_name(fused) AS fused_column, codebook, codebook_owner
+FROM sketch.gallery
+WHERE pg_catalog.has_table_privilege(relation, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+   OR pg_catalog.has_any_column_privilege(relation, 'SELECT, INSERT, UPDATE, REFERENCES');
+
+GRANT SELECT ON sketch.galleries TO PUBLIC;
+COMMENT ON VIEW sketch.galleries IS 'galleries on which the user has a privilege';
+COMMENT ON FUNCTION sketch_trigger() IS 'embed and fuse a new photo of a gallery';
+
+CREATE FUNCTION sketch.forget_dropped() RETURNS event_trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    lost regclass;
+    trigger_name name;
+BEGIN
+    FOR lost IN
+        DELETE FROM sketch.gallery AS g USING pg_catalog.pg_event_trigger_dropped_objects() AS o
+        WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.objid = g.relation
+            AND (o.objsubid = 0 OR o.objsubid IN (sketch.column_number(g.image), sketch.column_number(g.embedding),
+                                                  sketch.column_number(g.fused)))
+        RETURNING g.relation
+    LOOP
+        FOR trigger_name IN
+            SELECT tgname FROM pg_catalog.pg_trigger
+            WHERE tgrelid = lost AND tgparentid = 0 AND tgfoid = '@extschema@.sketch_trigger()'::regprocedure
+        LOOP
+            EXECUTE pg_catalog.format('DROP TRIGGER %I ON %s', trigger_name, lost);
+        END LOOP;
+    END LOOP;
+END
+$$;
+COMMENT ON FUNCTION sketch.forget_dropped() IS 'event trigger: delete galleries with their tables and columns';
+
+CREATE EVENT TRIGGER pg_sketch_forget_dropped ON sql_drop EXECUTE FUNCTION sketch.forget_dropped();
+COMMENT ON EVENT TRIGGER pg_sketch_forget_dropped IS 'delete galleries with their tables and columns';
+
+CREATE FUNCTION sketch_gallery(photos regclass)
+    RETURNS TABLE (image_column text, embedding_column text, fused_column text, codebook text, codebook_owner text)
+    LANGUAGE c STABLE STRICT PARALLEL SAFE ROWS 1 AS 'MODULE_PATHNAME', 'sketch_gallery_wrapper';
+COMMENT ON FUNCTION sketch_gallery(regclass) IS 'columns and codebook of a table that sketch_enable prepared';
+
+CREATE OR REPLACE FUNCTION sketch_enable(photos regclass, image_column name, embedding_column name DEFAULT 'embedding',
+                              fused_column name DEFAULT 'fused', codebook text DEFAULT NULL,
+                              embed boolean DEFAULT true) RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'sketch_enable_wrapper';
+
+CREATE OR REPLACE FUNCTION sketch_disable(photos regclass) RETURNS void
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'sketch_disable_wrapper';
+
+CREATE OR REPLACE FUNCTION sketch_fuse_photos(photos regclass) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'sketch_fuse_photos_wrapper';
+
+CREATE FUNCTION sketch_embed_batch(photos regclass, batch integer, progress jsonb) RETURNS jsonb
+    LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'embed_batch_wrapper';
+COMMENT ON FUNCTION sketch_embed_batch(regclass, integer, jsonb)
+    IS 'embed the next photos of a table that lack an embedding; progress is NULL at the start and at the end';
+
+CREATE OR REPLACE PROCEDURE sketch_embed_photos(photos regclass, batch integer DEFAULT 100)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    progress pg_catalog.jsonb;
+BEGIN
+    LOOP
+        progress := @extschema@.sketch_embed_batch(photos, batch, progress);
+        EXIT WHEN progress IS NULL;
+        COMMIT;
+    END LOOP;
+    PERFORM @extschema@.sketch_fuse_photos(photos);
+END
+$$;
+COMMENT ON FUNCTION sketch_stat_counters() IS 'counters behind sketch_stat';
+COMMENT ON VIEW sketch_stat IS 'embedded images by model, device and place (inference worker or connections); times in milliseconds';
+COMMENT ON COLUMN sketch_stat.requests IS 'calls that embedded one image or, in bulk, many';
+COMMENT ON COLUMN sketch_stat.wait_time IS 'total time that images waited for a run';
+COMMENT ON COLUMN sketch_stat.run_time IS 'total time that the network ran';
+COMMENT ON COLUMN sketch_stat.left_alone IS 'images whose connection did not wait for the result: canceled, terminated or timed out';
+COMMENT ON FUNCTION sketch_stat_reset() IS 'reset the counters of sketch_stat, and those of this connection in sketch_status';
+
+-- Fills sketch.gallery from the triggers of 0.1.0, whose arguments were the names of image, embedding and fused column,
+-- and of the codebook. The triggers keep their arguments, which are ignored from now on.
+DO $$
+DECLARE
+    found record;
+    args pg_catalog.text[];
+BEGIN
+    FOR found IN
+        SELECT t.tgrelid, t.tgargs, c.relowner
+        FROM pg_catalog.pg_trigger AS t
+            JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid
+            JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid
+            JOIN pg_catalog.pg_extension AS e ON e.extnamespace OPERATOR(pg_catalog.=) p.pronamespace
+        WHERE e.extname OPERATOR(pg_catalog.=) 'pg_sketch' AND p.proname OPERATOR(pg_catalog.=) 'sketch_trigger'
+            AND t.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid AND t.tgnargs OPERATOR(pg_catalog.=) 4::pg_catalog.int2
+    LOOP
+        -- Each argument ends with a null byte: pairs of hexadecimal digits up to the pair 00.
+        SELECT pg_catalog.array_agg(pg_catalog.convert_from(pg_catalog.decode(part[1], 'hex'), pg_catalog.getdatabaseencoding())
+                                    ORDER BY number)
+        INTO args
+        FROM pg_catalog.regexp_matches(pg_catalog.encode(found.tgargs, 'hex'), '((?:(?!00)[0-9a-f]{2})*)00', 'g')
+            WITH ORDINALITY AS matched (part, number);
+        BEGIN
+            INSERT INTO sketch.gallery (relation, image, embedding, fused, codebook, codebook_owner)
+            VALUES (found.tgrelid,
+                    pg_catalog.format('%s.%I', found.tgrelid::pg_catalog.regclass, args[1])::sketch.regcolumn,
+                    pg_catalog.format('%s.%I', found.tgrelid::pg_catalog.regclass, args[2])::sketch.regcolumn,
+                    pg_catalog.format('%s.%I', found.tgrelid::pg_catalog.regclass, args[3])::sketch.regcolumn,
+                    -- In 0.1.0, all codebooks of one name had one owner.
+                    args[4], coalesce((SELECT owner FROM sketch.codebook_name AS n WHERE n.name OPERATOR(pg_catalog.=) args[4] LIMIT 1),
+                                      pg_catalog.pg_get_userbyid(found.relowner)))
+            ON CONFLICT DO NOTHING;
+        EXCEPTION WHEN undefined_column THEN
+            -- Inserts have failed since the column was renamed or dropped.
+            RAISE WARNING 'table "%" is no longer enabled for sketches', found.tgrelid::pg_catalog.regclass
+                USING DETAIL = SQLERRM, HINT = 'Give the column its name back and call sketch_enable with embed => false.';
+        END;
+    END LOOP;
+END
+$$;
