@@ -77,8 +77,9 @@ test "$(tail -20 /tmp/ranked | head -10)" = "$(tail -10 /tmp/ranked)"
 test "$(ask -c 'SELECT count(sketch_codebook_id(fused)) FROM photo')" = 72
 echo "packages: apt install $(((installed - started) / 1000000)) ms, six statements (72 photos) $(((ended - installed) / 1000000)) ms"
 # The script that sets up a container: the extension, and a gallery of a folder.
-ask -c "CREATE DATABASE container"
-POSTGRES_USER=postgres POSTGRES_DB=container PG_SKETCH_PHOTOS=/srv/photos runuser -u postgres -- bash /container-init.sh 2>/tmp/init.log || { cat /tmp/init.log; exit 1; }
+ask -q -c "CREATE DATABASE container"
+POSTGRES_USER=postgres POSTGRES_DB=container PG_SKETCH_PHOTOS=/srv/photos \
+    runuser -u postgres -- bash /container-init.sh >/tmp/init.log 2>&1 || { cat /tmp/init.log; exit 1; }
 test "$(ask container -c 'SELECT count(DISTINCT name), count(sketch_codebook_id(fused)) FROM photo')" = '72|72'
 # The worker, in place of a network in each connection.
 pg_conftool "$major" main set shared_preload_libraries pg_sketch
