@@ -152,21 +152,27 @@ fn read_sample(photos: pg_sys::Oid, column: &str, limit: usize) -> Result<Sample
         let query = format!("SELECT {} {from}", spi::quote_identifier(column));
         let mut cursor = client.open_cursor(&query, &[]);
         let mut sample = Sample::default();
-        let (mut row_number, mut stride) = (0, 1);
+        let (mut row_number, mut taken) = (0, 0);
+        // The count and the rows come from two queries: a view may give another number of rows each time.
+        let mut plan: Option<(usize, usize)> = None;
         loop {
             let rows = cursor.fetch(FETCHED)?;
             if rows.is_empty() {
                 return Ok(sample);
             }
             for row in rows {
-                if row_number % stride == 0
+                if plan.is_none_or(|(stride, _)| row_number % stride == 0)
                     && let Some(embedding) = row.get::<Embedding<'_>>(1)?
                 {
-                    if row_number == 0 {
-                        let limit = fitting(limit.min(count as usize), embedding.values().len());
-                        stride = (count as usize).div_ceil(limit).max(1);
+                    let (_, limit) = *plan.get_or_insert_with(|| {
+                        let limit = fitting(limit.min(count as usize).max(1), embedding.values().len());
+                        ((count as usize).div_ceil(limit).max(1), limit)
+                    });
+                    if taken == limit {
+                        return Ok(sample);
                     }
                     sample.push(embedding)?;
+                    taken += 1;
                 }
                 row_number += 1;
             }

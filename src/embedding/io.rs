@@ -4,7 +4,7 @@
 //! digits (0 for none). Binary: dimension (int16), zero (int16), model (int32), codebook (int32), then the values as
 //! half-precision bits (int16), all in network order.
 
-use super::{Embedding, Origin, check_dimension};
+use super::{Embedding, MAX_DIMENSION, Origin, check_dimension};
 use crate::error::{Result, SqlError};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -19,14 +19,18 @@ use std::slice;
 fn embedding_in(text: &CStr) -> Result<Embedding<'static>, ErrorReport> {
     let text = text.to_string_lossy();
     let (values, origin) = parse(text.trim()).map_err(|problem| {
-        let start: String = text.chars().take(32).collect();
         SqlError::new(
             PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION,
-            format!("invalid input syntax for type embedding: \"{start}\""),
+            format!("invalid input syntax for type embedding: \"{}\"", start_of(&text)),
         )
         .detail(problem)
     })?;
     Ok(Embedding::new(&values, origin)?)
+}
+
+/// The first characters of a text, for a message.
+fn start_of(text: &str) -> &str {
+    &text[..text.floor_char_boundary(32)]
 }
 
 fn parse(text: &str) -> Result<(Vec<f16>, Origin), String> {
@@ -36,9 +40,11 @@ fn parse(text: &str) -> Result<(Vec<f16>, Origin), String> {
         .ok_or("An embedding is a list of numbers in brackets, with its tags behind \"@\".")?;
     let values = list
         .split(',')
+        // One more than fit, so that the error says that there are too many.
+        .take(MAX_DIMENSION + 1)
         .map(|number| {
             let number = number.trim();
-            number.parse().map(f16::from_f32).map_err(|_| format!("\"{number}\" is not a number."))
+            number.parse().map(f16::from_f32).map_err(|_| format!("\"{}\" is not a number.", start_of(number)))
         })
         .collect::<Result<_, _>>()?;
     Ok((values, parse_tags(tags.trim())?))
@@ -49,9 +55,10 @@ fn parse_tags(text: &str) -> Result<Origin, String> {
         return Ok(Origin::default());
     }
     let tag = |digits: &str| {
-        u32::from_str_radix(digits, 16).map_err(|_| format!("\"{digits}\" is not a tag of eight hexadecimal digits."))
+        let number = if digits.starts_with('+') { None } else { u32::from_str_radix(digits, 16).ok() };
+        number.ok_or_else(|| format!("\"{}\" is not a tag of eight hexadecimal digits.", start_of(digits)))
     };
-    let tags = text.strip_prefix('@').ok_or_else(|| format!("\"{text}\" follows the closing bracket."))?;
+    let tags = text.strip_prefix('@').ok_or_else(|| format!("\"{}\" follows the closing bracket.", start_of(text)))?;
     let (model, codebook) = tags.split_once('/').unwrap_or((tags, "0"));
     Ok(Origin { model: tag(model)?, codebook: tag(codebook)? })
 }

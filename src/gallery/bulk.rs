@@ -20,6 +20,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Blocks of a table that one query looks at.
 const WINDOW: u32 = 256;
+/// Bytes of photos that are read before they are embedded.
+const READ_AT_A_TIME: usize = 32 << 20;
 /// Seconds between two reports of progress.
 const REPORTED_EVERY: f64 = 2.0;
 
@@ -131,42 +133,67 @@ impl Part {
         Ok((found, Some(place)))
     }
 
-    /// Embeds the photos of these rows, and writes nothing. Reads one photo at a time, to bound memory.
+    /// Embeds the photos of these rows, and writes nothing.
     pub fn embed(&self, embedder: &Embedder, rows: &[Version]) -> Result<Vec<Photo>> {
+        let mut photos = Vec::with_capacity(rows.len());
+        let mut rows = rows.iter();
+        loop {
+            let images = self.read(&mut rows)?;
+            if images.is_empty() {
+                return Ok(photos);
+            }
+            embed_images(embedder, images, &mut photos)?;
+        }
+    }
+
+    /// Reads the next photos, `None` for a row that was changed or deleted: as many as memory has room for.
+    ///
+    /// A query may run a policy of row security, which is its owner's code. No image is in the worker's queue meanwhile.
+    fn read(&self, rows: &mut std::slice::Iter<'_, Version>) -> Result<Vec<Option<Vec<u8>>>> {
         let query = format!(
             "SELECT {} FROM {} WHERE ctid OPERATOR(pg_catalog.=) $1 AND xmin OPERATOR(pg_catalog.=) $2",
             self.image, self.name
         );
-        let mut photos = Vec::with_capacity(rows.len());
-        let (mut in_flight, mut embeddings) = (Vec::new(), Vec::new());
-        let mut rows = rows.iter();
-        embedder.embed_all(
-            Domain::Photo,
-            &mut || {
-                for row in rows.by_ref() {
-                    let photo = catalog::first_value::<Vec<u8>>(&query, &[row.tid.into(), row.xmin.into()])?;
-                    match photo.map(|bytes| embedder.render(Domain::Photo, &bytes)) {
-                        Some(Ok(pixels)) => {
-                            in_flight.push(photos.len());
-                            photos.push(Photo::Gone);
-                            return Ok(Some(pixels));
-                        }
-                        Some(Err(error)) => photos.push(Photo::Broken(error.into())),
-                        None => photos.push(Photo::Gone),
-                    }
-                }
-                Ok(None)
-            },
-            &mut |embedding| {
-                embeddings.push(embedding);
-                Ok(())
-            },
-        )?;
-        for (position, embedding) in in_flight.into_iter().zip(embeddings) {
-            photos[position] = Photo::Embedded(embedding);
+        let (mut images, mut bytes) = (Vec::new(), 0);
+        while bytes < READ_AT_A_TIME
+            && let Some(row) = rows.next()
+        {
+            let image = catalog::first_value::<Vec<u8>>(&query, &[row.tid.into(), row.xmin.into()])?;
+            bytes += image.as_ref().map_or(0, Vec::len);
+            images.push(image);
         }
-        Ok(photos)
+        Ok(images)
     }
+}
+
+fn embed_images(embedder: &Embedder, images: Vec<Option<Vec<u8>>>, photos: &mut Vec<Photo>) -> Result<()> {
+    let (mut in_flight, mut embeddings) = (Vec::new(), Vec::new());
+    let mut images = images.into_iter();
+    embedder.embed_all(
+        Domain::Photo,
+        &mut || {
+            for image in images.by_ref() {
+                match image.map(|bytes| embedder.render(Domain::Photo, &bytes)) {
+                    Some(Ok(pixels)) => {
+                        in_flight.push(photos.len());
+                        photos.push(Photo::Gone);
+                        return Ok(Some(pixels));
+                    }
+                    Some(Err(error)) => photos.push(Photo::Broken(error.into())),
+                    None => photos.push(Photo::Gone),
+                }
+            }
+            Ok(None)
+        },
+        &mut |embedding| {
+            embeddings.push(embedding);
+            Ok(())
+        },
+    )?;
+    for (position, embedding) in in_flight.into_iter().zip(embeddings) {
+        photos[position] = Photo::Embedded(embedding);
+    }
+    Ok(())
 }
 
 /// The place in front of the first row of a block.

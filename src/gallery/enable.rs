@@ -37,25 +37,33 @@ struct Request {
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn sketch_enable(
-    photos: pg_sys::Oid,
-    image_column: &CStr,
-    embedding_column: &CStr,
-    fused_column: &CStr,
+    photos: Option<pg_sys::Oid>,
+    image_column: Option<&CStr>,
+    embedding_column: Option<&CStr>,
+    fused_column: Option<&CStr>,
     codebook: Option<String>,
-    embed: bool,
+    embed: Option<bool>,
 ) -> Result<(), ErrorReport> {
-    let table = catalog::relation_name(photos)?;
-    let text = |name: &CStr| name.to_string_lossy().into_owned();
+    let photos = given("photos", photos)?;
+    let column =
+        |argument, name: Option<&CStr>| Ok::<_, SqlError>(given(argument, name)?.to_string_lossy().into_owned());
     let request = Request {
         photos,
+        table: catalog::relation_name(photos)?,
         schema: catalog::quoted_extension_schema()?,
-        image: text(image_column),
-        embedding: text(embedding_column),
-        fused: text(fused_column),
+        image: column("image_column", image_column)?,
+        embedding: column("embedding_column", embedding_column)?,
+        fused: column("fused_column", fused_column)?,
         codebook: codebook_name(photos, codebook)?,
-        table,
     };
-    Ok(request.run(embed)?)
+    Ok(request.run(given("embed", embed)?)?)
+}
+
+/// The value of an argument that must not be NULL, in a function that takes NULL for another.
+fn given<T>(argument: &str, value: Option<T>) -> Result<T> {
+    value.ok_or_else(|| {
+        SqlError::new(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("\"{argument}\" must not be null"))
+    })
 }
 
 /// The codebook of a table is its owner's, by default under the name of schema and table: so it meets no other's, whatever

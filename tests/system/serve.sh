@@ -161,5 +161,11 @@ took "model is damaged" "SELECT sketch_embed(bytes, 'damaged') FROM image WHERE 
 sql -c "DELETE FROM sketch.model WHERE name IN ('damaged', 'twin')"
 took "CUDA support" "SET pg_sketch.device = 'cuda:1'; SELECT sketch_embed(bytes) FROM image WHERE name = 'face'" >/dev/null
 sql -c "SELECT sketch_embed(bytes) FROM image WHERE name = 'face'" >/dev/null
+# Devices that are not there take nobody's place.
+released=$(grep -c "pg_sketch released" "$dir/server.log")
+for number in 2 3 4; do
+    took "CUDA support" "SET pg_sketch.device = 'cuda:$number'; SELECT sketch_embed(bytes) FROM image WHERE name = 'face'" >/dev/null
+done
+is "models that were released for devices that are not there" "$released" "$(grep -c "pg_sketch released" "$dir/server.log")"
 
 REQUESTS=${REQUESTS:-640} tests/stress.sh "$dir"

@@ -2,7 +2,7 @@
 
 use crate::inference::binding::{Bindings, no_output, rows_of};
 use crate::inference::onnx::{self, half};
-use crate::inference::provider;
+use crate::inference::{provider, runtime};
 use crate::manifest::Manifest;
 use memmap2::Mmap;
 use ndarray::Array2;
@@ -316,4 +316,9 @@ fn check_tensor(
 /// there.
 pub fn open_session(onnx: &[u8], options: &EncoderOptions) -> Result<(Session, Device, Option<String>), EncoderError> {
     provider::open(|_| onnx.into(), options, false, None)
+}
+
+/// Whether the loaded ONNX Runtime was built for a device, or no library is loaded yet; says nothing of the device itself.
+pub fn is_supported(device: Device) -> bool {
+    runtime::loaded().is_none() || provider::is_built_in(device)
 }

@@ -105,7 +105,7 @@ fn provider_name(device: Device) -> &'static str {
 }
 
 /// Whether the loaded library was built with the device's provider; that says nothing of the device itself.
-fn is_built_in(device: Device) -> bool {
+pub(crate) fn is_built_in(device: Device) -> bool {
     let available = match device {
         Device::Auto | Device::Cpu => Ok(true),
         Device::Cuda(_) => CUDA::is_available(),

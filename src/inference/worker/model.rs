@@ -92,8 +92,13 @@ impl Model {
         match &self.state {
             State::Loading { .. } => false,
             State::Ready { pool, .. } => !pool.is_busy(),
-            State::Failed { .. } => true,
+            State::Failed { .. } => false,
         }
+    }
+
+    /// Whether it has failed, and takes no memory.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.state, State::Failed { .. })
     }
 
     /// Whether it has failed, and it is time to retry.

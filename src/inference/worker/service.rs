@@ -4,6 +4,7 @@ use super::model::{Model, malformed};
 use crate::inference::shared::Shared;
 use crate::settings;
 use sketch_model::inference::batch::Waiting;
+use sketch_model::inference::encoder::is_supported;
 use sketch_model::inference::runner::Wake;
 use sketch_model::inference::slot::{State, Target};
 use std::time::{Duration, Instant};
@@ -72,7 +73,10 @@ impl Service {
                 self.models.push(model);
             }
             None => {
-                while self.models.len() >= settings::worker_models() {
+                // A device that ONNX Runtime does not support fails at once, and takes no other model's place.
+                while is_supported(target.device)
+                    && self.models.iter().filter(|model| !model.has_failed()).count() >= settings::worker_models()
+                {
                     let idle = self.models.iter().position(Model::is_idle)?;
                     let released = self.models.remove(idle);
                     pgrx::log!("pg_sketch released {}", released.describe());

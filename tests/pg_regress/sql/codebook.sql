@@ -131,3 +131,13 @@ SELECT count(*) AS prototypes_left FROM sketch.prototype;
 DROP TABLE cluster;
 DROP FUNCTION current_tag, pg_temp.borrow;
 DROP ROLE sketch_builder, sketch_group;
+
+-- A view that has no rows when they are counted, or more than were counted, is sampled all the same.
+CREATE SEQUENCE visits;
+CREATE VIEW later AS SELECT format('[%s,1]@00000001', n)::embedding AS e FROM generate_series(1, 100) AS n WHERE nextval('visits') > 100;
+SELECT jsonb_array_length(sketch_train_codebook('later', 'e', 1, 1, 0.2, true, 1000) -> 'centroids') > 0 AS trained;
+CREATE VIEW growing AS SELECT format('[%s,1]@00000001', n)::embedding AS e FROM generate_series(1, 100) AS n WHERE abs(nextval('visits') - 51) > 49;
+SELECT setval('visits', 1, false) \g /dev/null
+SELECT sketch_train_codebook('growing', 'e', 1, 2, 0.2, true, 1000);
+DROP VIEW later, growing;
+DROP SEQUENCE visits;

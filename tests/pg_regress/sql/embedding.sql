@@ -64,3 +64,8 @@ SELECT sketch_dimension('\x00'::bytea::embedding);
 SELECT '\xff7f000000000000000000000000'::bytea::embedding;
 SELECT '\x0100010000000000000000000000'::bytea::embedding;
 DROP CAST (bytea AS embedding);
+
+-- Long input is cut in messages, and tags are digits alone.
+SELECT ('[' || repeat('x', 1000) || ']')::embedding;
+SELECT ('[1] ' || repeat('é', 1000))::embedding;
+SELECT '[1]@+0000001'::embedding;

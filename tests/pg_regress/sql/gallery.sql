@@ -260,3 +260,30 @@ DELETE FROM sketch.codebook;
 REVOKE TEMPORARY ON DATABASE postgres FROM sketch_squatter;
 DROP OWNED BY sketch_squatter;
 DROP ROLE sketch_squatter;
+
+-- NULL is refused where it means nothing.
+SELECT sketch_enable(NULL, 'image');
+SELECT sketch_enable('fixture', NULL);
+SELECT sketch_enable('fixture', 'bytes', NULL);
+SELECT sketch_enable('fixture', 'bytes', 'embedding', NULL);
+SELECT sketch_enable('fixture', 'bytes', embed => NULL);
+
+-- A policy of row security that embeds while photos are embedded holds up nobody and breaks nothing.
+CREATE ROLE sketch_guard;
+GRANT CREATE ON SCHEMA public TO sketch_guard;
+GRANT SELECT ON fixture TO sketch_guard;
+SET ROLE sketch_guard;
+CREATE TABLE guarded (id int PRIMARY KEY, image bytea);
+INSERT INTO guarded SELECT n, bytes FROM fixture, generate_series(1, 5) AS n WHERE name = 'photo.png';
+SELECT sketch_enable('guarded', 'image', embed => false);
+CREATE FUNCTION guard(id int) RETURNS bool LANGUAGE sql VOLATILE
+    AS $$ SELECT sketch_embed(format('[[[0,%s],[5,9]]]', id)::bytea) IS NOT NULL $$;
+ALTER TABLE guarded ENABLE ROW LEVEL SECURITY;
+ALTER TABLE guarded FORCE ROW LEVEL SECURITY;
+CREATE POLICY guard ON guarded USING (guard(id));
+CALL sketch_embed_photos('guarded');
+SELECT count(embedding) AS embedded FROM guarded;
+RESET ROLE;
+DROP OWNED BY sketch_guard;
+REVOKE ALL ON fixture FROM sketch_guard;
+DROP ROLE sketch_guard;
