@@ -306,6 +306,21 @@ fn a_damaged_meta_page_is_an_error() {
     assert!(found > 500, "{found} of 800 damages were found");
 }
 
+#[test]
+fn a_quantizer_of_impossible_numbers_is_an_error() {
+    let rows = some_rows(Kind::Clustered, 64, 600, 4);
+    let (pages, _) = build(&rows, 64, &OPTIONS);
+    // The defect of the rotation, the first scale, the first number of the rotation.
+    for at in [8, 12, 12 + 4 * 64] {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut broken = pages.clone();
+            overwrite(&mut broken, 1, at, |bytes| bytes[..4].copy_from_slice(&value.to_le_bytes()));
+            let loaded = Quantizer::load(&broken);
+            assert!(matches!(loaded, Err(IndexError::Damaged { page: 1, .. })), "{value} at {at}: {loaded:?}");
+        }
+    }
+}
+
 /// Changes the bytes of a page from `at` on.
 fn overwrite(pages: &mut MemoryPages, page: u32, at: usize, edit: impl FnOnce(&mut [u8])) {
     let whole = |[content]: [&mut [u8]; 1]| {

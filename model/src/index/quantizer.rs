@@ -288,6 +288,10 @@ impl Quantizer {
             page: meta.quantizer_page,
             what: "quantizer has another length than its parts",
         })?;
+        if !quantizer.is_possible() {
+            let what = "quantizer has a number that is out of range";
+            return Err(IndexError::Damaged { page: meta.quantizer_page, what }.into());
+        }
         Ok(Self { entries_page: meta.entries_page, ..quantizer })
     }
 
@@ -314,6 +318,18 @@ impl Quantizer {
     pub(super) fn entry_place(&self, list: u32) -> (u32, usize) {
         let (page, at) = ListEntry::place(list);
         (self.entries_page + page, at)
+    }
+
+    /// Whether all numbers are such as training makes them: what is coded by others has no bounds.
+    fn is_possible(&self) -> bool {
+        let Rotation { matrix, defect } = &self.rotation;
+        let positive = self.scales.iter().all(|scale| scale.is_finite() && *scale > 0.0);
+        let Centroids { heads, tails, .. } = &self.centroids;
+        positive
+            && defect.is_finite()
+            && *defect >= 0.0
+            && matrix.iter().all(|value| value.is_finite())
+            && heads.iter().chain(tails).all(|value| value.is_finite())
     }
 
     fn to_bytes(&self) -> Vec<u8> {
