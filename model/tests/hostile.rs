@@ -1,4 +1,4 @@
-//! What is sent to do harm: each case must end in its own error within a second and 200 MB.
+//! What is sent to do harm: each case must end in its own error within a second of an idle machine, and 200 MB.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -9,6 +9,11 @@ use sketch_model::render::drawing::Drawing;
 use sketch_model::render::preprocess::SketchPreprocessing;
 
 const SECONDS: f64 = 1.0;
+/// Where a second is too short for the machine: no more than so many ordinary drawings. The slowest case takes as long as
+/// some 1,600.
+const ORDINARY: u32 = 2000;
+/// Tries of a case that was slow: another process may have taken the caches.
+const TRIES: usize = 3;
 const MEGABYTES: f64 = 200.0;
 
 /// Decodes and prepares; returns the error's text, or "drawn".
@@ -39,6 +44,16 @@ fn cpu_seconds() -> f64 {
     text.split(' ').next().and_then(|ns| ns.parse::<f64>().ok()).expect("schedstat") / 1e9
 }
 
+/// Processor seconds of [`ORDINARY`] drawings, from a tenth of them.
+fn ordinary_seconds() -> f64 {
+    let face = include_bytes!("fixtures/face.json");
+    let start = cpu_seconds();
+    for _ in 0..ORDINARY / 10 {
+        assert_eq!(outcome(face, &Limits::default()), "drawn");
+    }
+    10.0 * (cpu_seconds() - start)
+}
+
 struct Case {
     name: &'static str,
     bytes: Vec<u8>,
@@ -64,7 +79,14 @@ fn hostile_input_ends_quickly_in_a_clear_error() {
         let found = outcome(&case.bytes, &case.limits);
         let (cpu, grown) = (cpu_seconds() - cpu, memory("VmHWM") - held);
         println!("{:<40} {cpu:6.3} s {grown:6.1} MB  {found}", case.name);
-        if !found.contains(case.expected) || cpu > SECONDS || grown > MEGABYTES {
+        let limit = if cpu > SECONDS { SECONDS.max(ordinary_seconds()) } else { SECONDS };
+        let is_slow = cpu > limit
+            && (1..TRIES).all(|_| {
+                let start = cpu_seconds();
+                outcome(&case.bytes, &case.limits);
+                cpu_seconds() - start > limit
+            });
+        if !found.contains(case.expected) || is_slow || grown > MEGABYTES {
             let clock = clock.elapsed().as_secs_f64();
             writeln!(failures, "{}: {cpu:.3} s ({clock:.3} s), {grown:.1} MB, {found}", case.name).expect("a string");
         }
