@@ -24,7 +24,7 @@ printf 'path,label,name\n%s,face,one\n%s,,two\n' "$PWD/model/tests/fixtures/phot
 sql postgres -c 'DROP DATABASE IF EXISTS import' -c 'CREATE DATABASE import'
 sql import -c 'CREATE EXTENSION pg_sketch'
 ! refused=$(import "$folder/photos" --broken refuse) || fail "a broken file was not refused"
-expect "$refused" '"cup/torn.jpg" is no image'
+expect "$refused" '"cup/torn.jpg" is not an image'
 expect "$(import "$folder/photos" --broken skip)" '3 photos added, 0 were there already'
 expect "$(import "$folder/photos")" '1 photos added, 3 were there already'
 expect "$(import "$folder/list.csv")" '2 photos added, 0 were there already'
