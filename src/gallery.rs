@@ -13,6 +13,7 @@ mod trigger;
 
 use crate::catalog::{self, CodebookName};
 use crate::error::{Result, SqlError};
+use crate::role::as_owner;
 use crate::version;
 use column::Column;
 use pgrx::iter::TableIterator;
@@ -123,35 +124,6 @@ fn not_enabled(table: pg_sys::Oid) -> SqlError {
         format!("table \"{name}\" is not enabled for sketches"),
     )
     .hint("Call sketch_enable with the table and its image column first.")
-}
-
-/// Runs `f` with the rights of the owner of `sketch.gallery`, the only role that may write it.
-///
-/// Unlike `SECURITY DEFINER`, this covers one statement; everything else runs with the caller's rights.
-pub fn as_owner<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
-    struct Caller(pg_sys::Oid, i32);
-    impl Drop for Caller {
-        fn drop(&mut self) {
-            // SAFETY: restores what was in force before. After an error, the abort of the (sub)transaction does the same.
-            unsafe { pg_sys::SetUserIdAndSecContext(self.0, self.1) };
-        }
-    }
-    // SAFETY: plain look-ups in the catalog, and the same switch that foreign key checks make.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"sketch".as_ptr(), false);
-        let table = pg_sys::table_open(
-            pg_sys::get_relname_relid(c"gallery".as_ptr(), schema),
-            pg_sys::AccessShareLock as pg_sys::LOCKMODE,
-        );
-        let owner = (*(*table).rd_rel).relowner;
-        pg_sys::table_close(table, pg_sys::NoLock as pg_sys::LOCKMODE);
-        let mut caller = Caller(pg_sys::InvalidOid, 0);
-        pg_sys::GetUserIdAndSecContext(&mut caller.0, &mut caller.1);
-        pg_sys::SetUserIdAndSecContext(owner, caller.1 | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
-        let result = f();
-        drop(caller);
-        result
-    }
 }
 
 /// The columns and the codebook of a gallery.

@@ -13,7 +13,7 @@
 //! | [`stat`] | counters, `sketch_stat` |
 //! | [`wait`] | waiting for a thread or a process, and what `pg_stat_activity` says meanwhile |
 //!
-//! What of this needs no Postgres is `sketch_model::inference`.
+//! The parts that need no Postgres are in `sketch_model::inference`.
 
 mod local;
 mod model_file;

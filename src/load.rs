@@ -2,7 +2,7 @@
 
 use crate::catalog::{find_model, first_value};
 use crate::error::{Result, SqlError};
-use crate::gallery::as_owner;
+use crate::role::as_owner;
 use crate::{files, inference};
 use pgrx::JsonB;
 use pgrx::datum::DatumWithOid;
@@ -75,7 +75,7 @@ fn load_codebook_for(name: &str, codebook: JsonB, owner: &str) -> Result<i64, Er
 }
 
 /// Writes a codebook under a name of `owner`, as the owner of the tables: whoever could add a codebook to another's name
-/// would change how his photos are fused. Returns its id.
+/// would change how that role's photos are fused. Returns its id.
 fn store_codebook(name: &str, codebook: &Codebook, owner: &str) -> Result<i64> {
     check_name("codebook", name, LONGEST_CODEBOOK_NAME)?;
     check_owner(owner)?;

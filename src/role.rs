@@ -1,5 +1,6 @@
 //! Acting as another role for a while: what a function does then, it does with that role's rights, not its caller's.
 
+use crate::error::Result;
 use pgrx::prelude::*;
 
 /// The caller's role, taken back when this is dropped; an error ends with the server doing so itself.
@@ -12,7 +13,7 @@ pub struct Acting {
 
 impl Acting {
     /// Acts as `role` to run what is not our own, expressions of an index for one: in a security-restricted operation and
-    /// with a search path that leads nowhere, as the server's own maintenance does.
+    /// with a fixed search path, as the server's own maintenance does.
     pub fn restricted(role: pg_sys::Oid) -> Self {
         let mut acting = Self::switch(role, pg_sys::SECURITY_RESTRICTED_OPERATION);
         // SAFETY: the name is a setting's, the value one that it takes; the level ends when this is dropped.
@@ -42,6 +43,29 @@ impl Acting {
         }
         Self { caller, context, settings: None }
     }
+}
+
+/// Runs `f` with the rights of the owner of `sketch.gallery`, the only role that may write the extension's tables.
+///
+/// Unlike `SECURITY DEFINER`, this covers one statement; everything else runs with the caller's rights.
+///
+/// # Errors
+/// Those of `f`.
+pub fn as_owner<T>(f: impl FnOnce() -> Result<T>) -> Result<T> {
+    // SAFETY: plain look-ups in the catalog.
+    let owner = unsafe {
+        let schema = pg_sys::get_namespace_oid(c"sketch".as_ptr(), false);
+        let table = pg_sys::table_open(
+            pg_sys::get_relname_relid(c"gallery".as_ptr(), schema),
+            pg_sys::AccessShareLock as pg_sys::LOCKMODE,
+        );
+        let owner = (*(*table).rd_rel).relowner;
+        pg_sys::table_close(table, pg_sys::NoLock as pg_sys::LOCKMODE);
+        owner
+    };
+    // The same switch that checks of foreign keys make.
+    let _owner = Acting::switch(owner, pg_sys::SECURITY_LOCAL_USERID_CHANGE);
+    f()
 }
 
 impl Drop for Acting {

@@ -146,7 +146,7 @@ fn define_service() {
     };
     integer(
         c"pg_sketch.queue_size",
-        c"Most images that wait for the inference worker at a time; who comes later waits for a place.",
+        c"Most images that wait for the inference worker at a time; later images wait for a slot.",
         c"Each takes shared memory for one image of pg_sketch.worker_image_size.",
         &QUEUE_SIZE,
         1..=4096,

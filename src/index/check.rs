@@ -42,7 +42,7 @@ fn sketch_check_index(
 
 /// An index and its table, with locks that keep neither readers nor writers away.
 ///
-/// While it is open the table's owner acts: expressions and predicate of the index are functions that he chose, and the
+/// While it is open the table's owner acts: expressions and predicate of the index are functions that the owner chose, and the
 /// caller may be a superuser.
 struct Opened {
     index: pg_sys::Relation,

@@ -1,5 +1,5 @@
 //! A thread that holds one network and runs batches through it, so that who asks can do something else meanwhile:
-//! prepare the next images, heed signals, or stop the run.
+//! prepare the next images, handle signals, or stop the run.
 
 use crate::inference::encoder::{Device, Domain, Encoder, EncoderError, EncoderOptions, Optimised, Stop};
 use crate::inference::runtime;

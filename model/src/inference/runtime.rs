@@ -9,7 +9,7 @@ use thiserror::Error;
 static ENVIRONMENT: OnceLock<(Environment, PathBuf)> = OnceLock::new();
 static LOADING: Mutex<()> = Mutex::new(());
 
-/// Why ONNX Runtime is not at hand.
+/// Why ONNX Runtime is not available.
 #[derive(Debug, Error)]
 pub enum RuntimeError {
     #[error("could not load ONNX Runtime from \"{}\"", path.display())]

@@ -19,7 +19,7 @@ const MEMORY_SHARE: usize = 2;
 /// A sample of any size needs some rows to be one.
 const LEAST: usize = 256;
 
-/// Rows that were drawn, all alike likely.
+/// Rows that were drawn, each with the same probability.
 pub struct Sample {
     values: Vec<f32>,
     dimension: usize,
