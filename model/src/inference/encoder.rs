@@ -71,7 +71,7 @@ pub struct Encoder {
 impl Encoder {
     /// Loads the graph `onnx` as `manifest` describes it. A GPU is warmed up with the sizes of batch that it will meet.
     ///
-    /// [`runtime::init`](crate::inference::runtime::init) comes first. ONNX Runtime starts its threads here, and they inherit the
+    /// [`runtime::init`] comes first. ONNX Runtime starts its threads here, and they inherit the
     /// caller's signal mask.
     ///
     /// # Errors
@@ -308,7 +308,7 @@ fn check_tensor(
 
 /// Opens a session on the device asked for. Returns it with the device in use and, for a fallback, its reason.
 ///
-/// [`runtime::init`](crate::inference::runtime::init) comes first. The graph is taken as it is: [`Encoder::load`] checks what it
+/// [`runtime::init`] comes first. The graph is taken as it is: [`Encoder::load`] checks what it
 /// needs.
 ///
 /// # Errors
