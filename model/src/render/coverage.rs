@@ -51,9 +51,8 @@ impl Coverage {
     pub(crate) fn fill(&mut self, path: &Path, rule: FillRule) -> usize {
         let bounds = path.bounds();
         let size = self.size;
-        let clamp = |value: f32| (value.max(0.0) as usize).min(size);
-        let (left, top) = (clamp(bounds.left().floor()), clamp(bounds.top().floor()));
-        let (right, bottom) = (clamp(bounds.right().ceil()), clamp(bounds.bottom().ceil()));
+        let (left, top) = (floor(bounds.left()).min(size), floor(bounds.top()).min(size));
+        let (right, bottom) = (ceil(bounds.right()).min(size), ceil(bounds.bottom()).min(size));
         if left >= right || top >= bottom {
             return 0;
         }
@@ -75,17 +74,22 @@ impl Coverage {
     /// Turns the crossings left of each sample point into windings, and counts the sample points inside.
     fn add_inside(&mut self, (left, top): (usize, usize), columns: usize, rule: FillRule) {
         const ONE: f32 = 1.0 / (SAMPLES * SAMPLES) as f32;
+        let inside = |winding: i32| match rule {
+            FillRule::Winding => winding != 0,
+            FillRule::EvenOdd => winding % 2 != 0,
+        };
         for (row, crossings) in self.winding.chunks_exact(columns).enumerate() {
             let start = (top + row / SAMPLES) * self.size + left;
             let mut winding = 0;
-            for (column, crossing) in crossings[..columns - 1].iter().enumerate() {
-                winding += crossing;
-                let inside = match rule {
-                    FillRule::Winding => winding != 0,
-                    FillRule::EvenOdd => winding % 2 != 0,
-                };
-                if inside {
-                    self.values[start + column / SAMPLES] += ONE;
+            for (value, crossings) in self.values[start..].iter_mut().zip(crossings.chunks_exact(SAMPLES)) {
+                // Few pixels have an edge.
+                if crossings == [0; SAMPLES] {
+                    *value += if inside(winding) { SAMPLES as f32 * ONE } else { 0.0 };
+                    continue;
+                }
+                for crossing in crossings {
+                    winding += crossing;
+                    *value += if inside(winding) { ONE } else { 0.0 };
                 }
             }
         }
@@ -101,12 +105,11 @@ impl Coverage {
         let line = Line::new(from, to);
         let reach = radius + 0.5;
         let size = self.size;
-        let clamp = |value: f32| (value.max(0.0) as usize).min(size);
         let (top, bottom) = (from.y.min(to.y) - reach, from.y.max(to.y) + reach);
-        for row in clamp(top.floor())..clamp(bottom.ceil()) {
+        for row in floor(top).min(size)..ceil(bottom).min(size) {
             let y = row as f32 + 0.5;
-            let Some((left, right)) = line.chord(reach, y) else { continue };
-            let (left, right) = (clamp(left.floor()), clamp(right.ceil()));
+            let (left, right) = line.chord(reach, y);
+            let (left, right) = (floor(left).min(size), ceil(right).min(size));
             if left >= right {
                 continue;
             }
@@ -134,13 +137,18 @@ struct Line {
     along: Point,
     /// One over the squared length; zero for a line without length.
     inverse: f32,
+    /// Columns a row; not finite for a level line.
+    slope: f32,
+    /// A horizontal cut through a strip around the line, by the strip's width.
+    widening: f32,
 }
 
 impl Line {
     fn new(from: Point, to: Point) -> Self {
         let along = to - from;
         let length = along.dot(along);
-        Self { from, to, along, inverse: if length > 0.0 { length.recip() } else { 0.0 } }
+        let inverse = if length > 0.0 { length.recip() } else { 0.0 };
+        Self { from, to, along, inverse, slope: along.x / along.y, widening: length.sqrt() / along.y.abs() }
     }
 
     fn distance(&self, point: Point) -> f32 {
@@ -150,33 +158,27 @@ impl Line {
         (x * x + y * y).sqrt()
     }
 
-    /// Bounds of where the horizontal line at `y` is within `reach` of this one.
-    fn chord(&self, reach: f32, y: f32) -> Option<(f32, f32)> {
-        let whole = (self.from.x.min(self.to.x) - reach, self.from.x.max(self.to.x) + reach);
-        if whole.1 - whole.0 < 4.0 * reach {
-            return Some(whole);
-        }
-        let mut range: Option<(f32, f32)> = None;
-        let mut widen = |low: f32, high: f32| {
-            range = Some(range.map_or((low, high), |(left, right)| (left.min(low), right.max(high))));
-        };
-        for end in [self.from, self.to] {
-            let half = reach * reach - (y - end.y) * (y - end.y);
-            if half > 0.0 {
-                widen(end.x - half.sqrt(), end.x + half.sqrt());
-            }
-        }
-        let scale = reach * self.inverse.sqrt();
-        let side = Point::from_xy(-self.along.y * scale, self.along.x * scale);
-        let corners = [self.from + side, self.to + side, self.to - side, self.from - side];
-        for (a, b) in (0..4).map(|i| (corners[i], corners[(i + 1) % 4])) {
-            if (a.y <= y) != (b.y <= y) {
-                let x = a.x + (y - a.y) / (b.y - a.y) * (b.x - a.x);
-                widen(x, x);
-            }
-        }
-        range
+    /// Bounds of where the horizontal line at `y` may be within `reach` of this one: the cut through an endless strip
+    /// around the line, no wider than the line's own extent.
+    fn chord(&self, reach: f32, y: f32) -> (f32, f32) {
+        let x = self.from.x + (y - self.from.y) * self.slope;
+        // A level line has no cut: infinite or not a number, which both yield to the line's extent.
+        (
+            (x - reach * self.widening).max(self.from.x.min(self.to.x) - reach),
+            (x + reach * self.widening).min(self.from.x.max(self.to.x) + reach),
+        )
     }
+}
+
+/// Largest whole number up to `value`, at least zero. `f32::floor` and `f32::ceil` are calls into the C library.
+fn floor(value: f32) -> usize {
+    value.max(0.0) as usize
+}
+
+/// Smallest whole number from `value` on, at least zero.
+fn ceil(value: f32) -> usize {
+    let below = floor(value);
+    if (below as f32) < value { below + 1 } else { below }
 }
 
 fn scaled(point: Point, origin: Point) -> Point {
@@ -188,11 +190,11 @@ fn scaled(point: Point, origin: Point) -> Point {
 fn add_crossings(winding: &mut [i32], columns: usize, from: Point, to: Point) {
     let (upper, lower, direction) = if from.y < to.y { (from, to, 1) } else { (to, from, -1) };
     let rows = winding.len() / columns;
-    let row_at = |y: f32| ((y + 0.5).floor().max(0.0) as usize).min(rows);
+    let row_at = |y: f32| floor(y + 0.5).min(rows);
     let slope = (lower.x - upper.x) / (lower.y - upper.y);
     for row in row_at(upper.y)..row_at(lower.y) {
         let x = upper.x + (row as f32 + 0.5 - upper.y) * slope;
-        let column = ((x + 0.5).floor().max(0.0) as usize).min(columns - 1);
+        let column = floor(x + 0.5).min(columns - 1);
         winding[row * columns + column] += direction;
     }
 }

@@ -180,7 +180,8 @@ impl Canvas {
         let painted = self.coverage.take(|index, coverage| {
             for (value, colour) in pixels[3 * index..3 * index + 3].iter_mut().zip(colour) {
                 let below = f32::from(*value);
-                *value = (below + (colour - below) * coverage * opacity).round() as u8;
+                // Rounds to the nearest; `f32::round` is a call into the C library.
+                *value = (below + (colour - below) * coverage * opacity + 0.5) as u8;
             }
         });
         self.spend(painted)
