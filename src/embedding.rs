@@ -30,8 +30,6 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::slice;
 
-/// Most dimensions; 16,000 half-precision values are 32 kB.
-pub const MAX_DIMENSION: usize = sketch_model::manifest::MAX_DIMENSION;
 /// Version of the layout above.
 const LAYOUT: u16 = 0;
 const HEADER: usize = size_of::<Header>();
@@ -63,14 +61,7 @@ impl<'a> Embedding<'a> {
     /// # Errors
     /// If there are no values, too many, or one is not finite in half precision.
     pub fn new(values: &[f16], origin: Origin) -> Result<Self> {
-        check_dimension(values.len())?;
-        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-            let word = if value.is_nan() { "NaN" } else { "infinite value" };
-            return Err(SqlError::new(
-                PgSqlErrorCode::ERRCODE_DATA_EXCEPTION,
-                format!("{word} not allowed in embedding"),
-            ));
-        }
+        sketch_model::embedding::check(values)?;
         Ok(Self::allocate(values, origin))
     }
 
@@ -110,18 +101,6 @@ impl<'a> Embedding<'a> {
     /// The embedding as Postgres passes it.
     pub fn datum(self) -> pg_sys::Datum {
         self.header.as_ptr().into()
-    }
-}
-
-/// Refuses a dimension that the type does not hold.
-pub fn check_dimension(dimension: usize) -> Result<()> {
-    match dimension {
-        0 => Err(SqlError::new(PgSqlErrorCode::ERRCODE_DATA_EXCEPTION, "embedding must have at least 1 dimension")),
-        1..=MAX_DIMENSION => Ok(()),
-        _ => Err(SqlError::new(
-            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-            format!("embedding has {dimension} dimensions, the limit is {MAX_DIMENSION}"),
-        )),
     }
 }
 

@@ -4,6 +4,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 use sketch_model::codebook::CodebookError;
+use sketch_model::embedding::EmbeddingError;
 use sketch_model::index::IndexError;
 use sketch_model::inference::encoder::EncoderError;
 use sketch_model::inference::runner::RunnerError;
@@ -241,6 +242,22 @@ impl From<CodebookError> for SqlError {
             }
             CodebookError::Interrupted => Self::new(ERRCODE_QUERY_CANCELED, "canceling statement due to user request"),
             _ => Self::of(ERRCODE_INVALID_PARAMETER_VALUE, &error),
+        }
+    }
+}
+
+impl From<EmbeddingError> for SqlError {
+    fn from(error: EmbeddingError) -> Self {
+        use PgSqlErrorCode::*;
+        match &error {
+            EmbeddingError::Syntax { problem, .. } => {
+                Self::of(ERRCODE_INVALID_TEXT_REPRESENTATION, &error).detail(problem.as_str())
+            }
+            EmbeddingError::Empty | EmbeddingError::NotFinite { .. } => Self::of(ERRCODE_DATA_EXCEPTION, &error),
+            EmbeddingError::TooLong { .. } => Self::of(ERRCODE_PROGRAM_LIMIT_EXCEEDED, &error),
+            EmbeddingError::Length { .. } | EmbeddingError::Reserved { .. } => {
+                Self::of(ERRCODE_INVALID_BINARY_REPRESENTATION, &error)
+            }
         }
     }
 }

@@ -4,12 +4,14 @@
 //! so that what a sketch becomes before the network sees it is written once.
 //!
 //! A drawing goes through the rooms in this order: [`render`] makes pixels of its bytes, as a [`manifest`] says,
-//! [`inference`] embeds them, [`codebook`] fuses photos, [`simd`] compares, [`index`] ranks.
+//! [`inference`] embeds them, [`codebook`] fuses photos, [`simd`] compares, [`index`] ranks. [`embedding`] reads and writes
+//! what comes out.
 
 #![deny(unsafe_code)]
 
 pub mod codebook;
 pub mod digest;
+pub mod embedding;
 pub mod index;
 pub mod inference;
 pub mod limits;
