@@ -32,7 +32,11 @@ pub fn publish(digest: &Sha256Digest, read: impl FnOnce() -> Result<(Vec<u8>, Ma
         return Ok(());
     }
     let (onnx, manifest) = read()?;
-    check(digest, &onnx, &manifest)?;
+    if manifest.digest(&onnx) != *digest {
+        let id = sketch_model::digest::tag(digest);
+        return Err(SqlError::new(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "model is damaged")
+            .detail(format!("Graph and manifest of model_id {id} do not match their digest.")));
+    }
     let part = path.with_extension(std::process::id().to_string());
     write(&part, &onnx, &manifest.to_json()).and_then(|()| fs::rename(&part, &path)).map_err(|error| {
         // Nothing reads a file that is not complete.
@@ -60,27 +64,22 @@ fn write(path: &Path, onnx: &[u8], manifest: &str) -> io::Result<()> {
 pub fn read(digest: &Sha256Digest) -> Result<(Vec<u8>, Manifest)> {
     let path = path(digest);
     let mut bytes = fs::read(&path).map_err(|error| failed("read", &path, &error))?;
-    parse(&mut bytes, digest).inspect_err(|_| drop(fs::remove_file(&path)))
+    parse(&mut bytes, digest).ok_or_else(|| {
+        // If it cannot be removed, the next connection meets it again.
+        let _ = fs::remove_file(&path);
+        SqlError::new(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, format!("file \"{}\" is damaged", path.display()))
+            .detail("It holds a copy of a model for the inference worker, and was removed.")
+            .hint("Try again in some seconds: the next connection writes it anew.")
+    })
 }
 
-fn parse(bytes: &mut Vec<u8>, digest: &Sha256Digest) -> Result<(Vec<u8>, Manifest)> {
-    let (length, rest) = bytes.split_first_chunk().ok_or_else(|| damaged(digest))?;
-    let length = u64::from_le_bytes(*length) as usize;
-    let (manifest, _) = rest.split_at_checked(length).ok_or_else(|| damaged(digest))?;
-    let manifest = Manifest::from_json(&String::from_utf8_lossy(manifest))?;
+fn parse(bytes: &mut Vec<u8>, digest: &Sha256Digest) -> Option<(Vec<u8>, Manifest)> {
+    let (length, rest) = bytes.split_first_chunk()?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+    let (manifest, _) = rest.split_at_checked(length)?;
+    let manifest = Manifest::from_json(&String::from_utf8_lossy(manifest)).ok()?;
     let onnx = bytes.split_off(size_of::<u64>() + length);
-    check(digest, &onnx, &manifest)?;
-    Ok((onnx, manifest))
-}
-
-fn check(digest: &Sha256Digest, onnx: &[u8], manifest: &Manifest) -> Result<()> {
-    if manifest.digest(onnx) == *digest { Ok(()) } else { Err(damaged(digest)) }
-}
-
-fn damaged(digest: &Sha256Digest) -> SqlError {
-    let id = sketch_model::digest::tag(digest);
-    SqlError::new(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "model is damaged")
-        .detail(format!("Graph and manifest of model_id {id} do not match their digest."))
+    (manifest.digest(&onnx) == *digest).then_some((onnx, manifest))
 }
 
 fn failed(action: &str, path: &Path, error: &io::Error) -> SqlError {

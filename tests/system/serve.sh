@@ -158,7 +158,20 @@ SQL
 is "models of the worker" t "$(sql -c "SELECT string_agg(split_part(value, ' ', 1), ' ') = sketch_current_model()::text FROM sketch_status() WHERE name = 'worker_model'")"
 sql -c "INSERT INTO sketch.model SELECT 7, 'damaged', '\x0000000700000000000000000000000000000000000000000000000000000000', onnx, manifest FROM sketch.model WHERE name = 'twin'"
 took "model is damaged" "SELECT sketch_embed(bytes, 'damaged') FROM image WHERE name = 'face'" >/dev/null
-sql -c "DELETE FROM sketch.model WHERE name IN ('damaged', 'twin')"
+# A copy of a model that is damaged is named, removed, and written anew.
+sql <<'SQL'
+SELECT sketch_load_model('triplet', onnx, manifest || '{"origin": "a triplet"}') FROM sketch.model WHERE name = 'twin' \g /dev/null
+SQL
+copy=base/pgsql_tmp/pgsql_tmp_sketch_$(sql -c "SELECT encode(sha256, 'hex') FROM sketch.model WHERE name = 'triplet'")
+printf '\x10\0\0\0\0\0\0\0{"format": 1234}' >"$dir/data/$copy"
+triplet="SELECT sketch_embed(bytes, 'triplet') FROM image WHERE name = 'face'"
+took "file \"$copy\" is damaged" "$triplet" >/dev/null
+for _ in $(seq 60); do
+    ! sql -c "$triplet" >/dev/null 2>&1 || break
+    sleep 1
+done
+sql -c "$triplet" >/dev/null
+sql -c "DELETE FROM sketch.model WHERE name IN ('damaged', 'triplet', 'twin')"
 took "CUDA support" "SET pg_sketch.device = 'cuda:1'; SELECT sketch_embed(bytes) FROM image WHERE name = 'face'" >/dev/null
 sql -c "SELECT sketch_embed(bytes) FROM image WHERE name = 'face'" >/dev/null
 # Devices that are not there take nobody's place.
