@@ -35,7 +35,8 @@ CREATE TABLE sketch.gallery (
     embedding sketch.regcolumn NOT NULL,
     fused     sketch.regcolumn NOT NULL,
     codebook  text NOT NULL,
-    codebook_owner name NOT NULL
+    codebook_owner name NOT NULL,
+    model_id  bigint NOT NULL REFERENCES sketch.model
 );
 COMMENT ON TABLE sketch.gallery IS 'tables that sketch_enable prepared';
 COMMENT ON COLUMN sketch.gallery.image IS 'the photos, of type bytea';
@@ -43,6 +44,7 @@ COMMENT ON COLUMN sketch.gallery.embedding IS 'what the network returns for the 
 COMMENT ON COLUMN sketch.gallery.fused IS 'embedding fused with the codebook; what drawings are compared with';
 COMMENT ON COLUMN sketch.gallery.codebook IS 'name of the codebook; the newest of that name and owner is in use';
 COMMENT ON COLUMN sketch.gallery.codebook_owner IS 'role whose codebook it is: the owner of the table when it was enabled';
+COMMENT ON COLUMN sketch.gallery.model_id IS 'model of its photos; sketch_embed_photos, called by the owner, moves the gallery to the model in use';
 -- Names of tables and columns are public in pg_catalog, too; a pg_dump by any role reads this table.
 GRANT SELECT ON sketch.gallery TO PUBLIC;
 
@@ -53,7 +55,7 @@ SELECT pg_catalog.pg_extension_config_dump('sketch.gallery',
 
 CREATE VIEW sketch.galleries AS
 SELECT relation, sketch.column_name(image) AS image_column, sketch.column_name(embedding) AS embedding_column,
-       sketch.column_name(fused) AS fused_column, codebook, codebook_owner
+       sketch.column_name(fused) AS fused_column, codebook, codebook_owner, model_id
 FROM sketch.gallery
 WHERE pg_catalog.has_table_privilege(relation, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
    OR pg_catalog.has_any_column_privilege(relation, 'SELECT, INSERT, UPDATE, REFERENCES');
@@ -64,29 +66,14 @@ CREATE FUNCTION sketch_trigger() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'sketch_trigger_wrapper';
 COMMENT ON FUNCTION sketch_trigger() IS 'embed and fuse a new photo of a gallery';
 
--- Deletes the galleries of dropped tables and, with their triggers, those of tables that lost a column. SECURITY DEFINER,
--- because the role that drops may not write sketch.gallery; it could drop the trigger itself. Event triggers can be off,
--- and do not fire for temporary tables at the end of a session: every reader ignores a row whose columns are gone.
+-- Deletes the galleries whose table or column is gone. SECURITY DEFINER, because the role that drops may not write
+-- sketch.gallery. Event triggers can be off, and temporary tables end without one, so every reader ignores such a row until
+-- the next DROP or sketch_enable deletes it.
 CREATE FUNCTION sketch.forget_dropped() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    lost regclass;
-    trigger_name name;
 BEGIN
-    FOR lost IN
-        DELETE FROM sketch.gallery AS g USING pg_catalog.pg_event_trigger_dropped_objects() AS o
-        WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.objid = g.relation
-            AND (o.objsubid = 0 OR o.objsubid IN (sketch.column_number(g.image), sketch.column_number(g.embedding),
-                                                  sketch.column_number(g.fused)))
-        RETURNING g.relation
-    LOOP
-        FOR trigger_name IN
-            SELECT tgname FROM pg_catalog.pg_trigger
-            WHERE tgrelid = lost AND tgparentid = 0 AND tgfoid = '@extschema@.sketch_trigger()'::regprocedure
-        LOOP
-            EXECUTE pg_catalog.format('DROP TRIGGER %I ON %s', trigger_name, lost);
-        END LOOP;
-    END LOOP;
+    DELETE FROM sketch.gallery
+    WHERE sketch.column_name(image) IS NULL OR sketch.column_name(embedding) IS NULL OR sketch.column_name(fused) IS NULL;
 END
 $$;
 COMMENT ON FUNCTION sketch.forget_dropped() IS 'event trigger: delete galleries with their tables and columns';

@@ -159,7 +159,8 @@ CREATE TABLE sketch.gallery (
     embedding sketch.regcolumn NOT NULL,
     fused     sketch.regcolumn NOT NULL,
     codebook  text NOT NULL,
-    codebook_owner name NOT NULL
+    codebook_owner name NOT NULL,
+    model_id  bigint NOT NULL REFERENCES sketch.model
 );
 COMMENT ON TABLE sketch.gallery IS 'tables that sketch_enable prepared';
 COMMENT ON COLUMN sketch.gallery.image IS 'the photos, of type bytea';
@@ -167,6 +168,7 @@ COMMENT ON COLUMN sketch.gallery.embedding IS 'what the network returns for the 
 COMMENT ON COLUMN sketch.gallery.fused IS 'embedding fused with the codebook; what drawings are compared with';
 COMMENT ON COLUMN sketch.gallery.codebook IS 'name of the codebook; the newest of that name and owner is in use';
 COMMENT ON COLUMN sketch.gallery.codebook_owner IS 'role whose codebook it is: the owner of the table when it was enabled';
+COMMENT ON COLUMN sketch.gallery.model_id IS 'model of its photos; sketch_embed_photos, called by the owner, moves the gallery to the model in use';
 
 GRANT SELECT ON sketch.gallery TO PUBLIC;
 
@@ -176,7 +178,7 @@ SELECT pg_catalog.pg_extension_config_dump('sketch.gallery',
 
 CREATE VIEW sketch.galleries AS
 SELECT relation, sketch.column_name(image) AS image_column, sketch.column_name(embedding) AS embedding_column,
-       sketch.column_name(fused) AS fused_column, codebook, codebook_owner
+       sketch.column_name(fused) AS fused_column, codebook, codebook_owner, model_id
 FROM sketch.gallery
 WHERE pg_catalog.has_table_privilege(relation, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
    OR pg_catalog.has_any_column_privilege(relation, 'SELECT, INSERT, UPDATE, REFERENCES');
@@ -187,24 +189,9 @@ COMMENT ON FUNCTION sketch_trigger() IS 'embed and fuse a new photo of a gallery
 
 CREATE FUNCTION sketch.forget_dropped() RETURNS event_trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    lost regclass;
-    trigger_name name;
 BEGIN
-    FOR lost IN
-        DELETE FROM sketch.gallery AS g USING pg_catalog.pg_event_trigger_dropped_objects() AS o
-        WHERE o.classid = 'pg_catalog.pg_class'::regclass AND o.objid = g.relation
-            AND (o.objsubid = 0 OR o.objsubid IN (sketch.column_number(g.image), sketch.column_number(g.embedding),
-                                                  sketch.column_number(g.fused)))
-        RETURNING g.relation
-    LOOP
-        FOR trigger_name IN
-            SELECT tgname FROM pg_catalog.pg_trigger
-            WHERE tgrelid = lost AND tgparentid = 0 AND tgfoid = '@extschema@.sketch_trigger()'::regprocedure
-        LOOP
-            EXECUTE pg_catalog.format('DROP TRIGGER %I ON %s', trigger_name, lost);
-        END LOOP;
-    END LOOP;
+    DELETE FROM sketch.gallery
+    WHERE sketch.column_name(image) IS NULL OR sketch.column_name(embedding) IS NULL OR sketch.column_name(fused) IS NULL;
 END
 $$;
 COMMENT ON FUNCTION sketch.forget_dropped() IS 'event trigger: delete galleries with their tables and columns';
@@ -255,20 +242,23 @@ COMMENT ON COLUMN sketch_stat.left_alone IS 'images whose connection did not wai
 COMMENT ON FUNCTION sketch_stat_reset() IS 'reset the counters of sketch_stat, and those of this connection in sketch_status';
 
 -- Fills sketch.gallery from the triggers of 0.1.0, whose arguments were the names of image, embedding and fused column,
--- and of the codebook. The triggers keep their arguments, which are ignored from now on.
+-- and of the codebook. The triggers have no arguments from now on, and fire for all three columns.
 DO $$
 DECLARE
     found record;
     args pg_catalog.text[];
+    model pg_catalog.int8 := (SELECT model_id FROM sketch.model ORDER BY created_at DESC LIMIT 1);
 BEGIN
     FOR found IN
-        SELECT t.tgrelid, t.tgargs, c.relowner
+        SELECT t.tgrelid, t.tgname, t.tgargs, t.tgenabled, t.tgfoid, c.relowner
         FROM pg_catalog.pg_trigger AS t
             JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid
             JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid
             JOIN pg_catalog.pg_extension AS e ON e.extnamespace OPERATOR(pg_catalog.=) p.pronamespace
         WHERE e.extname OPERATOR(pg_catalog.=) 'pg_sketch' AND p.proname OPERATOR(pg_catalog.=) 'sketch_trigger'
             AND t.tgparentid OPERATOR(pg_catalog.=) 0::pg_catalog.oid AND t.tgnargs OPERATOR(pg_catalog.=) 4::pg_catalog.int2
+            -- In 0.1.0, sketch_enable loaded a model before it made a trigger.
+            AND model IS NOT NULL
     LOOP
         -- Each argument ends with a null byte: pairs of hexadecimal digits up to the pair 00.
         SELECT pg_catalog.array_agg(pg_catalog.convert_from(pg_catalog.decode(part[1], 'hex'), pg_catalog.getdatabaseencoding())
@@ -277,15 +267,21 @@ BEGIN
         FROM pg_catalog.regexp_matches(pg_catalog.encode(found.tgargs, 'hex'), '((?:(?!00)[0-9a-f]{2})*)00', 'g')
             WITH ORDINALITY AS matched (part, number);
         BEGIN
-            INSERT INTO sketch.gallery (relation, image, embedding, fused, codebook, codebook_owner)
+            INSERT INTO sketch.gallery (relation, image, embedding, fused, codebook, codebook_owner, model_id)
             VALUES (found.tgrelid,
                     pg_catalog.format('%s.%I', found.tgrelid::pg_catalog.regclass, args[1])::sketch.regcolumn,
                     pg_catalog.format('%s.%I', found.tgrelid::pg_catalog.regclass, args[2])::sketch.regcolumn,
                     pg_catalog.format('%s.%I', found.tgrelid::pg_catalog.regclass, args[3])::sketch.regcolumn,
                     -- In 0.1.0, all codebooks of one name had one owner.
                     args[4], coalesce((SELECT owner FROM sketch.codebook_name AS n WHERE n.name OPERATOR(pg_catalog.=) args[4] LIMIT 1),
-                                      pg_catalog.pg_get_userbyid(found.relowner)))
+                                      pg_catalog.pg_get_userbyid(found.relowner)), model)
             ON CONFLICT DO NOTHING;
+            -- A trigger that is switched off would come back switched on.
+            IF found.tgenabled OPERATOR(pg_catalog.=) 'O' THEN
+                EXECUTE pg_catalog.format('CREATE OR REPLACE TRIGGER %I BEFORE INSERT OR UPDATE OF %I, %I, %I ON %s FOR EACH ROW EXECUTE FUNCTION %s()',
+                                          found.tgname, args[1], args[2], args[3], found.tgrelid::pg_catalog.regclass,
+                                          found.tgfoid::pg_catalog.regproc);
+            END IF;
         EXCEPTION WHEN undefined_column THEN
             -- Inserts have failed since the column was renamed or dropped.
             RAISE WARNING 'table "%" is no longer enabled for sketches', found.tgrelid::pg_catalog.regclass

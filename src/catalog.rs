@@ -188,8 +188,13 @@ pub fn read_codebook(id: u32) -> Result<Codebook> {
 /// Name of a relation, quoted, and qualified where the search path asks for it.
 ///
 /// # Errors
-/// If the catalog cannot be read.
+/// If there is none.
 pub fn relation_name(oid: pg_sys::Oid) -> Result<String> {
+    // SAFETY: a plain look-up in the catalog. `regclass` would print the number of what does not exist.
+    if unsafe { pg_sys::get_rel_name(oid) }.is_null() {
+        let missing = format!("relation with OID {} does not exist", oid.to_u32());
+        return Err(SqlError::new(PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE, missing));
+    }
     let name = first_value::<String>("SELECT $1::pg_catalog.regclass::pg_catalog.text", &[oid.into()])?;
     Ok(name.unwrap_or_default())
 }

@@ -9,7 +9,7 @@ use ndarray::Array2;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, spi};
-use sketch_model::codebook::{Codebook, CodebookOptions};
+use sketch_model::codebook::{Codebook, CodebookError, CodebookOptions};
 use sketch_model::simd;
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -107,26 +107,30 @@ fn train_codebook(
     unit_length: bool,
     sample: i32,
 ) -> Result<JsonB, ErrorReport> {
-    let sample = read_sample(photos, column, positive("sample", sample)?)?;
+    let sample = read_sample(photos, column, positive("sample", sample)?, None)?;
     let prototypes = prototypes.map(|prototypes| positive("prototypes", prototypes)).transpose()?;
     let subspaces = positive("subspaces", subspaces)?;
     let options = CodebookOptions { subspaces, weight, unit_length, ..CodebookOptions::default() };
-    Ok(JsonB(train(sample, prototypes, options)?))
+    let codebook = train(sample, prototypes, options)?.map_err(SqlError::from)?;
+    Ok(JsonB(serde_json::from_str(&codebook.to_json()).expect("written by ourselves")))
 }
 
-/// K-means over a sample. Returns the codebook as `sketch_load_codebook` takes it.
+/// K-means over a sample; the inner error is that of the training.
 ///
 /// # Errors
-/// If there are too few embeddings, or the options do not fit them.
-pub fn train(sample: Sample, prototypes: Option<usize>, options: CodebookOptions) -> Result<serde_json::Value> {
+/// If there are no embeddings.
+pub fn train(
+    sample: Sample,
+    prototypes: Option<usize>,
+    options: CodebookOptions,
+) -> Result<std::result::Result<Codebook, CodebookError>> {
     let (samples, model) = sample.finish()?;
     let prototypes = prototypes.unwrap_or_else(|| (samples.nrows() as f64).sqrt().round().clamp(1.0, 256.0) as usize);
     let mut check = || {
         pgrx::check_for_interrupts!();
         ControlFlow::Continue(())
     };
-    let codebook = Codebook::train_with(samples.view(), model, &CodebookOptions { prototypes, ..options }, &mut check)?;
-    Ok(serde_json::from_str(&codebook.to_json()).expect("written by ourselves"))
+    Ok(Codebook::train_with(samples.view(), model, &CodebookOptions { prototypes, ..options }, &mut check))
 }
 
 /// # Errors
@@ -138,18 +142,23 @@ pub fn positive(name: &str, value: i32) -> Result<usize> {
 }
 
 /// Reads at most `limit` embeddings of a column, evenly spread over the table, or as many as `maintenance_work_mem` has
-/// room for.
-fn read_sample(photos: pg_sys::Oid, column: &str, limit: usize) -> Result<Sample> {
-    check_type(photos, column)?;
-    let from = format!(
-        "FROM {} WHERE {column} IS NOT NULL",
-        catalog::relation_name(photos)?,
-        column = spi::quote_identifier(column)
-    );
+/// room for; `model` leaves out those of others.
+///
+/// # Errors
+/// If there is no such column of type embedding, or its embeddings are fused or of different models.
+pub fn read_sample(photos: pg_sys::Oid, column: &str, limit: usize, model: Option<u32>) -> Result<Sample> {
+    let table = catalog::relation_name(photos)?;
+    check_type(photos, &table, column)?;
+    let quoted = spi::quote_identifier(column);
+    let mut from = format!("FROM {table} WHERE {quoted} IS NOT NULL");
+    if let Some(model) = model {
+        let schema = catalog::quoted_extension_schema()?;
+        from.push_str(&format!(" AND {schema}.sketch_model_id({quoted}) OPERATOR(pg_catalog.=) {model}"));
+    }
     Spi::connect(|client| {
         let count: i64 =
             client.select(&format!("SELECT pg_catalog.count(*) {from}"), Some(1), &[])?.first().get(1)?.unwrap_or(0);
-        let query = format!("SELECT {} {from}", spi::quote_identifier(column));
+        let query = format!("SELECT {quoted} {from}");
         let mut cursor = client.open_cursor(&query, &[]);
         let mut sample = Sample::default();
         let (mut row_number, mut taken) = (0, 0);
@@ -200,19 +209,23 @@ fn fitting(wanted: usize, dimension: usize) -> usize {
 }
 
 /// Refuses a column of any other type, including a user's own type named `embedding`.
-fn check_type(photos: pg_sys::Oid, column: &str) -> Result<()> {
+fn check_type(photos: pg_sys::Oid, table: &str, column: &str) -> Result<()> {
     let found = catalog::first_value::<pg_sys::Oid>(
         "SELECT atttypid FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) $1 \
-         AND attname OPERATOR(pg_catalog.=) $2",
+         AND attname OPERATOR(pg_catalog.=) $2 AND NOT attisdropped",
         &[photos.into(), column.into()],
     )?;
     match found {
-        Some(found) if found != Embedding::type_oid() => Err(SqlError::new(
+        Some(found) if found == Embedding::type_oid() => Ok(()),
+        Some(_) => Err(SqlError::new(
             PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH,
-            format!("column \"{column}\" of table \"{}\" is not of type embedding", catalog::relation_name(photos)?),
+            format!("column \"{column}\" of table \"{table}\" is not of type embedding"),
         )
         .detail("A type of that name in another schema does not count.")),
-        _ => Ok(()),
+        None => Err(SqlError::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
+            format!("column \"{column}\" of table \"{table}\" does not exist"),
+        )),
     }
 }
 

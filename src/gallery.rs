@@ -14,7 +14,7 @@ mod trigger;
 use crate::catalog::{self, CodebookName};
 use crate::error::{Result, SqlError};
 use crate::role::as_owner;
-use crate::version;
+use crate::{settings, version};
 use column::Column;
 use pgrx::iter::TableIterator;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -27,6 +27,8 @@ struct Gallery {
     embedding: Column,
     fused: Column,
     codebook: CodebookName,
+    /// The model that embeds its photos, whichever is in use: what others made does not rank with them.
+    model: u32,
 }
 
 impl Gallery {
@@ -66,7 +68,8 @@ impl Gallery {
         }
         Spi::connect(|client| {
             let rows = client.select(
-                "SELECT image, embedding, fused, codebook, codebook_owner::pg_catalog.text FROM sketch.gallery WHERE relation OPERATOR(pg_catalog.=) $1",
+                "SELECT image, embedding, fused, codebook, codebook_owner::pg_catalog.text, model_id FROM sketch.gallery \
+                 WHERE relation OPERATOR(pg_catalog.=) $1",
                 Some(1),
                 &[table.into()],
             )?;
@@ -74,10 +77,10 @@ impl Gallery {
                 return Ok(None);
             }
             let row = rows.first();
-            Ok(match (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?) {
-                (Some(image), Some(embedding), Some(fused), Some(name), Some(owner)) => {
+            Ok(match (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get::<i64>(6)?) {
+                (Some(image), Some(embedding), Some(fused), Some(name), Some(owner), Some(model)) => {
                     let codebook = CodebookName { owner, name };
-                    Some(Self { relation: table, image, embedding, fused, codebook })
+                    Some(Self { relation: table, image, embedding, fused, codebook, model: model as u32 })
                 }
                 _ => None,
             })
@@ -89,14 +92,19 @@ impl Gallery {
         [self.image, self.embedding, self.fused].iter().all(|column| column.name().is_some())
     }
 
-    /// Writes the row. It replaces a stale one.
+    /// Writes the row. It replaces a stale one, and removes those that temporary tables left behind: no event tells of
+    /// their end.
     fn write(&self) -> Result<()> {
-        let insert = "INSERT INTO sketch.gallery (relation, image, embedding, fused, codebook, codebook_owner) \
-            VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name) \
+        let sweep = "DELETE FROM sketch.gallery WHERE sketch.column_name(image) IS NULL \
+            OR sketch.column_name(embedding) IS NULL OR sketch.column_name(fused) IS NULL";
+        let insert = "INSERT INTO sketch.gallery (relation, image, embedding, fused, codebook, codebook_owner, model_id) \
+            VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name, $7) \
             ON CONFLICT (relation) DO UPDATE SET image = excluded.image, embedding = excluded.embedding, \
-            fused = excluded.fused, codebook = excluded.codebook, codebook_owner = excluded.codebook_owner";
-        let Self { relation, image, embedding, fused, codebook } = self;
+            fused = excluded.fused, codebook = excluded.codebook, codebook_owner = excluded.codebook_owner, \
+            model_id = excluded.model_id";
+        let Self { relation, image, embedding, fused, codebook, model } = self;
         as_owner(|| {
+            Spi::run(sweep)?;
             Ok(Spi::run_with_args(
                 insert,
                 &[
@@ -106,9 +114,32 @@ impl Gallery {
                     (*fused).into(),
                     codebook.name.as_str().into(),
                     codebook.owner.as_str().into(),
+                    i64::from(*model).into(),
                 ],
             )?)
         })
+    }
+
+    /// Moves the gallery to the model in use, if the caller has the rights of the table's owner. Photos that another model
+    /// embedded are to be embedded anew.
+    fn use_current_model(&mut self) -> Result<()> {
+        let current = catalog::model_in_use(settings::model().as_deref())?;
+        if current == self.model {
+            return Ok(());
+        }
+        if enable::owns(self.relation)? {
+            self.model = current;
+            return self.write();
+        }
+        let table = catalog::relation_name(self.relation)?;
+        SqlError::new(
+            PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+            format!("photos of table \"{table}\" are not embedded with the model in use"),
+        )
+        .detail(format!("Their model has id {}, the one in use {current}.", self.model))
+        .hint("The gallery moves to the model in use when the owner of the table calls sketch_embed_photos.")
+        .notice();
+        Ok(())
     }
 
     fn delete(&self) -> Result<()> {
@@ -118,7 +149,10 @@ impl Gallery {
 }
 
 fn not_enabled(table: pg_sys::Oid) -> SqlError {
-    let name = catalog::relation_name(table).unwrap_or_default();
+    let name = match catalog::relation_name(table) {
+        Ok(name) => name,
+        Err(missing) => return missing,
+    };
     SqlError::new(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         format!("table \"{name}\" is not enabled for sketches"),

@@ -76,7 +76,10 @@ fn load_codebook_for(name: &str, codebook: JsonB, owner: &str) -> Result<i64, Er
 
 /// Writes a codebook under a name of `owner`, as the owner of the tables: whoever could add a codebook to another's name
 /// would change how that role's photos are fused. Returns its id.
-fn store_codebook(name: &str, codebook: &Codebook, owner: &str) -> Result<i64> {
+///
+/// # Errors
+/// If the caller lacks the privileges of `owner`, or the codebook's model is not loaded.
+pub fn store_codebook(name: &str, codebook: &Codebook, owner: &str) -> Result<i64> {
     check_name("codebook", name, LONGEST_CODEBOOK_NAME)?;
     check_owner(owner)?;
     check_model(codebook.model())?;
@@ -119,8 +122,10 @@ fn write_codebook(name: &str, codebook: &Codebook, owner: &str) -> Result<i64> {
             .hint("Train this one with another number of prototypes, or on another sample."));
         }
     }
+    // Whoever loads it wants it in use, also if it has been before: the newest is.
     insert(
-        "INSERT INTO sketch.codebook_name (owner, name, codebook_id) VALUES ($1::pg_catalog.name, $2, $3) ON CONFLICT DO NOTHING",
+        "INSERT INTO sketch.codebook_name (owner, name, codebook_id) VALUES ($1::pg_catalog.name, $2, $3) \
+         ON CONFLICT (owner, name, codebook_id) DO UPDATE SET created_at = excluded.created_at",
         &[owner.into(), name.into(), id.into()],
     )?;
     Ok(id)

@@ -3,11 +3,11 @@
 use super::row::Row;
 use super::trigger::{broken, fuse_photo};
 use super::{Gallery, column::Column};
+use crate::catalog;
 use crate::codebook::positive;
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
 use crate::inference::{self, Embedder};
-use crate::{catalog, settings};
 use half::f16;
 use pgrx::itemptr::{item_pointer_to_u64, u64_to_item_pointer, u64_to_item_pointer_parts};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -250,7 +250,6 @@ pub fn write<'p>(parts: &'p [Part], next: &mut dyn FnMut() -> Result<Option<NewV
 /// State of `sketch_embed_photos` between batches.
 #[derive(Serialize, Deserialize)]
 struct Progress {
-    model: u32,
     table: u32,
     place: u64,
     done: i64,
@@ -260,15 +259,13 @@ struct Progress {
 }
 
 impl Progress {
-    fn start(parts: &[Part], schema: &str) -> Result<Self> {
-        Spi::run(&format!("SELECT {schema}.sketch_load_model()"))?;
-        let model = catalog::model_in_use(settings::model().as_deref())?;
+    fn start(parts: &[Part], schema: &str, model: u32) -> Result<Self> {
         let mut total = 0;
         for part in parts {
             total += part.count(&part.missing(schema, model))?;
         }
         let now = seconds();
-        Ok(Self { model, table: 0, place: 0, done: 0, total, started: now, reported: now })
+        Ok(Self { table: 0, place: 0, done: 0, total, started: now, reported: now })
     }
 
     fn report(&mut self) {
@@ -289,7 +286,7 @@ fn seconds() -> f64 {
 #[pg_extern(volatile, parallel_unsafe)]
 fn embed_batch(photos: pg_sys::Oid, batch: i32, progress: Option<JsonB>) -> Result<Option<JsonB>, ErrorReport> {
     let batch = positive("batch", batch)?;
-    let gallery = Gallery::of(photos)?;
+    let mut gallery = Gallery::of(photos)?;
     let parts = Part::of_gallery(photos, &gallery)?;
     let schema = catalog::quoted_extension_schema()?;
     let mut progress = match progress {
@@ -297,7 +294,10 @@ fn embed_batch(photos: pg_sys::Oid, batch: i32, progress: Option<JsonB>) -> Resu
             SqlError::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "\"progress\" is not of an earlier batch")
                 .detail(format!("{error}."))
         })?,
-        None => Progress::start(&parts, &schema)?,
+        None => {
+            gallery.use_current_model()?;
+            Progress::start(&parts, &schema, gallery.model)?
+        }
     };
     for part in &parts {
         match part.table.to_u32().cmp(&progress.table) {
@@ -305,10 +305,10 @@ fn embed_batch(photos: pg_sys::Oid, batch: i32, progress: Option<JsonB>) -> Resu
             Ordering::Equal => {}
             Ordering::Greater => (progress.table, progress.place) = (part.table.to_u32(), 0),
         }
-        let (rows, next) = part.next(&part.missing(&schema, progress.model), progress.place, batch)?;
+        let (rows, next) = part.next(&part.missing(&schema, gallery.model), progress.place, batch)?;
         progress.place = next.unwrap_or(u64::MAX);
         if !rows.is_empty() {
-            embed_rows(&gallery, part, progress.model, &rows)?;
+            embed_rows(&gallery, part, &rows)?;
             progress.done += rows.len() as i64;
             progress.report();
             return Ok(Some(JsonB(serde_json::to_value(progress).expect("plain numbers"))));
@@ -317,7 +317,8 @@ fn embed_batch(photos: pg_sys::Oid, batch: i32, progress: Option<JsonB>) -> Resu
     Ok(None)
 }
 
-fn embed_rows(gallery: &Gallery, part: &Part, model: u32, rows: &[Version]) -> Result<()> {
+fn embed_rows(gallery: &Gallery, part: &Part, rows: &[Version]) -> Result<()> {
+    let model = gallery.model;
     let photos = part.embed(&*inference::embedder(model)?, rows)?;
     let mut photos = rows.iter().zip(photos);
     write(std::slice::from_ref(part), &mut || {

@@ -2,25 +2,22 @@
 
 use super::bulk::{self, Part, Photo};
 use super::column::Column;
-use super::fuse::{self, ENOUGH};
+use super::fuse::{self, ENOUGH, SAMPLE};
 use super::store::Store;
 use super::trigger::fuse_photo;
 use super::{Gallery, not_enabled};
 use crate::catalog::CodebookName;
-use crate::codebook::{self, Sample};
+use crate::codebook::Sample;
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
 use crate::{catalog, inference, settings};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{JsonB, spi};
-use sketch_model::codebook::CodebookOptions;
+use pgrx::spi;
 use std::ffi::CStr;
 
 /// Photos embedded per query of the table.
 const BATCH: usize = 256;
-/// The most embeddings for a codebook: the default of sketch_build_codebook.
-const SAMPLE: usize = 10_000;
 
 /// The arguments of `sketch_enable`.
 struct Request {
@@ -57,6 +54,29 @@ fn sketch_enable(
         codebook: codebook_name(photos, codebook)?,
     };
     Ok(request.run(given("embed", embed)?)?)
+}
+
+/// All photos of a table, embedded.
+struct Embedded {
+    parts: Vec<Part>,
+    embeddings: Store,
+    /// Whether they are too much alike for a codebook.
+    alike: bool,
+}
+
+/// Embeddings to build a codebook from, evenly spread over all.
+fn sample(embeddings: &mut Store) -> Result<Sample> {
+    let stride = embeddings.len().div_ceil(SAMPLE);
+    let mut sample = Sample::default();
+    let mut position = 0;
+    embeddings.rewind();
+    while let Some((_, _, embedding)) = embeddings.next()? {
+        if position % stride == 0 {
+            sample.push(embedding)?;
+        }
+        position += 1;
+    }
+    Ok(sample)
 }
 
 /// The value of an argument that must not be NULL, in a function that takes NULL for another.
@@ -98,22 +118,24 @@ impl Request {
             .hint("Call sketch_disable first."));
         }
         Spi::run(&format!("SELECT {schema}.sketch_load_model()"))?;
+        let model = catalog::model_in_use(settings::model().as_deref())?;
         // Embedding may take hours. It comes first, because ALTER TABLE locks everybody out until the transaction ends.
-        let embedded = if embed { Some(self.embed()?) } else { None };
+        let embedded = if embed { Some(self.embed(model)?) } else { None };
         // A table restored from a dump of its own has trigger and columns already.
-        self.prepare(&triggers, gallery.is_some() || !triggers.is_empty())?;
-        if let Some((parts, embeddings)) = embedded {
+        self.prepare(&triggers, gallery.is_some() || !triggers.is_empty(), model)?;
+        if let Some(Embedded { parts, embeddings, alike }) = embedded {
             self.write(&parts, embeddings)?;
-            fuse::fuse_photos(*photos)?;
+            if !alike {
+                fuse::fuse_photos(*photos)?;
+            }
         }
         Ok(())
     }
 
     /// Embeds all photos, and builds a codebook from them if there is none.
-    fn embed(&self) -> Result<(Vec<Part>, Store)> {
+    fn embed(&self, model: u32) -> Result<Embedded> {
         let quoted = [&self.image, &self.embedding, &self.fused].map(spi::quote_identifier);
         let parts = Part::all(self.photos, &quoted[0], &quoted[1], &quoted[2])?;
-        let model = catalog::model_in_use(settings::model().as_deref())?;
         let mut embeddings = Store::new();
         for part in &parts {
             let condition = part.with_photo();
@@ -133,31 +155,13 @@ impl Request {
                 }
             }
         }
-        if embeddings.len() >= ENOUGH && catalog::find_codebook(&self.codebook, model)?.is_none() {
-            self.build_codebook(&mut embeddings)?;
-        }
-        Ok((parts, embeddings))
-    }
-
-    fn build_codebook(&self, embeddings: &mut Store) -> Result<()> {
-        let stride = embeddings.len().div_ceil(SAMPLE);
-        let mut sample = Sample::default();
-        let mut position = 0;
-        embeddings.rewind();
-        while let Some((_, _, embedding)) = embeddings.next()? {
-            if position % stride == 0 {
-                sample.push(embedding)?;
-            }
-            position += 1;
-        }
-        let json = codebook::train(sample, None, CodebookOptions::default())?;
-        let CodebookName { name, owner } = &self.codebook;
-        let load = format!("SELECT {}.sketch_load_codebook($1, $2, $3)", self.schema);
-        Ok(Spi::run_with_args(&load, &[name.as_str().into(), JsonB(json).into(), owner.as_str().into()])?)
+        let enough = embeddings.len() >= ENOUGH && catalog::find_codebook(&self.codebook, model)?.is_none();
+        let alike = enough && fuse::build(&self.table, &self.codebook, sample(&mut embeddings)?)?.is_none();
+        Ok(Embedded { parts, embeddings, alike })
     }
 
     /// Adds the columns, the trigger and the row of `sketch.gallery`.
-    fn prepare(&self, triggers: &[String], was_gallery: bool) -> Result<()> {
+    fn prepare(&self, triggers: &[String], was_gallery: bool, model: u32) -> Result<()> {
         let Self { photos, table, schema, .. } = self;
         let column = |name: &str| {
             let is_there =
@@ -173,13 +177,15 @@ impl Request {
             "ALTER TABLE {table} ALTER COLUMN {} SET STORAGE EXTERNAL",
             spi::quote_identifier(&self.embedding)
         ))?;
-        if triggers.is_empty() {
-            Spi::run(&format!(
-                "CREATE TRIGGER sketch_trigger BEFORE INSERT OR UPDATE OF {} ON {table} \
-                 FOR EACH ROW EXECUTE FUNCTION {schema}.sketch_trigger()",
-                spi::quote_identifier(&self.image)
-            ))?;
-        }
+        // Columns that only we fill belong to it, too: what others write there, it replaces. One of an earlier version or an
+        // older dump may lack them.
+        let trigger = triggers.first().map_or("sketch_trigger", String::as_str);
+        let columns = [&self.image, &self.embedding, &self.fused].map(spi::quote_identifier).join(", ");
+        Spi::run(&format!(
+            "CREATE OR REPLACE TRIGGER {} BEFORE INSERT OR UPDATE OF {columns} ON {table} \
+             FOR EACH ROW EXECUTE FUNCTION {schema}.sketch_trigger()",
+            spi::quote_identifier(trigger)
+        ))?;
         let find = |name: &str| {
             Column::find(*photos, name).ok_or_else(|| {
                 SqlError::new(
@@ -194,6 +200,7 @@ impl Request {
             embedding: find(&self.embedding)?,
             fused: find(&self.fused)?,
             codebook: self.codebook.clone(),
+            model,
         }
         .write()
     }
@@ -246,15 +253,20 @@ fn triggers(photos: pg_sys::Oid) -> Result<Vec<String>> {
 
 /// Checks before the embedding what ALTER TABLE checks after it.
 fn check_owner(photos: pg_sys::Oid) -> Result<()> {
-    let owns = catalog::first_value::<bool>(
-        "SELECT pg_catalog.pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) $1",
-        &[photos.into()],
-    )?;
-    if owns == Some(true) {
+    if owns(photos)? {
         return Ok(());
     }
     Err(SqlError::new(
         PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
         format!("must be owner of table {}", catalog::relation_name(photos)?),
     ))
+}
+
+/// Whether the caller has the rights of the table's owner.
+pub fn owns(photos: pg_sys::Oid) -> Result<bool> {
+    let owns = catalog::first_value::<bool>(
+        "SELECT pg_catalog.pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid OPERATOR(pg_catalog.=) $1",
+        &[photos.into()],
+    )?;
+    Ok(owns == Some(true))
 }

@@ -1,13 +1,18 @@
 //! `sketch_fuse_photos`: one codebook for all photos of a table.
 
 use super::Gallery;
+use crate::catalog::CodebookName;
+use crate::codebook::{self, Sample};
 use crate::error::{Result, SqlError};
-use crate::{catalog, settings};
+use crate::{catalog, load};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use sketch_model::codebook::{CodebookError, CodebookOptions};
 
 /// The fewest photos for a codebook. With fewer, the prototypes would be the photos themselves.
 pub const ENOUGH: usize = 64;
+/// The most embeddings for a codebook: the default of sketch_build_codebook.
+pub const SAMPLE: usize = 10_000;
 
 /// Builds the codebook of a table if there is none and the photos suffice, and fuses all photos that it has not fused.
 ///
@@ -20,38 +25,60 @@ fn sketch_fuse_photos(photos: pg_sys::Oid) -> Result<i64, ErrorReport> {
 pub fn fuse_photos(photos: pg_sys::Oid) -> Result<i64> {
     let gallery = Gallery::of(photos)?;
     let (table, schema) = (catalog::relation_name(photos)?, catalog::quoted_extension_schema()?);
-    let (embedding, fused) = (gallery.embedding.quoted(), gallery.fused.quoted());
+    let (embedding, fused, model) = (gallery.embedding.quoted(), gallery.fused.quoted(), gallery.model);
     Spi::run(&format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))?;
-    let few = format!(
-        "SELECT pg_catalog.count(*) FROM (SELECT FROM {table} WHERE {embedding} IS NOT NULL LIMIT {ENOUGH}) AS few"
-    );
+    let embedded = format!("{schema}.sketch_model_id({embedding}) OPERATOR(pg_catalog.=) {model}");
+    let few = format!("SELECT pg_catalog.count(*) FROM (SELECT FROM {table} WHERE {embedded} LIMIT {ENOUGH}) AS few");
     let count = catalog::first_value::<i64>(&few, &[])?.unwrap_or(0);
     if count < ENOUGH as i64 {
-        SqlError::new(
-            PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
-            format!("table \"{table}\" has {count} embedded photos, too few for a codebook"),
-        )
-        .hint(format!(
-            "Photos are ranked by their embeddings alone until CALL sketch_embed_photos finds {ENOUGH} or more."
-        ))
-        .notice();
+        let notice = format!("table \"{table}\" has {count} embedded photos, too few for a codebook");
+        unfused(notice, ENOUGH.to_string()).notice();
         return Ok(0);
     }
-    let model = catalog::model_in_use(settings::model().as_deref())?;
-    let (codebook_name, owner) = (gallery.codebook.name.as_str(), gallery.codebook.owner.as_str());
     let codebook = match catalog::find_codebook(&gallery.codebook, model)? {
-        Some(id) => i64::from(id),
-        None => catalog::first_value(
-            &format!("SELECT {schema}.sketch_build_codebook($1, $2::pg_catalog.regclass, $3, owner => $4)"),
-            &[codebook_name.into(), photos.into(), gallery.embedding.name().into(), owner.into()],
-        )?
-        .unwrap_or(0),
+        Some(id) => id,
+        None => {
+            let column = gallery.embedding.name().unwrap_or_default();
+            let sample = codebook::read_sample(photos, &column, SAMPLE, Some(model))?;
+            match build(&table, &gallery.codebook, sample)? {
+                Some(id) => id,
+                None => return Ok(0),
+            }
+        }
     };
     let update = format!(
-        "UPDATE {table} SET {fused} = {schema}.sketch_fuse({embedding}, $1, $3) WHERE {embedding} IS NOT NULL \
+        "UPDATE {table} SET {fused} = {schema}.sketch_fuse({embedding}, $1, $3) WHERE {embedded} \
          AND COALESCE({schema}.sketch_codebook_id({fused}) OPERATOR(pg_catalog.<>) $2 \
-         OR {schema}.sketch_model_id({fused}) OPERATOR(pg_catalog.<>) {schema}.sketch_model_id({embedding}), true)"
+         OR {schema}.sketch_model_id({fused}) OPERATOR(pg_catalog.<>) {model}, true)"
     );
-    let args = [codebook_name.into(), codebook.into(), owner.into()];
+    let args =
+        [gallery.codebook.name.as_str().into(), i64::from(codebook).into(), gallery.codebook.owner.as_str().into()];
     Ok(Spi::connect_mut(|client| client.update(&update, None, &args).map(|rows| rows.len()))? as i64)
+}
+
+/// Builds the codebook of a table; `None`, with a notice, if too many of its photos are the same.
+///
+/// # Errors
+/// If the caller may not load a codebook under that name.
+pub fn build(table: &str, name: &CodebookName, sample: Sample) -> Result<Option<u32>> {
+    match codebook::train(sample, None, CodebookOptions::default())? {
+        Ok(codebook) => {
+            load::store_codebook(&name.name, &codebook, &name.owner)?;
+            Ok(Some(codebook.tag()))
+        }
+        Err(CodebookError::TooFewDistinct { distinct, prototypes, .. }) => {
+            let error = format!("table \"{table}\" has too few different photos for a codebook");
+            unfused(error, format!("{prototypes} different ones"))
+                .detail(format!("A codebook of {prototypes} prototypes needs as many that differ, found {distinct}."))
+                .notice();
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn unfused(message: String, wanted: String) -> SqlError {
+    SqlError::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message).hint(format!(
+        "Photos are ranked by their embeddings alone until CALL sketch_embed_photos finds {wanted} or more."
+    ))
 }

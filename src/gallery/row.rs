@@ -4,9 +4,12 @@ use super::Gallery;
 use super::column::Column;
 use crate::embedding::Embedding;
 use crate::error::{Result, SqlError};
-use pgrx::heap_tuple::PgHeapTuple;
+use pgrx::PgRelation;
+use pgrx::callconv::{BoxRet, FcInfo};
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
 use pgrx::prelude::*;
-use pgrx::{AllocatedByPostgres, PgRelation, PgTupleDesc};
 use std::ffi::CStr;
 use std::marker::PhantomData;
 use std::num::NonZeroUsize;
@@ -25,6 +28,25 @@ pub struct Row<'a> {
     tuples: PhantomData<&'a pg_sys::HeapTupleData>,
 }
 
+/// What the trigger returns: the row to store.
+pub struct NewRow(pg_sys::HeapTuple);
+
+// SAFETY: the tuple is in memory of a context that outlives the call.
+unsafe impl BoxRet for NewRow {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+        // SAFETY: as above; a trigger returns a pointer to its tuple.
+        unsafe { fcinfo.return_raw_datum(self.0.into()) }
+    }
+}
+
+// SAFETY: SQL declares functions that return it so.
+unsafe impl SqlTranslatable for NewRow {
+    const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!(NewRow);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("trigger"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("trigger")));
+}
+
 impl<'a> Row<'a> {
     /// # Errors
     /// If the trigger is not fired before an INSERT or UPDATE of each row.
@@ -38,12 +60,7 @@ impl<'a> Row<'a> {
             (Ok(PgTriggerWhen::Before), PgTriggerLevel::Row, Ok(PgTriggerOperation::Update)) => {
                 (data.tg_newtuple, Some(data.tg_trigtuple))
             }
-            _ => {
-                return Err(SqlError::new(
-                    PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
-                    "sketch_trigger must be fired BEFORE INSERT OR UPDATE, FOR EACH ROW",
-                ));
-            }
+            _ => return Err(not_fired()),
         };
         Ok(Self { relation, new, old, tuples: PhantomData })
     }
@@ -102,6 +119,11 @@ impl<'a> Row<'a> {
         unsafe { T::from_datum(self.raw(self.new, column)?, false) }
     }
 
+    /// Whether the row that is replaced has a value in a column.
+    pub fn had_value(&self, column: RowColumn) -> bool {
+        self.old.is_some_and(|old| self.raw(old, column).is_some())
+    }
+
     /// Whether a column of variable length is what it was, or the row is new.
     pub fn is_unchanged(&self, column: RowColumn) -> bool {
         let Some(old) = self.old else { return true };
@@ -113,21 +135,20 @@ impl<'a> Row<'a> {
     }
 
     /// The new row with two columns replaced.
-    pub fn with(&self, changes: [(RowColumn, Option<Embedding<'_>>); 2]) -> PgHeapTuple<'a, AllocatedByPostgres> {
+    pub fn with(&self, changes: [(RowColumn, Option<Embedding<'_>>); 2]) -> NewRow {
         let mut columns = changes.map(|(column, _)| column.get() as i32);
         let mut values = changes.map(|(_, value)| value.map_or(pg_sys::Datum::null(), Embedding::datum));
         let mut nulls = changes.map(|(_, value)| value.is_none());
         // SAFETY: three arrays of one length; `column` has checked that these columns are of type embedding.
         unsafe {
-            let changed = pg_sys::heap_modify_tuple_by_cols(
+            NewRow(pg_sys::heap_modify_tuple_by_cols(
                 self.new,
                 self.relation.rd_att,
                 changes.len() as i32,
                 columns.as_mut_ptr(),
                 values.as_mut_ptr(),
                 nulls.as_mut_ptr(),
-            );
-            PgHeapTuple::from_heap_tuple(PgTupleDesc::from_pg_copy(self.relation.rd_att), changed)
+            ))
         }
     }
 
@@ -212,6 +233,14 @@ unsafe fn same_bytes(a: pg_sys::Datum, b: pg_sys::Datum) -> bool {
             || pg_sys::toast_raw_datum_size(a) == pg_sys::toast_raw_datum_size(b)
                 && <&[u8]>::from_datum(a, false) == <&[u8]>::from_datum(b, false)
     }
+}
+
+/// The error of a call that is no trigger's, or of a trigger that fires at another time.
+pub fn not_fired() -> SqlError {
+    SqlError::new(
+        PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+        "sketch_trigger must be fired BEFORE INSERT OR UPDATE, FOR EACH ROW",
+    )
 }
 
 fn protocol(error: PgTriggerError) -> SqlError {

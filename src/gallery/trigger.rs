@@ -1,82 +1,122 @@
 //! The trigger that `sketch_enable` puts on a table of photos.
 
 use super::column::Column;
-use super::row::{Row, RowColumn};
-use super::{Gallery, not_enabled};
+use super::row::{NewRow, Row, RowColumn};
+use super::{Gallery, not_enabled, row};
+use crate::call::View;
 use crate::catalog::{self, CodebookName};
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
 use crate::settings::{self, BrokenPhoto};
 use crate::{codebook, inference, version};
-use pgrx::heap_tuple::PgHeapTuple;
-use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{AllocatedByPostgres, WhoAllocated};
 use sketch_model::inference::encoder::Domain;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// What the trigger knows of a gallery: a statement asks for the same at each of its rows.
+struct Known {
+    gallery: Gallery,
+    /// Width of an embedding by its model.
+    dimension: usize,
+    /// The codebook in use.
+    codebook: Option<u32>,
+}
+
+thread_local! {
+    static KNOWN: RefCell<Option<(View, pg_sys::Oid, Rc<Known>)>> = const { RefCell::new(None) };
+}
+
+impl Known {
+    fn of(trigger: &PgTrigger<'_>, table: pg_sys::Oid) -> Result<Rc<Self>> {
+        let view = View::now();
+        let seen = KNOWN.with_borrow(|known| {
+            let (seen, of, known) = known.as_ref()?;
+            (Some(*seen) == view && *of == table).then(|| known.clone())
+        });
+        if let Some(known) = seen {
+            return Ok(known);
+        }
+        // Rows are written between the installation of this library and ALTER EXTENSION ... UPDATE, too.
+        let gallery =
+            if version::is_later_than_0_1_0() { Gallery::find(table)? } else { gallery_of_args(trigger, table)? };
+        let gallery = gallery.ok_or_else(|| not_enabled(table))?;
+        let (_, manifest) = catalog::read_manifest(gallery.model)?;
+        let codebook = catalog::find_codebook(&gallery.codebook, gallery.model)?;
+        let known = Rc::new(Self { gallery, dimension: manifest.dimension, codebook });
+        KNOWN.set(view.map(|view| (view, table, known.clone())));
+        Ok(known)
+    }
+}
 
 /// Embeds and fuses the photo of a new or changed row.
 ///
-/// An embedding that is there already is kept if the model in use made it and the photo is the one it was made of:
-/// an INSERT brings its own (a copy, a restore), an UPDATE leaves the photo as it is.
-#[pg_trigger]
-fn sketch_trigger<'a>(
-    trigger: &'a PgTrigger<'a>,
-) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, std::convert::Infallible> {
-    // pgrx would wrap an error of ours in one of its own.
-    Ok(Some(embed_row(trigger).map_err(ErrorReport::from).unwrap_or_report()))
+/// An embedding that is there already is kept if the gallery's model made it and the photo is the one it was made of:
+/// an INSERT brings its own (a copy, a restore), an UPDATE leaves the photo as it is. What a row brings as `fused` never
+/// counts: whoever may write that column could otherwise put what is not of this gallery before all who search it.
+// pgrx's attribute for triggers panics in a call by hand.
+#[pg_extern(volatile, parallel_unsafe, sql = false)]
+fn sketch_trigger(fcinfo: pg_sys::FunctionCallInfo) -> Result<NewRow, ErrorReport> {
+    // SAFETY: the server is calling; whether as a trigger, is checked there.
+    let trigger = unsafe { PgTrigger::from_fcinfo(&*fcinfo) }.map_err(|_| row::not_fired())?;
+    Ok(embed_row(&trigger)?)
 }
 
-fn embed_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, AllocatedByPostgres>> {
+fn embed_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<NewRow> {
     let row = Row::of(trigger)?;
-    let table = row.table_oid();
-    // Rows are written between the installation of this library and ALTER EXTENSION ... UPDATE, too.
-    let gallery = if version::is_later_than_0_1_0() { Gallery::find(table)? } else { gallery_of_args(trigger, table) };
-    let gallery = gallery.ok_or_else(|| not_enabled(table))?;
+    let known = Known::of(trigger, row.table_oid())?;
+    let gallery = &known.gallery;
     let image = row.column(gallery.image, pg_sys::BYTEAOID)?;
     let embedding_type = Embedding::type_oid();
     let embedding_column = row.column(gallery.embedding, embedding_type)?;
     let fused_column = row.column(gallery.fused, embedding_type)?;
 
     let embedding = match row.new_value::<&[u8]>(image) {
-        Some(bytes) => embed_photo(&row, image, embedding_column, &gallery, bytes)?,
+        Some(bytes) => embed_photo(&row, image, embedding_column, &known, bytes)?,
         None => None,
     };
-    let fused = embedding.map(|embedding| fuse_photo(embedding, &gallery.codebook)).transpose()?;
+    let fused = embedding.map(|embedding| fuse_with(embedding, known.codebook)).transpose()?;
     Ok(row.with([(embedding_column, embedding), (fused_column, fused)]))
 }
 
 /// The gallery of a trigger that version 0.1.0 made: its arguments are image, embedding and fused column, and codebook.
-fn gallery_of_args(trigger: &PgTrigger<'_>, relation: pg_sys::Oid) -> Option<Gallery> {
-    let [image, embedding, fused, codebook] = trigger.extra_args().ok()?.try_into().ok()?;
-    let column = |name: String| Column::find(relation, &name);
-    Some(Gallery {
-        relation,
-        image: column(image)?,
-        embedding: column(embedding)?,
-        fused: column(fused)?,
-        codebook: CodebookName { owner: String::new(), name: codebook },
-    })
+fn gallery_of_args(trigger: &PgTrigger<'_>, relation: pg_sys::Oid) -> Result<Option<Gallery>> {
+    let args = trigger.extra_args().unwrap_or_default();
+    let Ok([image, embedding, fused, codebook]) = <[String; 4]>::try_from(args) else { return Ok(None) };
+    let [Some(image), Some(embedding), Some(fused)] =
+        [image, embedding, fused].map(|name| Column::find(relation, &name))
+    else {
+        return Ok(None);
+    };
+    let codebook = CodebookName { owner: String::new(), name: codebook };
+    let model = catalog::model_in_use(settings::model().as_deref())?;
+    Ok(Some(Gallery { relation, image, embedding, fused, codebook, model }))
 }
 
 fn embed_photo<'a>(
     row: &Row<'a>,
     image: RowColumn,
     embedding_column: RowColumn,
-    gallery: &Gallery,
+    known: &Known,
     bytes: &[u8],
 ) -> Result<Option<Embedding<'a>>> {
-    let model = catalog::model_in_use(settings::model().as_deref())?;
+    let model = known.gallery.model;
     let origin = Origin { model, codebook: 0 };
-    if let Some(given) = row.new_value::<Embedding<'a>>(embedding_column)
-        && given.origin() == origin
-        && row.is_unchanged(image)
-    {
-        return Ok(Some(given));
+    if row.is_unchanged(image) {
+        match row.new_value::<Embedding<'a>>(embedding_column) {
+            Some(given) if given.origin() == origin && given.values().len() == known.dimension => {
+                return Ok(Some(given));
+            }
+            // An embedding that is taken away stays away, until sketch_embed_photos.
+            None if row.had_value(embedding_column) => return Ok(None),
+            _ => {}
+        }
     }
     let embedder = inference::embedder(model)?;
     match embedder.render(Domain::Photo, bytes) {
         Ok(input) => Ok(Some(Embedding::new(&embedder.embed(Domain::Photo, input)?, origin)?)),
-        Err(error) => broken(row, gallery, error.into()).map(|()| None),
+        Err(error) => broken(row, &known.gallery, error.into()).map(|()| None),
     }
 }
 
@@ -94,7 +134,11 @@ pub fn broken(row: &Row<'_>, gallery: &Gallery, cause: SqlError) -> Result<()> {
 
 /// Fuses with the newest codebook of that name; a gallery that has none yet is ranked by its embeddings.
 pub fn fuse_photo<'a>(embedding: Embedding<'a>, codebook: &CodebookName) -> Result<Embedding<'a>> {
-    match catalog::find_codebook(codebook, embedding.origin().model)? {
+    fuse_with(embedding, catalog::find_codebook(codebook, embedding.origin().model)?)
+}
+
+fn fuse_with(embedding: Embedding<'_>, codebook: Option<u32>) -> Result<Embedding<'_>> {
+    match codebook {
         Some(id) => codebook::fuse(embedding, &*codebook::codebook(id)?),
         None => Ok(embedding),
     }

@@ -109,9 +109,11 @@ CREATE TRIGGER t BEFORE INSERT OR UPDATE OF "Bild é\1" ON "Ol""d"
     FOR EACH ROW EXECUTE FUNCTION hidden.sketch_trigger('Bild é\1', 'e', 'f', 'a codebook');
 SQL
 sed -n '/^-- Fills sketch.gallery from the triggers/,$p' sql/pg_sketch--0.1.0--0.2.0.sql | sql
-is "gallery of a trigger of 0.1.0" '"Ol""d"|Bild é\1|e|f|a codebook|postgres' "$(sql -c 'SELECT * FROM sketch.galleries')"
+is "gallery of a trigger of 0.1.0" '"Ol""d"|Bild é\1|e|f|a codebook|postgres|t' "$(sql -c \
+    'SELECT relation, image_column, embedding_column, fused_column, codebook, codebook_owner, model_id = hidden.sketch_current_model() FROM sketch.galleries')"
 sql -c "INSERT INTO \"Ol\"\"d\" SELECT 1, bytes FROM fixture"
-is "photos embedded by a trigger of 0.1.0" 2 "$(sql -c 'SELECT count(f) FROM "Ol""d"')"
+sql -c "UPDATE \"Ol\"\"d\" SET f = '[1,2]@deadbeef'"
+is "photos embedded by a trigger of 0.1.0" 2 "$(sql -c 'SELECT count(f) FROM "Ol""d" WHERE hidden.sketch_model_id(f) = hidden.sketch_current_model()')"
 
 # DROP EXTENSION removes everything, and CREATE EXTENSION works in the same database again.
 sql -c 'DROP EXTENSION pg_sketch CASCADE' -c 'DROP TABLE photo' -c 'CREATE EXTENSION pg_sketch' \

@@ -56,6 +56,8 @@ SELECT sketch_build_codebook('x', 'cluster', subspaces => 3);
 SELECT sketch_build_codebook('x', 'cluster', weight => 1.5);
 SELECT sketch_build_codebook('x', 'cluster', sample => -1);
 SELECT sketch_build_codebook('x', 'cluster', 'nonesuch');
+SELECT sketch_build_codebook('x', 'cluster', 'cluster');
+SELECT sketch_build_codebook('x', 0);
 SELECT sketch_build_codebook('', 'cluster');
 SELECT sketch_load_codebook('x', '{}');
 SELECT sketch_load_codebook('x', '[]');
@@ -87,6 +89,9 @@ BEGIN
     END LOOP;
     RAISE NOTICE '% codebooks were used', (SELECT count(DISTINCT id) FROM unnest(seen) AS id);
 END $$;
+
+-- An older codebook that is loaded again is in use again.
+SELECT sketch_build_codebook('cluster', 'cluster', prototypes => 7) = sketch_current_codebook('cluster') AS current;
 
 -- Rows that someone changed are noticed when a connection reads them.
 \c
