@@ -307,6 +307,18 @@ fn a_damaged_meta_page_is_an_error() {
 }
 
 #[test]
+fn removal_writes_to_no_page_of_another_kind() {
+    let rows = some_rows(Kind::Clustered, 64, 600, 4);
+    let (mut pages, _) = build(&rows, 64, &OPTIONS);
+    // The meta page says that the entries of the lists begin with the last page, which is a segment.
+    let last = pages.count().unwrap() - 1;
+    overwrite(&mut pages, 0, 36, |bytes| bytes[..4].copy_from_slice(&last.to_le_bytes()));
+    let quantizer = Quantizer::load(&pages).unwrap();
+    let removed = remove(&mut pages, &quantizer, |_| true);
+    assert!(matches!(removed, Err(IndexError::Damaged { .. })), "{removed:?}");
+}
+
+#[test]
 fn a_quantizer_of_impossible_numbers_is_an_error() {
     let rows = some_rows(Kind::Clustered, 64, 600, 4);
     let (pages, _) = build(&rows, 64, &OPTIONS);

@@ -1,6 +1,6 @@
 //! Removal of rows.
 
-use super::layout::{FREE, Kind, SegmentHeader, get_f32, kind, read_row_id};
+use super::layout::{FREE, Kind, SegmentHeader, expect_kind, get_f32, kind, put, read_row_id};
 use super::quantizer::Quantizer;
 use super::segment::free_slot;
 use super::{IndexError, Pages, RowId};
@@ -67,7 +67,8 @@ pub fn remove<P: Pages>(
             })?;
             let (entries, at) = quantizer.entry_place(list);
             pages.change([entries], |[content]| {
-                super::layout::put(content, at + 4, page.to_le_bytes());
+                expect_kind(content, entries, Kind::Entries)?;
+                put(content, at + 4, page.to_le_bytes());
                 Ok(())
             })?;
         }
