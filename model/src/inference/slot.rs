@@ -16,7 +16,10 @@
 use crate::digest::Sha256Digest;
 use crate::inference::device::Device;
 use crate::inference::encoder::Domain;
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+#[cfg(not(loom))]
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// State of a slot.
