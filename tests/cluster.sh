@@ -7,6 +7,7 @@
 #   tests/cluster.sh url DIR     prints the connection string
 #
 # PG_CONFIG selects the PostgreSQL to run; SETTINGS holds additional lines of postgresql.conf, INITDB options of initdb.
+# POSTGRES is a program to start in place of the server's.
 # If run by root, the server runs as user postgres, who must be able to reach DIR.
 set -euo pipefail
 
@@ -44,7 +45,7 @@ EOF
 case $command in
 start)
     [ -f "$dir/data/PG_VERSION" ] || make_cluster
-    running || as_server "$bindir/pg_ctl" -D "$dir/data" -l "$dir/server.log" -w start >/dev/null ||
+    running || as_server "$bindir/pg_ctl" -D "$dir/data" ${POSTGRES:+-p "$POSTGRES"} -l "$dir/server.log" -w start >/dev/null ||
         { tail "$dir/server.log" >&2; exit 1; }
     ;;
 stop)

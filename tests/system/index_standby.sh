@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# A streaming standby returns the primary's answers from its copy of an index, finds the copy intact, and can be promoted.
-# Each page that it replays is compared with the primary's (wal_consistency_checking).
+# A streaming standby returns the primary's answers from its copy of an index, finds the copy intact, and can be promoted,
+# one of a base backup under load in the middle of it, too. Each page that it replays is compared with the primary's
+# (wal_consistency_checking).
 #   tests/system/index_standby.sh DIR   makes clusters of its own, beside DIR
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bindir=$("$PG_CONFIG" --bindir)
-primary=$1-primary standby=$1-standby
+primary=$1-primary standby=$1-standby second=$1-second
 export PGUSER=postgres PGOPTIONS='--client-min-messages=error'
-trap 'tests/cluster.sh remove "$standby"; tests/cluster.sh remove "$primary"' EXIT
+trap 'tests/cluster.sh remove "$second"; tests/cluster.sh remove "$standby"; tests/cluster.sh remove "$primary"' EXIT
 sql() { "$bindir/psql" -X --quiet --set ON_ERROR_STOP=1 --no-align --tuples-only --dbname postgres --host "$@"; }
 fail() { echo "$*" >&2; exit 1; }
 
@@ -22,16 +23,20 @@ INSERT INTO photo (e) SELECT point(n) FROM generate_series(1, 3000) AS n;
 CREATE INDEX photo_e ON photo USING ivfexact (e);
 CREATE TABLE query AS SELECT q, point(q) AS e FROM generate_series(1, 300, 7) AS q;
 SQL
-mkdir -p "$standby"
-backup=("$bindir/pg_basebackup" --host="$primary" --pgdata="$standby/data" --write-recovery-conf --checkpoint=fast --no-sync)
-if [ "$(id -u)" = 0 ]; then
-    chown postgres "$standby"
-    (cd / && runuser -u postgres -- "${backup[@]}")
-else
-    "${backup[@]}"
-fi
-echo "unix_socket_directories = '$standby'" >> "$standby/data/postgresql.conf"
-tests/cluster.sh start "$standby" >/dev/null
+# A standby of a base backup.
+start_standby() {
+    mkdir -p "$1"
+    local backup=("$bindir/pg_basebackup" --host="$primary" --pgdata="$1/data" --write-recovery-conf --checkpoint=fast --no-sync)
+    if [ "$(id -u)" = 0 ]; then
+        chown postgres "$1"
+        (cd / && runuser -u postgres -- "${backup[@]}")
+    else
+        "${backup[@]}"
+    fi
+    echo "unix_socket_directories = '$1'" >>"$1/data/postgresql.conf"
+    tests/cluster.sh start "$1" >/dev/null
+}
+start_standby "$standby"
 
 answers() {
     sql "$1" -c "SET enable_seqscan = off" -c "SELECT q, (SELECT string_agg(d::text, ' ') FROM
@@ -60,7 +65,34 @@ sql "$primary" -c "DROP INDEX photo_e; TRUNCATE photo; CREATE INDEX photo_e ON p
     -c "INSERT INTO photo (e) SELECT point(n) FROM generate_series(1, 300) AS n"
 compare "index built without rows"
 
-! grep "inconsistent page" "$standby/server.log" || fail "a replayed page is not the primary's"
+# A base backup under load is a standby that can be promoted while the load goes on.
+load() {
+    for ((i = 0; ; i++)); do
+        [ ! -e "$primary/stop" ] || return 0
+        sql "$primary" -c "INSERT INTO photo (e) SELECT point((random() * 1e6)::bigint) FROM generate_series(1, 40)" \
+            -c "DELETE FROM photo WHERE id % 89 = $((i % 89))" -c "VACUUM photo"
+    done
+}
+load &
+load=$!
+start_standby "$second"
+rows=$(sql "$second" -c "SELECT count(*) FROM photo")
+for ((i = 0; i < 300; i++)); do
+    [ "$(sql "$second" -c "SELECT count(*) FROM photo")" = "$rows" ] || break
+    sleep 0.1
+done
+sql "$second" -c "SELECT pg_promote()" >/dev/null
+touch "$primary/stop"
+wait "$load" || fail "the load failed"
+sql "$second" -c "SELECT sketch_check_index('photo_e')" >/dev/null || fail "promoted under load, the index is not whole"
+by_scan() { sql "$1" -c "SET enable_indexscan = off" -c "SELECT q, (SELECT string_agg(d::text, ' ') FROM
+    (SELECT t.e <-> query.e AS d FROM photo AS t ORDER BY t.e <-> query.e LIMIT 20) AS n) FROM query"; }
+diff <(answers "$second") <(by_scan "$second") >/dev/null || fail "promoted under load, the answers are others"
+sql "$second" -c "INSERT INTO photo (e) SELECT point(n) FROM generate_series(8001, 8100) AS n" -c "VACUUM photo"
+[ "$(sql "$second" -c "SELECT rows = visible FROM sketch_check_index('photo_e')")" = t ] || fail "promoted under load, an insert went wrong"
+
+compare "load"
+! grep "inconsistent page" "$standby/server.log" "$second/server.log" || fail "a replayed page is not the primary's"
 before=$(answers "$primary")
 tests/cluster.sh stop "$primary"
 sql "$standby" -c "SELECT pg_promote()" >/dev/null
