@@ -106,6 +106,8 @@ test: check test-rust test-sql ## all fast tests: formatting, lints, docs, Rust,
 check: setup $(PAGE_SCRIPT) ## formatting, lints and docs, with warnings as errors; released SQL is unchanged
 	tests/released.sh
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path model/fuzz/Cargo.toml --check
+	rustfmt --edition 2024 --check model/loom/tests/slots.rs
 	$(CARGO) clippy --release --workspace --all-targets --no-default-features --features pg$(PG) -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private-intra-doc-links" $(CARGO) doc --release --workspace --no-deps --document-private-items \
 	    --no-default-features --features pg$(PG)
@@ -180,6 +182,40 @@ test-stress: install ## 10,000 requests through the worker under cancels, termin
 ROUNDS ?= 20
 test-crash: install ## ROUNDS kills of a server under load, after each of which its indexes are checked and compared
 	ROUNDS=$(ROUNDS) tests/system/index_crash.sh $${TMPDIR:-/var/tmp}/pg_sketch
+
+.PHONY: test-load test-disk-full fuzz test-asan test-loom test-valgrind
+DURATION ?= 60
+test-load: install ## searches beside inserts, updates, VACUUM and REINDEX for DURATION seconds, compared with sequential scans
+	@dir=$$(mktemp -d $${TMPDIR:-/var/tmp}/pg_sketch-load.XXXXXX) && chmod 755 $$dir && trap "tests/cluster.sh remove $$dir" EXIT && \
+	tests/cluster.sh start $$dir >/dev/null && SECONDS_LONG=$(DURATION) tests/system/index_load.sh $$dir
+
+test-disk-full: install ## a full disk in builds, inserts and the WAL; needs root
+	@tests/disk_full.sh $${TMPDIR:-/var/tmp}/pg_sketch
+
+# Fuzzers and sanitizers are parts of the compiler that a stable toolchain keeps for itself, unless it is told otherwise.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+fuzz: | $(BUILD)/fuzz-tools ## every fuzz target for DURATION seconds; TARGETS="svg index" only these; quiet if nothing is found
+	@model/fuzz/run.sh $(DURATION) $(TARGETS)
+
+$(BUILD)/fuzz-tools: | $(BUILD)/packages
+	@command -v c++ >/dev/null || { echo "installing g++" && $(APT_INSTALL) g++ >/dev/null; }
+	@touch $@
+
+# Not "hostile", which measures time and memory, and not the networks, whose library has no sanitizer.
+test-asan: ## tests of the crate without Postgres under AddressSanitizer
+	@RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --quiet --release --target $(HOST) --target-dir $(BUILD)/asan -p sketch-model \
+	    --lib --test codebook --test decode --test distance --test index --test strokes --test svg
+
+test-loom: ## the worker's slots in every order of steps
+	@cd model/loom && $(CARGO) test --quiet --release --locked --target-dir ../../$(BUILD)/loom
+
+$(BUILD)/valgrind: | $(BUILD)/packages
+	@command -v valgrind >/dev/null || { echo "installing valgrind" && $(APT_INSTALL) valgrind >/dev/null; }
+	@touch $@
+
+test-valgrind: install | $(BUILD)/valgrind ## pg_regress with the server under valgrind; TESTS="index embedding" only these
+	@tests/valgrind.sh $(TESTS)
 
 bench-embed: install $(BUILD)/python ## photos per second beside ONNX Runtime in Python
 	@PYTHONPATH=$(BUILD)/python PHOTOS=$${PHOTOS:-$(DATA)/sketchy-mini/photo} tests/bench/embed.sh
