@@ -60,7 +60,13 @@ pub fn run(data: &[u8]) {
             2 => index.swap(&mut bytes),
             3 => quantizer = index.load(),
             4 => index.search(quantizer.as_ref(), bytes.next()),
-            5 => index.insert(quantizer.as_ref(), &mut bytes),
+            5 => {
+                index.insert(quantizer.as_ref(), &mut bytes);
+                // The first row gives an index another quantizer, which the extension notices.
+                if quantizer.as_ref().is_some_and(|quantizer| quantizer.dimension() == 0) {
+                    quantizer = index.load();
+                }
+            }
             6 => index.remove(quantizer.as_ref(), bytes.next()),
             _ => index.check(quantizer.as_ref()),
         }
