@@ -174,6 +174,10 @@ $(BUILD)/python: | $(BUILD)/packages
 bench-serve: install ## inference worker beside connections that run the network: throughput, latency, memory
 	@DATA=$(DATA) tests/bench/serve.sh
 
+.PHONY: test-shards
+test-shards: install ## rankings over shards by postgres_fdw, on servers of their own
+	tests/shards.sh
+
 .PHONY: bench-serve test-stress
 test-stress: install ## 10,000 requests through the worker under cancels, terminations and a kill
 	REQUESTS=10000 tests/system/serve.sh

@@ -91,6 +91,11 @@ CREATE FUNCTION sketch_load_codebook(name text, codebook jsonb, owner text DEFAU
 COMMENT ON FUNCTION sketch_load_codebook(text, jsonb, text)
     IS 'load a codebook in the format of sketch_train_codebook, for the caller or a role whose privileges the caller has; returns its codebook_id';
 
+CREATE FUNCTION sketch_export_codebook(name text, owner text DEFAULT current_user) RETURNS jsonb
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'export_codebook_wrapper';
+COMMENT ON FUNCTION sketch_export_codebook(text, text)
+    IS 'the codebook in use of that name and owner, for sketch_load_codebook on another server';
+
 CREATE FUNCTION sketch_train_codebook(photos regclass, embedding_column text, subspaces integer, prototypes integer,
                                       weight real, unit_length boolean, sample integer) RETURNS jsonb
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'train_codebook_wrapper';

@@ -85,6 +85,11 @@ CREATE FUNCTION sketch_load_codebook(name text, codebook jsonb, owner text DEFAU
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'load_codebook_for_wrapper';
 COMMENT ON FUNCTION sketch_load_codebook(text, jsonb, text)
     IS 'load a codebook in the format of sketch_train_codebook, for the caller or a role whose privileges the caller has; returns its codebook_id';
+
+CREATE FUNCTION sketch_export_codebook(name text, owner text DEFAULT current_user) RETURNS jsonb
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'export_codebook_wrapper';
+COMMENT ON FUNCTION sketch_export_codebook(text, text)
+    IS 'the codebook in use of that name and owner, for sketch_load_codebook on another server';
 COMMENT ON FUNCTION sketch_train_codebook(regclass, text, integer, integer, real, boolean, integer)
     IS 'train prototypes on a sample of embeddings by k-means; returns them as sketch_load_codebook takes them';
 

@@ -77,34 +77,6 @@ impl Call {
         unsafe { T::from_datum(self.datum(index), false) }.expect("the function is strict")
     }
 
-    /// Whether every argument is a constant of the query.
-    ///
-    /// `get_fn_expr_arg_stable` would count parameters too; but PL/pgSQL evaluates one expression
-    /// many times over with other values in its parameters.
-    pub fn is_constant(self) -> bool {
-        // SAFETY: the expression tree outlives the call, and only nodes whose tag was checked are read.
-        unsafe {
-            let flinfo = (*self.0).flinfo;
-            if flinfo.is_null()
-                || (*flinfo).fn_expr.is_null()
-                || !pgrx::is_a((*flinfo).fn_expr, pg_sys::NodeTag::T_FuncExpr)
-            {
-                return false;
-            }
-            let list = (*(*flinfo).fn_expr.cast::<pg_sys::FuncExpr>()).args;
-            (0..(*list).length as usize).all(|index| {
-                let node = (*(*list).elements.add(index)).ptr_value.cast::<pg_sys::Node>();
-                pgrx::is_a(node, pg_sys::NodeTag::T_Const)
-            })
-        }
-    }
-
-    /// Runs `f` in the memory context that lasts as long as the statement.
-    pub fn in_statement<R>(self, f: impl FnOnce() -> R) -> R {
-        // SAFETY: the context outlives the call.
-        unsafe { PgMemoryContexts::For((*(*self.0).flinfo).fn_mcxt).switch_to(|_| f()) }
-    }
-
     /// State that lasts as long as the statement, or the transaction in PL/pgSQL; made on the first call.
     pub fn state<T: Default + 'static>(self) -> &'static mut T {
         // SAFETY: `fn_extra` is ours alone, null at first; what it points to is dropped with the statement's context,

@@ -73,7 +73,13 @@ fn sketch_fuse_with(fcinfo: pg_sys::FunctionCallInfo) -> Result<Embedding<'stati
         Some((.., codebook)) => codebook.clone(),
         None => {
             let name = CodebookName { owner: owner.to_owned(), name: name.to_owned() };
-            let id = catalog::find_codebook(&name, model)?.ok_or_else(|| no_codebook(&name, model))?;
+            let id = catalog::find_codebook(&name, model)?.ok_or_else(|| {
+                let error = no_codebook(&name, "model of the embedding");
+                match model {
+                    0 => error.detail("The embedding was made from an array and has no model."),
+                    _ => error.detail(format!("The model of the embedding has id {model}.")),
+                }
+            })?;
             let codebook = codebook(id)?;
             *statement = view.map(|view| (view, name, model, codebook.clone()));
             codebook
@@ -82,15 +88,12 @@ fn sketch_fuse_with(fcinfo: pg_sys::FunctionCallInfo) -> Result<Embedding<'stati
     Ok(fuse(embedding, &codebook)?)
 }
 
-fn no_codebook(CodebookName { owner, name }: &CodebookName, model: u32) -> SqlError {
-    let error = SqlError::new(
+/// The error that `model` has no codebook of this name.
+pub fn no_codebook(CodebookName { owner, name }: &CodebookName, model: &str) -> SqlError {
+    SqlError::new(
         PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-        format!("codebook \"{name}\" of role \"{owner}\" does not exist for the model of the embedding"),
-    );
-    match model {
-        0 => error.detail("The embedding was made from an array and has no model."),
-        _ => error.detail(format!("The model of the embedding has id {model}.")),
-    }
+        format!("codebook \"{name}\" of role \"{owner}\" does not exist for the {model}"),
+    )
     .hint("Table sketch.codebook_name lists the codebooks; sketch_build_codebook builds one.")
 }
 

@@ -1,9 +1,10 @@
 //! `sketch_embed` and `photo_embed`: bytes to embeddings, once per statement however many rows are compared.
 //!
-//! Three memories make it so. A call whose arguments are constants keeps its result in the statement, and later calls
-//! return it without a look at their arguments. Other calls compare the argument, before it is decoded, with that of the
-//! statement's last call: a generic plan evaluates its parameter for every row. Then they look for the image in a small
-//! cache of the connection.
+//! The planner takes a call of constants and parameters out of the rows (`support`). Other calls compare the argument,
+//! before it is decoded, with that of the statement's last call; then they look for the image in a small cache of the
+//! connection.
+
+mod support;
 
 use crate::call::{Call, View};
 use crate::catalog;
@@ -12,7 +13,6 @@ use crate::error::Result;
 use crate::inference::{self, Embedder, stat};
 use crate::settings;
 use half::f16;
-use pgrx::datum::Internal;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use sketch_model::inference::encoder::Domain;
@@ -41,7 +41,6 @@ struct Remembered {
 struct Statement {
     view: Option<View>,
     embedder: Option<(Option<String>, Rc<Embedder>)>,
-    result: Option<Embedding<'static>>,
     last: Option<Last>,
 }
 
@@ -84,9 +83,6 @@ fn jsonb_text(call: Call) -> &'static [u8] {
 fn embed_call(call: Call, domain: Domain, image: impl Fn(Call) -> &'static [u8]) -> Result<Embedding<'static>> {
     let statement: &mut Statement = call.state();
     statement.forget_unless_current(call);
-    if let Some(result) = statement.result {
-        return Ok(result);
-    }
     check_size(call.raw_size(0))?;
     let embedder = statement_embedder(statement, call)?;
     let origin = Origin { model: embedder.id, codebook: 0 };
@@ -100,14 +96,9 @@ fn embed_call(call: Call, domain: Domain, image: impl Fn(Call) -> &'static [u8])
         return Embedding::new(&last.embedding, origin);
     }
     let embedding = remembered_or_embed(&embedder, domain, image(call))?;
-    if !call.is_constant() {
-        let result = Embedding::new(&embedding, origin);
-        statement.last = argument.map(|argument| Last { model: embedder.id, argument: argument.into(), embedding });
-        return result;
-    }
-    let result = call.in_statement(|| Embedding::new(&embedding, origin))?;
-    statement.result = Some(result);
-    Ok(result)
+    let result = Embedding::new(&embedding, origin);
+    statement.last = argument.map(|argument| Last { model: embedder.id, argument: argument.into(), embedding });
+    result
 }
 
 impl Statement {
@@ -119,10 +110,6 @@ impl Statement {
             && view == self.view
             && self.embedder.as_ref().is_none_or(|(name, _)| !by_setting || settings::is_model(name.as_deref()));
         if !is_current {
-            if let Some(result) = self.result.take() {
-                // SAFETY: it is ours, and whoever got it has used it: this is another evaluation of the expression.
-                unsafe { pg_sys::pfree(result.datum().cast_mut_ptr()) };
-            }
             *self = Self { view, ..Self::default() };
         }
     }
@@ -179,25 +166,3 @@ fn remember(entry: Remembered) {
 pub fn remembered() -> usize {
     CACHE.with_borrow(VecDeque::len)
 }
-
-/// Tells the planner what a call costs: with constants and parameters, the network runs once and then not again.
-#[pg_extern(immutable, strict, parallel_safe)]
-fn embed_support(request: Internal) -> Internal {
-    let node = request.unwrap().map_or(std::ptr::null_mut(), |datum| datum.cast_mut_ptr::<pg_sys::Node>());
-    // SAFETY: a support function's argument is a node; its fields are read and written only once its tag is known.
-    let answered = unsafe { pgrx::is_a(node, pg_sys::NodeTag::T_SupportRequestCost) };
-    if answered {
-        // SAFETY: as above.
-        unsafe {
-            let request = &mut *node.cast::<pg_sys::SupportRequestCost>();
-            let varies = request.node.is_null() || pg_sys::contain_var_clause(request.node);
-            let run = RUN_COST * pg_sys::cpu_operator_cost;
-            (request.startup, request.per_tuple) = if varies { (0.0, run) } else { (run, pg_sys::cpu_operator_cost) };
-        }
-    }
-    // "No answer" is a null pointer, which is not SQL's NULL.
-    Internal::from(Some(if answered { node.into() } else { pg_sys::Datum::null() }))
-}
-
-/// Cost of one run of the network in units of `cpu_operator_cost`: some 15 ms against some 150 ns.
-const RUN_COST: f64 = 100_000.0;

@@ -1,9 +1,9 @@
 //! Loading networks and codebooks into the database.
 
-use crate::catalog::{find_model, first_value};
+use crate::catalog::{CodebookName, find_model, first_value};
 use crate::error::{Result, SqlError};
 use crate::role::as_owner;
-use crate::{files, inference};
+use crate::{catalog, codebook, files, inference, settings};
 use pgrx::JsonB;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -72,6 +72,17 @@ fn store_model(name: &str, onnx: &[u8], manifest: &Manifest) -> Result<i64> {
 fn load_codebook_for(name: &str, codebook: JsonB, owner: &str) -> Result<i64, ErrorReport> {
     let codebook = Codebook::from_json(&codebook.0.to_string()).map_err(SqlError::from)?;
     Ok(store_codebook(name, &codebook, owner)?)
+}
+
+/// The codebook in use under a name, as `load_codebook_for` takes it: for another server, whose galleries then compare with
+/// those of this one.
+#[pg_extern(stable, strict, parallel_safe)]
+fn export_codebook(name: &str, owner: &str) -> Result<JsonB, ErrorReport> {
+    let model = catalog::model_in_use(settings::model().as_deref())?;
+    let name = CodebookName { owner: owner.to_owned(), name: name.to_owned() };
+    let id = catalog::find_codebook(&name, model)?.ok_or_else(|| codebook::no_codebook(&name, "current model"))?;
+    let text = codebook::codebook(id)?.to_json();
+    Ok(JsonB(serde_json::from_str(&text).expect("written by ourselves")))
 }
 
 /// Writes a codebook under a name of `owner`, as the owner of the tables: whoever could add a codebook to another's name

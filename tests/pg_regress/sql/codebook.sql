@@ -35,6 +35,9 @@ FROM fused, (SELECT '[1,0,2,0,3,0,1,0]'::embedding AS q) AS query;
 -- There and back as JSON: the trainer's format.
 SELECT sketch_load_codebook('copy', jsonb_set(sketch_train_codebook('cluster', 'embedding', 2, 4, 0.5, true, 100), '{weight}', '0.5')) <> :id AS loaded;
 SELECT weight FROM sketch.codebook WHERE codebook_id = sketch_current_codebook('copy');
+-- What is exported is loaded as the same codebook, under any name.
+SELECT sketch_load_codebook('exported', sketch_export_codebook('copy')) = sketch_current_codebook('copy') AS same;
+SELECT sketch_export_codebook('nonesuch');
 
 -- Unless told otherwise, a fused embedding has unit length.
 SELECT count(*) FILTER (WHERE abs((sketch_fuse(embedding, 'copy') <-> '[0,0,0,0,0,0,0,0]') - 1) < 0.002) AS unit_length FROM cluster WHERE n % 16 > 0;

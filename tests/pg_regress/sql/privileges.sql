@@ -74,6 +74,7 @@ INSERT INTO walk (object, call) VALUES
     ('sketch_current_codebook(text,text)', $$SELECT sketch_current_codebook('x', 'sketch_owner')$$),
     ('sketch_train_codebook(regclass,text,integer,integer,real,boolean,integer)', $$SELECT sketch_train_codebook('art.embedding', 'e', 1, 2, 0.2, true, 100)$$),
     ('sketch_load_codebook(text,jsonb,text)', $$SELECT sketch_load_codebook('x', (SELECT codebook FROM art.trained), 'sketch_owner')$$),
+    ('sketch_export_codebook(text,text)', $$SELECT sketch_export_codebook('o', 'sketch_owner')$$),
     ('sketch_build_codebook(text,regclass,text,integer,integer,double precision,boolean,integer,text)', $$SELECT sketch_build_codebook('x', 'art.embedding', 'e', 1, 2)$$),
     ('sketch_fuse(embedding,text,text)', $$SELECT sketch_fuse(e, 'o', 'sketch_owner') FROM art.embedding LIMIT 1$$),
     ('sketch_check_index(regclass)', $$SELECT count(*) FROM sketch_check_index('art.photo_fused')$$),
