@@ -50,6 +50,9 @@ impl Stop {
 
 /// A network's graph as it was optimised for this machine's CPU, in a file without a name: sessions that are loaded from
 /// it share its weights.
+///
+/// ONNX Runtime's container of prepacked weights would not do: it shares only tensors that the caller hands over one by one. Five
+/// sessions of the network that ships took 318 MB without it, and 325 MB with it.
 #[derive(Clone)]
 pub struct Optimised(Arc<Mmap>);
 
