@@ -2,7 +2,7 @@
 
 use crate::digest::{Sha256Digest, sha256};
 use crate::limits::Limits;
-use crate::render::decode::{DecodeError, decode_image};
+use crate::render::decode::DecodeError;
 use crate::render::drawing::{Drawing, DrawingError};
 use crate::render::preprocess::{PhotoPreprocessing, PreprocessError, SketchPreprocessing};
 use image::RgbImage;
@@ -144,8 +144,7 @@ impl Manifest {
     /// # Errors
     /// As [`prepare_photo`](Self::prepare_photo).
     pub fn render_photo(&self, bytes: &[u8], limits: &Limits) -> Result<RgbImage, PrepareError> {
-        let photo = decode_image(bytes, limits)?;
-        Ok(self.photo.apply(&photo, self.input.size))
+        Ok(self.photo.render(bytes, limits, self.input.size)?)
     }
 
     /// Turns a picture of the input's size into one network input: `input_len()` values, channels first.

@@ -5,6 +5,7 @@ mod coverage;
 pub mod decode;
 pub mod drawing;
 mod ink;
+mod jpeg;
 mod paper;
 pub mod preprocess;
 mod raster;

@@ -1,13 +1,16 @@
 //! PNG, JPEG and WebP bytes to pixels, within limits.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 
 use image::codecs::{jpeg::JpegDecoder, png::PngDecoder, webp::WebPDecoder};
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageResult};
 
 use crate::limits::Limits;
-use crate::render::container;
 pub use crate::render::container::Format;
+use crate::render::resize::Region;
+use crate::render::{container, jpeg};
 
 /// Why an image could not be decoded.
 #[derive(Debug, thiserror::Error)]
@@ -48,13 +51,58 @@ const MAX_SCANS: usize = 40;
 /// [`DecodeError`]: the bytes are another format, damaged, cut short, or exceed a limit. A file that is
 /// cut short is always an error, never half a picture.
 pub fn decode_image(bytes: &[u8], limits: &Limits) -> Result<DynamicImage, DecodeError> {
+    let format = check(bytes, limits)?;
+    let Photo { picture, orientation, .. } = decode_whole(format, bytes, limits)?;
+    let mut picture = picture.into_owned();
+    picture.apply_orientation(orientation);
+    Ok(picture)
+}
+
+/// A photo as it is stored: not yet turned upright, and maybe reduced.
+pub(crate) struct Photo<'a> {
+    pub picture: Cow<'a, DynamicImage>,
+    /// What of the picture is the photo: where a reduced photo ends within a pixel, not all.
+    pub region: Region,
+    pub orientation: Orientation,
+}
+
+/// Decodes a file as [`decode_image`] does, but may reduce it along each side by up to as many times as `most` returns
+/// for a photo's width and height.
+pub(crate) fn decode_photo(
+    bytes: &[u8],
+    limits: &Limits,
+    most: impl Fn(u32, u32) -> f64,
+) -> Result<Photo<'static>, DecodeError> {
+    let format = check(bytes, limits)?;
+    let reduced = if format == Format::Jpeg { decode_reduced(bytes, limits, most) } else { None };
+    reduced.map_or_else(|| decode_whole(format, bytes, limits), Ok)
+}
+
+/// A JPEG that can be reduced as it is decoded, within limits; whatever is wrong with others, [`decode_whole`] says.
+fn decode_reduced(bytes: &[u8], limits: &Limits, most: impl Fn(u32, u32) -> f64) -> Option<Photo<'static>> {
+    let header = jpeg::Header::read(bytes)?;
+    let by = jpeg::reduction(most(header.width, header.height))?;
+    let pixels = u64::from(header.width) * u64::from(header.height);
+    if pixels > limits.pixels || jpeg::memory(&header, by) > limits.allocation {
+        return None;
+    }
+    let picture = Cow::Owned(jpeg::decode(&header, bytes, by)?);
+    let side = |extent: u32| f64::from(extent) / f64::from(by);
+    let region = Region { left: 0.0, top: 0.0, width: side(header.width), height: side(header.height) };
+    Some(Photo { picture, region, orientation: header.orientation })
+}
+
+fn check(bytes: &[u8], limits: &Limits) -> Result<Format, DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
     if bytes.len() > limits.bytes {
         return Err(DecodeError::TooManyBytes { length: bytes.len(), limit: limits.bytes });
     }
-    let format = sniff(bytes)?;
+    sniff(bytes)
+}
+
+fn decode_whole(format: Format, bytes: &[u8], limits: &Limits) -> Result<Photo<'static>, DecodeError> {
     let reader = Cursor::new(bytes);
     match format {
         Format::Png => decode(format, bytes, limits, PngDecoder::with_limits(reader, png_limits())),
@@ -118,7 +166,7 @@ fn decode<D: ImageDecoder>(
     bytes: &[u8],
     limits: &Limits,
     decoder: ImageResult<D>,
-) -> Result<DynamicImage, DecodeError> {
+) -> Result<Photo<'static>, DecodeError> {
     let ends = container::is_complete(format, bytes);
     let malformed = |source| match source {
         _ if !ends => DecodeError::Truncated { format, length: bytes.len() },
@@ -131,12 +179,10 @@ fn decode<D: ImageDecoder>(
     }
     decoder.set_limits(codec_limits(limits)).map_err(malformed)?;
     // A damaged EXIF block is no reason to refuse the picture that it describes.
-    let orientation = decoder.orientation().ok();
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(malformed)?;
-    if let Some(orientation) = orientation {
-        picture.apply_orientation(orientation);
-    }
-    Ok(picture)
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let picture = DynamicImage::from_decoder(decoder).map_err(malformed)?;
+    let region = Region::whole(picture.width(), picture.height());
+    Ok(Photo { picture: Cow::Owned(picture), region, orientation })
 }
 
 fn check_size<D: ImageDecoder>(format: Format, bytes: &[u8], limits: &Limits, decoder: &D) -> Result<(), DecodeError> {

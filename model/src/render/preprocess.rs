@@ -3,9 +3,14 @@
 //! Every step is a field of the model's manifest, so that training, evaluation and serving do the same. For the effect
 //! of each step see docs/preprocessing.md.
 
+use std::borrow::Cow;
+
+use image::metadata::Orientation;
 use image::{DynamicImage, Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 
+use crate::limits::Limits;
+use crate::render::decode::{DecodeError, Photo, decode_photo};
 use crate::render::drawing::Drawing;
 use crate::render::ink;
 use crate::render::raster::{self, Layout, NotDrawn};
@@ -194,6 +199,9 @@ impl SketchPreprocessing {
     }
 }
 
+/// A photo is decoded at a size that is at least so many times that of the network's input.
+const SLACK: f64 = 1.4;
+
 /// Preprocessing of photos.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -224,13 +232,42 @@ impl PhotoPreprocessing {
         Self { fit: Fit::Squash, filter: Filter::Triangle }
     }
 
-    /// Returns the network's input: `size` x `size` pixels, transparency laid over white.
+    /// Decodes a photo, no larger than it is needed, and returns the network's input: `size` x `size` pixels, transparency
+    /// laid over white.
+    ///
+    /// # Errors
+    /// Those of [`decode_image`](crate::render::decode::decode_image).
+    pub fn render(&self, bytes: &[u8], limits: &Limits, size: u32) -> Result<RgbImage, DecodeError> {
+        let most = |width, height| self.reduction(width, height, size) / SLACK;
+        Ok(self.fitted(&decode_photo(bytes, limits, most)?, size))
+    }
+
+    /// Returns the network's input of a photo that was decoded as a whole.
     pub fn apply(&self, photo: &DynamicImage, size: u32) -> RgbImage {
+        let region = Region::whole(photo.width(), photo.height());
+        self.fitted(&Photo { picture: Cow::Borrowed(photo), region, orientation: Orientation::NoTransforms }, size)
+    }
+
+    /// How many pixels of a photo become one, along the side where they are fewer.
+    fn reduction(&self, width: u32, height: u32, size: u32) -> f64 {
+        let side = match self.fit {
+            Fit::Squash | Fit::CentreCrop => width.min(height),
+            Fit::Pad { .. } => width.max(height),
+        };
+        f64::from(side) / f64::from(size)
+    }
+
+    fn fitted(&self, photo: &Photo, size: u32) -> RgbImage {
         const PAPER: [u8; 3] = [255; 3];
-        let (width, height) = (photo.width(), photo.height());
-        let whole = Region::whole(width, height);
+        // A small picture is turned faster than a large one.
+        let resized = |region, width, height| {
+            let mut resized = resize::picture(&photo.picture, region, width, height, self.filter, PAPER).into();
+            DynamicImage::apply_orientation(&mut resized, photo.orientation);
+            resized.into_rgb8()
+        };
+        let whole = photo.region;
         match self.fit {
-            Fit::Squash => resize::picture(photo, whole, size, size, self.filter, PAPER),
+            Fit::Squash => resized(whole, size, size),
             Fit::CentreCrop => {
                 let side = whole.width.min(whole.height);
                 let centre = Region {
@@ -239,15 +276,14 @@ impl PhotoPreprocessing {
                     width: side,
                     height: side,
                 };
-                resize::picture(photo, centre, size, size, self.filter, PAPER)
+                resized(centre, size, size)
             }
             Fit::Pad { colour } => {
                 let scale = f64::from(size) / whole.width.max(whole.height).max(1.0);
                 let scaled = |extent: f64| ((extent * scale).round() as u32).clamp(1, size);
-                let (width, height) = (scaled(whole.width), scaled(whole.height));
-                let inner = resize::picture(photo, whole, width, height, self.filter, PAPER);
+                let inner = resized(whole, scaled(whole.width), scaled(whole.height));
                 let mut square = RgbImage::from_pixel(size, size, Rgb(colour));
-                let (left, top) = ((size - width) / 2, (size - height) / 2);
+                let (left, top) = ((size - inner.width()) / 2, (size - inner.height()) / 2);
                 image::imageops::replace(&mut square, &inner, left.into(), top.into());
                 square
             }

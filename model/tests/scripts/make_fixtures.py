@@ -107,7 +107,27 @@ def bitmaps():
     photo.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=(15, 0, 105, 90)).save(OUT / "photo_crop.png", optimize=True)
 
 
+def photos():
+    """Photos that are larger than a small network needs, in the kinds of JPEG that cameras write, with grain."""
+    y, x = np.mgrid[0:273, 0:361]
+    waves = [128 + 90 * np.sin(x / 17 + y / 31), 40 + x / 2, 230 - y / 2 + 20 * np.cos(x / 9)]
+    grain = np.random.default_rng(1).normal(0, 5, (273, 361, 3))
+    photo = Image.fromarray(np.clip(np.stack(waves, -1) + grain, 0, 255).astype(np.uint8))
+    ImageDraw.Draw(photo).ellipse([60, 50, 170, 200], fill=(250, 250, 240), outline=(0, 0, 0), width=3)
+    ImageDraw.Draw(photo).rectangle([230, 120, 300, 250], fill=(200, 10, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.save(OUT / "photo_444.jpg", quality=80, subsampling="4:4:4")
+    photo.save(OUT / "photo_422.jpg", quality=80, subsampling="4:2:2", optimize=True)
+    photo.save(OUT / "photo_420.jpg", quality=80, subsampling="4:2:0", restart_marker_blocks=5)
+    photo.save(OUT / "photo_turned.jpg", quality=80, subsampling="4:2:0", exif=exif)
+    photo.save(OUT / "photo_progressive.jpg", quality=80, progressive=True)
+    photo.convert("L").save(OUT / "photo_grey.jpg", quality=80)
+    photo.convert("CMYK").save(OUT / "photo_cmyk.jpg", quality=60)
+
+
 OUT.mkdir(parents=True, exist_ok=True)
 decoding()
+photos()
 vectors()
 bitmaps()
