@@ -29,6 +29,7 @@ static MAX_IMAGE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(32 * 1024);
 static MAX_IMAGE_PIXELS: GucSetting<i32> = GucSetting::<i32>::new(50_000_000);
 static MAX_POINTS: GucSetting<i32> = GucSetting::<i32>::new(100_000);
 static MAX_LISTS: GucSetting<i32> = GucSetting::<i32>::new(0);
+static RECALL: GucSetting<f64> = GucSetting::<f64>::new(1.0);
 static ONNXRUNTIME: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static WORKER: GucSetting<bool> = GucSetting::<bool>::new(true);
 static WORKER_MODELS: GucSetting<i32> = GucSetting::<i32>::new(4);
@@ -113,6 +114,16 @@ pub fn define() {
         &MAX_LISTS,
         0,
         65_535,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_float_guc(
+        c"pg_sketch.recall",
+        c"Part of the nearest rows that a scan of an index finds, on average.",
+        c"1 finds all; less is faster.",
+        &RECALL,
+        0.5,
+        1.0,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -293,6 +304,11 @@ pub fn limits() -> Limits {
 /// Most lists of an index that a scan visits, 0 for as many as exact answers take.
 pub fn max_lists() -> u32 {
     MAX_LISTS.get() as u32
+}
+
+/// Part of the nearest rows that a scan of an index finds; 1 for all.
+pub fn recall() -> f64 {
+    RECALL.get()
 }
 
 /// What happens to a row whose photo cannot be embedded.

@@ -9,6 +9,7 @@
 //! | [`Quantizer`] (`quantizer`, `train`) | what rows are coded against: rotation, centroids, scales; how they are fitted |
 //! | [`Coder`] (`code`) | from an embedding to a coded row; proof of the bounds |
 //! | [`Search`] (`search`, `query`) | rounds of rows in order of their bounds |
+//! | [`calibrate()`] | how much a search must allow for to find a part of the nearest rows |
 //! | [`Writer`], [`insert()`], [`remove`], [`check()`] | bulk build, insertion, removal, verification |
 //! | [`Pages`] (`pages`, `layout`, `segment`) | page layout |
 //! | `rounding`, [`simd`](crate::simd) | rounding that keeps a bound valid; inner loops |
@@ -18,6 +19,7 @@
 //! quantitative analysis and performance study for similarity-search methods in high-dimensional spaces", 1998 (VA-file).
 
 mod build;
+mod calibrate;
 mod check;
 mod code;
 mod insert;
@@ -33,12 +35,13 @@ mod vacuum;
 
 pub use crate::origin::Origin;
 pub use build::Writer;
+pub use calibrate::{Calibration, calibrate, queries as calibration_queries};
 pub use check::{Checked, StoredRow, check};
 pub use code::{Coded, Coder};
-pub use insert::{initialize, insert};
+pub use insert::{initialize, insert, insert_coded};
 pub use pages::{MemoryPages, PAGE_SIZE, Pages};
 pub use quantizer::Quantizer;
-pub use search::{Hit, Search, SearchOptions, Visits};
+pub use search::{Allowance, Hit, Search, SearchOptions, Visits};
 pub use vacuum::{Removed, remove};
 
 use std::ops::ControlFlow;

@@ -6,7 +6,7 @@
 //! results; the tests hold the others to it, to the bit.
 //!
 //! Codes are numbers of 4 bits, two a byte. Of 64 channels in a row, the low halves of 32 bytes hold the first 32, the
-//! high halves the others. Of [`GROUP`] rows side by side, as [`Kernel::near_bounds`] takes them, 4 bytes of each row
+//! high halves the others. Of [`GROUP`] rows side by side, as [`Kernel::near_within`] takes them, 4 bytes of each row
 //! follow one another, which hold 8 of its channels, the first 4 in their low halves.
 
 mod prefetch;
@@ -40,19 +40,35 @@ pub(crate) const BLOCK_BYTES: usize = BLOCK / 2;
 /// four of the far ones.
 pub(crate) const RESTS: usize = 5;
 
-/// A group of rows, as a segment holds them: codes, then numbers for each row.
+/// Groups of rows, as a segment holds them: codes, then numbers for each row. All slices are of one length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NearRows<'a> {
-    pub codes: &'a [u8; GROUP * BLOCK_BYTES],
+    pub codes: &'a [[u8; GROUP * BLOCK_BYTES]],
     /// Single precision.
-    pub base: &'a [u8; 4 * GROUP],
+    pub base: &'a [[u8; 4 * GROUP]],
     /// `bf16`, as those that follow.
-    pub scale: &'a [u8; 2 * GROUP],
-    pub error: &'a [u8; 2 * GROUP],
-    pub rest: [&'a [u8; 2 * GROUP]; RESTS],
+    pub scale: &'a [[u8; 2 * GROUP]],
+    pub error: &'a [[u8; 2 * GROUP]],
+    pub rest: [&'a [[u8; 2 * GROUP]]; RESTS],
 }
 
-/// The query's part of the near bound of each row of a group:
+/// The rows within reach: their numbers and bounds, with room for a few more than a segment has.
+#[derive(Debug, Default)]
+pub(crate) struct Within {
+    pub rows: Vec<u32>,
+    pub bounds: Vec<f32>,
+}
+
+impl Within {
+    /// Room for what a kernel writes behind the last row within reach.
+    const SPARE: usize = 16;
+
+    pub fn new(rows: usize) -> Self {
+        Self { rows: vec![0; rows + Self::SPARE], bounds: vec![0.0; rows + Self::SPARE] }
+    }
+}
+
+/// The query's part of the near bound of each row:
 /// `squared + base − scale · (step · dot + off) − error · row's error − Σ rest · row's rest`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NearTerms {
@@ -71,7 +87,7 @@ pub struct Kernel {
     l2_squared: unsafe fn(&[f16], &[f16]) -> f32,
     l2_squared_mixed: unsafe fn(&[f32], &[f16]) -> f32,
     dot: unsafe fn(&[f32], &[f32]) -> f32,
-    near_bounds: unsafe fn(&[i8; BLOCK], &NearTerms, &NearRows<'_>) -> [f32; GROUP],
+    near_within: unsafe fn(&[i8; BLOCK], &NearTerms, &NearRows<'_>, f32, &mut Within) -> usize,
     code_dot: unsafe fn(&[i16], &[u8]) -> i32,
 }
 
@@ -106,11 +122,25 @@ impl Kernel {
         unsafe { (self.dot)(a, b) }
     }
 
-    /// Lower bounds of a group of rows, from the inner products of a block of a query with their codes.
+    /// Writes the rows whose lower bounds are at most `reach` to the front of `within`, in order; returns how many there are.
+    ///
+    /// A bound comes from the inner product of a block of a query with a row's codes.
+    ///
+    /// # Panics
+    /// If `within` was made for fewer rows.
     #[inline]
-    pub(crate) fn near_bounds(&self, query: &[i8; BLOCK], terms: &NearTerms, rows: &NearRows<'_>) -> [f32; GROUP] {
+    pub(crate) fn near_within(
+        &self,
+        query: &[i8; BLOCK],
+        terms: &NearTerms,
+        rows: &NearRows<'_>,
+        reach: f32,
+        within: &mut Within,
+    ) -> usize {
+        let room = within.rows.len().min(within.bounds.len());
+        assert!(room >= rows.codes.len() * GROUP + Within::SPARE, "room for all rows");
         // SAFETY: as above.
-        unsafe { (self.near_bounds)(query, terms, rows) }
+        unsafe { (self.near_within)(query, terms, rows, reach, within) }
     }
 
     /// Inner product of a query with the codes of one row: `query` is twice as long as `codes`, whose length is a
@@ -138,13 +168,13 @@ pub fn available_kernels() -> Vec<Kernel> {
             l2_squared: x86::l2_squared_avx2,
             l2_squared_mixed: x86::l2_squared_mixed_avx2,
             dot: x86::dot_avx2,
-            near_bounds: x86::near_bounds_avx2,
+            near_within: x86::near_within_avx2,
             code_dot: x86::code_dot_avx2,
         };
         if is_x86_feature_detected!("avx512f") {
             let mut avx512 = Kernel { name: "avx512", l2_squared: x86::l2_squared_avx512, ..avx2 };
             if is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vnni") {
-                avx512.near_bounds = x86::near_bounds_avx512;
+                avx512.near_within = x86::near_within_avx512;
                 avx512.code_dot = x86::code_dot_avx512;
             }
             kernels.push(avx512);
@@ -156,7 +186,7 @@ pub fn available_kernels() -> Vec<Kernel> {
         l2_squared: scalar::l2_squared,
         l2_squared_mixed: scalar::l2_squared_mixed,
         dot: scalar::dot,
-        near_bounds: scalar::near_bounds,
+        near_within: scalar::near_within,
         code_dot: scalar::code_dot,
     });
     kernels
@@ -209,6 +239,12 @@ pub fn kernel_name() -> &'static str {
 #[inline]
 pub fn l2_squared(a: &[f16], b: &[f16]) -> f32 {
     FASTEST.l2_squared(a, b)
+}
+
+/// Has the CPU fetch memory that will be read soon, if it can be told to. Any address will do: nothing is read.
+#[inline]
+pub fn fetch_soon(start: *const u8, length: usize) {
+    prefetch::fetch(start.addr(), length);
 }
 
 /// Adds up partial sums, a power of two of them: the upper half to the lower half, until one is left.

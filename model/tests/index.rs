@@ -6,8 +6,8 @@ use ndarray_rand::rand::{Rng, SeedableRng};
 use proptest::prelude::*;
 use rand_xoshiro::Xoshiro256Plus;
 use sketch_model::index::{
-    BuildOptions, Coder, IndexError, MemoryPages, Origin, PAGE_SIZE, Pages, Quantizer, RowId, Search, SearchOptions,
-    Writer, check, initialize, insert, remove,
+    Allowance, BuildOptions, Coder, IndexError, MemoryPages, Origin, PAGE_SIZE, Pages, Quantizer, RowId, Search,
+    SearchOptions, Writer, calibrate, calibration_queries, check, initialize, insert, remove,
 };
 use sketch_model::simd;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 const OPTIONS: BuildOptions = BuildOptions { lists: 0, bits: 8, seed: 7 };
-const EXACT: SearchOptions = SearchOptions { max_lists: 0, memory: 1 << 20 };
+const EXACT: SearchOptions = SearchOptions { max_lists: 0, allowance: Allowance::SURE, memory: 1 << 20 };
 const ORIGIN: Origin = Origin { model: 1, codebook: 2 };
 
 type Rows = BTreeMap<RowId, Vec<f16>>;
@@ -97,6 +97,18 @@ fn operator(a: &[f16], b: &[f16]) -> f64 {
 
 /// Asks for all rows, and holds them to the rows that there are.
 fn assert_ordered(pages: &MemoryPages, quantizer: &Arc<Quantizer>, rows: &Rows, query: &[f16], options: SearchOptions) {
+    let missing = missing_rows(pages, quantizer, rows, query, options);
+    assert!(missing.is_empty(), "{} rows of {} are missing", missing.len(), rows.len());
+}
+
+/// Asks for all rows, and returns those that do not come; those that come are there, once, in the order of sure bounds.
+fn missing_rows(
+    pages: &MemoryPages,
+    quantizer: &Arc<Quantizer>,
+    rows: &Rows,
+    query: &[f16],
+    options: SearchOptions,
+) -> Rows {
     let mut search = Search::new(quantizer.clone(), query, ORIGIN, options).unwrap();
     let mut missing = rows.clone();
     let mut before = 0.0;
@@ -107,9 +119,9 @@ fn assert_ordered(pages: &MemoryPages, quantizer: &Arc<Quantizer>, rows: &Rows, 
         assert!(hit.bound <= exact, "bound {} of a row at {exact}", hit.bound);
         before = hit.bound;
     }
-    assert!(missing.is_empty(), "{} rows of {} are missing", missing.len(), rows.len());
     // The end stays the end.
     assert_eq!(search.next(pages).unwrap(), None);
+    missing
 }
 
 fn assert_sound(pages: &MemoryPages, quantizer: &Quantizer, rows: &Rows) {
@@ -191,6 +203,66 @@ fn approximate_searches_visit_the_nearest_lists() {
     while search.next(&pages).unwrap().is_some() {}
     assert!(search.visits().lists <= 3 * search.visits().rounds);
     assert!(search.visits().rows < 2000);
+}
+
+#[test]
+fn a_calibrated_search_finds_what_it_says() {
+    let rows = some_rows(Kind::Clustered, 512, 5000, 3);
+    let (mut pages, quantizer) = build(&rows, 512, &OPTIONS);
+    assert!(!quantizer.calibration().is_known());
+    assert_eq!(quantizer.calibration().allowance(0.5), Allowance::SURE);
+    let sample: Vec<f32> = rows.values().flat_map(|row| row.iter().map(|value| value.to_f32())).collect();
+    let sample = Array2::from_shape_vec((rows.len(), 512), sample).unwrap();
+    let queries = calibration_queries(sample.view(), 1);
+    calibrate(&mut pages, &quantizer, &queries, || ()).unwrap();
+    let quantizer = Arc::new(Quantizer::load(&pages).unwrap());
+    assert!(quantizer.calibration().is_known());
+    assert_eq!(quantizer.calibration().allowance(1.0), Allowance::SURE);
+
+    let others = calibration_queries(sample.view(), 2);
+    let nearest = |query: &[f16], allowance| {
+        let mut search = Search::new(quantizer.clone(), query, ORIGIN, SearchOptions { allowance, ..EXACT }).unwrap();
+        let rows: Vec<RowId> = (0..10).map(|_| search.next(&pages).unwrap().unwrap().row).collect();
+        (rows, search.visits().rows)
+    };
+    let mut rows_before = u64::MAX;
+    for wanted in [0.99, 0.9, 0.7] {
+        let allowance = quantizer.calibration().allowance(wanted);
+        let (mut found, mut visited) = (0, 0);
+        for query in &others {
+            let (exact, all) = nearest(query, Allowance::SURE);
+            let (near, few) = nearest(query, allowance);
+            found += near.iter().filter(|row| exact.contains(row)).count();
+            visited += few;
+            assert!(few <= all);
+        }
+        let recall = found as f64 / (10 * others.len()) as f64;
+        assert!(recall > wanted - 0.08, "{recall} where {wanted} was asked for");
+        assert!(visited <= rows_before, "more rows for a recall of {wanted}");
+        rows_before = visited;
+    }
+}
+
+#[test]
+fn rows_that_change_again_and_again_do_not_take_more_and_more_pages() {
+    let mut rows = some_rows(Kind::Clustered, 130, 2000, 3);
+    let (mut pages, quantizer) = build(&rows, 130, &OPTIONS);
+    let fresh = pages.count().unwrap();
+    for round in 1..=20 {
+        let start = 2000 * round;
+        let new = some_rows(Kind::Clustered, 130, 2000, 3 + round as u64);
+        let new: Rows = new.into_values().enumerate().map(|(number, row)| (id(start + number), row)).collect();
+        for (row, values) in &new {
+            insert(&mut pages, &quantizer, values, ORIGIN, *row).unwrap();
+        }
+        remove(&mut pages, &quantizer, |row| rows.contains_key(&row)).unwrap();
+        rows = new;
+        assert_sound(&pages, &quantizer, &rows);
+    }
+    assert_ordered(&pages, &quantizer, &rows, &rows[&id(40_007)], EXACT);
+    // Old and new rows are there at the same time; and a list's last segment has room.
+    let (pages, most) = (pages.count().unwrap(), 3 * fresh);
+    assert!(pages <= most, "{pages} pages after 20 rounds, {fresh} when it was new");
 }
 
 #[test]
@@ -405,6 +477,9 @@ proptest! {
                 Step::Search(seed) => {
                     let query = embedding(kind, d, &mut Xoshiro256Plus::seed_from_u64(seed));
                     assert_ordered(&pages, &quantizer, &rows, &query, EXACT);
+                    let part = |shift: u32| (seed >> shift & 7) as f32 / 8.0;
+                    let allowance = Allowance { lists: part(0), rows: part(3) };
+                    missing_rows(&pages, &quantizer, &rows, &query, SearchOptions { allowance, memory: 0, ..EXACT });
                 }
             }
         }

@@ -9,6 +9,7 @@ use super::pages::IndexPages;
 use super::{cache, from_embedding, options, raise, row_id};
 use crate::embedding::Embedding;
 use crate::error::{Result, SqlError};
+use half::f16;
 use parallel::Team;
 use pgrx::prelude::*;
 use sample::Sample;
@@ -16,6 +17,7 @@ use sketch_model::index::{self, BuildOptions, Coder, IndexError, Quantizer, RowI
 use sort::Sort;
 use std::ffi::{CStr, c_void};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// Fewer rows than this make poor lists.
 const FEW_ROWS: f64 = 1000.0;
@@ -32,18 +34,20 @@ enum Phase {
     Code,
     Sort,
     Write,
+    Calibrate,
 }
 
 /// Names a phase.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn phase_name(phase: i64) -> *mut std::ffi::c_char {
-    const NAMES: [(Phase, &CStr); 6] = [
+    const NAMES: [(Phase, &CStr); 7] = [
         (Phase::Initialize, c"initializing"),
         (Phase::Sample, c"sampling"),
         (Phase::Cluster, c"clustering"),
         (Phase::Code, c"coding rows"),
         (Phase::Sort, c"sorting"),
         (Phase::Write, c"writing"),
+        (Phase::Calibrate, c"calibrating"),
     ];
     let name = NAMES.iter().find(|(known, _)| *known as i64 == phase);
     name.map_or(std::ptr::null_mut(), |(_, name)| name.as_ptr().cast_mut())
@@ -108,10 +112,10 @@ impl Build {
         // SAFETY: the caller's promise.
         let (options, mut pages) =
             unsafe { (options::options(self.index), IndexPages::build(self.index, pg_sys::ForkNumber::MAIN_FORKNUM)) };
-        let quantizer = self.quantizer(&options)?;
+        let (quantizer, queries) = self.quantizer(&options)?;
         quantizer.create(&mut pages)?;
         // As it was written: with the pages that it has.
-        let quantizer = Quantizer::load(&pages)?;
+        let quantizer = Arc::new(Quantizer::load(&pages)?);
         enter(Phase::Code);
         let counts = if quantizer.dimension() == 0 {
             self.insert_rows(&mut pages)
@@ -125,12 +129,16 @@ impl Build {
             write(&quantizer, &mut pages, counts, sort)?;
             counts
         };
+        enter(Phase::Calibrate);
+        index::calibrate(&mut pages, &quantizer, &queries, || {
+            pgrx::check_for_interrupts!();
+        })?;
         pages.log()?;
         Ok(counts)
     }
 
-    /// Trains a quantizer on a sample of the rows; that of no rows is empty.
-    fn quantizer(self, options: &BuildOptions) -> Result<Quantizer> {
+    /// Trains a quantizer on a sample of the rows; that of no rows is empty. Returns queries to calibrate with, too.
+    fn quantizer(self, options: &BuildOptions) -> Result<(Quantizer, Vec<Vec<f16>>)> {
         enter(Phase::Sample);
         let sample = Sample::read(self, options);
         let few = if options.lists == 0 { FEW_ROWS } else { options.lists as f64 };
@@ -141,13 +149,14 @@ impl Build {
             let message = "maintenance_work_mem has no room for a sample that makes good lists";
             notice(message, format!("Answers are exact all the same. Raise it to {memory} MB for faster ones."));
         }
-        let Some(values) = sample.values() else { return Ok(Quantizer::empty(options)) };
+        let Some(values) = sample.values() else { return Ok((Quantizer::empty(options), Vec::new())) };
         enter(Phase::Cluster);
         let mut check = || {
             pgrx::check_for_interrupts!();
             ControlFlow::Continue(())
         };
-        Ok(Quantizer::train(values, sample.rows, options, &mut check)?)
+        let quantizer = Quantizer::train(values, sample.rows, options, &mut check)?;
+        Ok((quantizer, index::calibration_queries(values, options.seed)))
     }
 
     /// Adds rows one by one to an index that had none when it was sampled: there are some only if they were added since.

@@ -46,7 +46,11 @@ pub unsafe fn quantizer(relation: pg_sys::Relation, pages: &IndexPages) -> Resul
     Ok(quantizer)
 }
 
-unsafe fn file(relation: pg_sys::Relation) -> pg_sys::Oid {
+/// The number of an index's file.
+///
+/// # Safety
+/// `relation` is open.
+pub unsafe fn file(relation: pg_sys::Relation) -> pg_sys::Oid {
     // SAFETY: the relation is open.
     #[cfg(feature = "pg15")]
     unsafe {

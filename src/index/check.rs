@@ -1,7 +1,7 @@
 //! `sketch_check_index`: whether an index is what it should be.
 
 use super::pages::IndexPages;
-use super::{build, cache, from_embedding, name, tid};
+use super::{build, cache, cost, from_embedding, name, tid};
 use crate::embedding::Embedding;
 use crate::error::{Result, SqlError};
 use crate::role::Acting;
@@ -9,9 +9,14 @@ use pgrx::PgMemoryContexts;
 use pgrx::iter::TableIterator;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use sketch_model::index::{self, Checked, Coder, RowId, StoredRow};
+use sketch_model::index::{self, Checked, Coder, Quantizer, RowId, StoredRow};
 use std::collections::HashSet;
 use std::ffi::CStr;
+
+/// An index of fewer rows is fast anyhow.
+const FEW_ROWS: u64 = 1000;
+/// How many times faster or smaller an index must become for a hint.
+const WORTH_IT: f64 = 1.5;
 
 /// Verifies all pages of an index, and that it has one entry, and the right one, for every row of its table that is
 /// visible and not NULL.
@@ -144,6 +149,28 @@ fn corrupted(index: pg_sys::Relation, row: RowId, what: &str) -> SqlError {
         .hint("REINDEX it.")
 }
 
+/// Says when a REINDEX would pay: for few lists, for much that is free, for an index that knows no recalls.
+fn advise(name: &str, quantizer: &Quantizer, checked: &Checked) {
+    if checked.rows < FEW_ROWS {
+        return;
+    }
+    let notice = |message: String, hint: String| {
+        SqlError::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message).hint(hint).notice();
+    };
+    let gain = cost::gain_of_reindex(checked.rows as f64, quantizer.lists() as f64);
+    let spare = (checked.rows + checked.free) as f64 / checked.rows as f64;
+    if gain >= WORTH_IT {
+        let message = format!("index \"{name}\" has {} lists for {} rows", quantizer.lists(), checked.rows);
+        notice(message, format!("REINDEX it: a scan would read about {gain:.1} times fewer rows."));
+    } else if spare >= WORTH_IT {
+        let message = format!("index \"{name}\" has room for {spare:.1} times its rows");
+        notice(message, "Insertion uses it; REINDEX it if there is not much to be inserted.".to_owned());
+    } else if !quantizer.calibration().is_known() {
+        let message = format!("index \"{name}\" is not calibrated, so that pg_sketch.recall has no effect on it");
+        notice(message, "REINDEX it if you want fewer than all of the nearest rows.".to_owned());
+    }
+}
+
 /// Checks pages, then entries against rows, then rows against entries. Returns the number of visible rows, too.
 ///
 /// # Safety
@@ -183,7 +210,10 @@ unsafe fn check(opened: &Opened) -> Result<(Checked, u64)> {
         });
         match missing {
             Some(row) => Err(corrupted(opened.index, row, "has no entry")),
-            None => Ok((checked, visible)),
+            None => {
+                advise(&name(opened.index), &quantizer, &checked);
+                Ok((checked, visible))
+            }
         }
     }
 }

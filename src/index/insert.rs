@@ -5,7 +5,7 @@ use super::{cache, from_embedding, raise, row_id};
 use crate::embedding::Embedding;
 use crate::error::Result;
 use pgrx::prelude::*;
-use sketch_model::index::{self, RowId};
+use sketch_model::index::{self, Coder, RowId};
 
 /// Adds an entry for a new row, unless its embedding is NULL.
 #[pg_guard]
@@ -34,13 +34,17 @@ pub unsafe extern "C-unwind" fn insert(
 unsafe fn insert_row(relation: pg_sys::Relation, embedding: Embedding<'_>, row: RowId) -> Result<()> {
     // SAFETY: the caller's promise.
     unsafe {
-        let _lock = InsertLock::take(relation);
         let mut pages = IndexPages::new(relation);
         let mut quantizer = cache::quantizer(relation, &pages)?;
         if quantizer.dimension() == 0 {
+            let _lock = InsertLock::take(relation);
             index::initialize(&mut pages, embedding.values().len())?;
             quantizer = cache::quantizer(relation, &pages)?;
         }
-        index::insert(&mut pages, &quantizer, embedding.values(), embedding.origin(), row)
+        // Most of the work, and others may insert meanwhile: the quantizer of an index stays what it is.
+        let mut coder = Coder::new(&quantizer);
+        let coded = coder.code(embedding.values())?;
+        let _lock = InsertLock::take(relation);
+        index::insert_coded(&mut pages, &quantizer, &coded, embedding.origin(), row)
     }
 }

@@ -1,9 +1,15 @@
 //! The pages of an index, in Postgres's buffers.
 
+mod recent;
+
 use crate::error::{Result, SqlError};
 use pgrx::prelude::*;
+use recent::Recent;
 use sketch_model::index::{IndexError, PAGE_SIZE, Pages};
+use sketch_model::simd;
 use std::cell::Cell;
+use std::ops::Range;
+use std::rc::Rc;
 use std::slice;
 
 /// Bytes of a page's header.
@@ -31,6 +37,9 @@ pub struct IndexPages {
     before_page: fn(),
     /// Pages that there were at least, when last counted.
     known: Cell<u32>,
+    recent: Rc<Recent>,
+    /// The page of which the server was last told that it will be read.
+    announced: Cell<u32>,
 }
 
 impl IndexPages {
@@ -44,6 +53,9 @@ impl IndexPages {
             strategy: std::ptr::null_mut(),
             before_page: check_for_interrupts,
             known: Cell::new(0),
+            // SAFETY: the caller's promise.
+            recent: unsafe { Recent::of(relation) },
+            announced: Cell::new(pg_sys::InvalidBlockNumber),
         }
     }
 
@@ -88,15 +100,26 @@ impl IndexPages {
         }
         // SAFETY: the relation is open.
         unsafe {
-            let buffer = Buffer(pg_sys::ReadBufferExtended(
-                self.relation,
-                self.fork,
-                page,
-                pg_sys::ReadBufferMode::RBM_NORMAL,
-                self.strategy,
-            ));
+            let buffer = Buffer(self.pin(page));
             pg_sys::LockBuffer(buffer.0, mode as i32);
             Ok(buffer)
+        }
+    }
+
+    /// # Safety
+    /// The relation is open and has this page.
+    unsafe fn pin(&self, page: u32) -> pg_sys::Buffer {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if let Some(buffer) = self.recent.get(self.fork, page)
+                && recent::pin(self.relation, self.fork, page, buffer)
+            {
+                return buffer;
+            }
+            let mode = pg_sys::ReadBufferMode::RBM_NORMAL;
+            let buffer = pg_sys::ReadBufferExtended(self.relation, self.fork, page, mode, self.strategy);
+            self.recent.set(self.fork, page, buffer);
+            buffer
         }
     }
 
@@ -130,6 +153,18 @@ impl Pages for IndexPages {
         let buffer = self.lock(page, pg_sys::BUFFER_LOCK_SHARE)?;
         // SAFETY: the page is pinned and locked until `buffer` is dropped.
         Ok(look(unsafe { content(pg_sys::BufferGetPage(buffer.0)) }))
+    }
+
+    fn expect(&self, page: u32, bytes: Range<usize>) {
+        if let Some(buffer) = self.recent.get(self.fork, page) {
+            // SAFETY: a buffer that was there once is there for the life of the server, whatever it holds by now.
+            let start = unsafe { pg_sys::BufferGetPage(buffer) }.cast::<u8>();
+            simd::fetch_soon(start.wrapping_add(HEADER + bytes.start), bytes.len());
+        } else if page < self.known.get() && self.announced.replace(page) != page {
+            // SAFETY: the relation is open and has this page.
+            let found = unsafe { pg_sys::PrefetchBuffer(self.relation, self.fork, page) };
+            self.recent.set(self.fork, page, found.recent_buffer);
+        }
     }
 
     fn change<T, const N: usize>(

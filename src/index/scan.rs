@@ -186,7 +186,8 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &IndexPages) -> Result<State
 fn search(quantizer: &Arc<Quantizer>, query: &[f16], origin: Origin) -> Result<Search> {
     // SAFETY: a setting of the server, read by its only thread.
     let memory = unsafe { pg_sys::work_mem } as usize * 1024;
-    let options = SearchOptions { max_lists: settings::max_lists(), memory };
+    let allowance = quantizer.calibration().allowance(settings::recall());
+    let options = SearchOptions { max_lists: settings::max_lists(), allowance, memory };
     Ok(Search::new(quantizer.clone(), query, origin, options)?)
 }
 

@@ -6,8 +6,8 @@ use ndarray::Array2;
 use rand_xoshiro::Xoshiro256Plus;
 use rand_xoshiro::rand_core::{RngCore, SeedableRng};
 use sketch_model::index::{
-    BuildOptions, Coder, IndexError, MemoryPages, Origin, PAGE_SIZE, Pages, Quantizer, RowId, Search, SearchOptions,
-    Writer, check, initialize, insert, remove,
+    Allowance, BuildOptions, Coder, IndexError, MemoryPages, Origin, PAGE_SIZE, Pages, Quantizer, RowId, Search,
+    SearchOptions, Writer, check, initialize, insert, remove,
 };
 use sketch_model::simd;
 use std::collections::BTreeMap;
@@ -167,8 +167,10 @@ impl Index {
     fn search(&self, quantizer: Option<&Arc<Quantizer>>, seed: u8) {
         let Some(quantizer) = quantizer else { return };
         let query = values(self.dimension, seed.into());
-        let options = SearchOptions { max_lists: u32::from(seed) / 64, memory: usize::from(seed) << 4 };
-        let exact = options.max_lists == 0;
+        let part = f32::from(seed % 8) / 4.0;
+        let allowance = if part < 1.0 { Allowance { lists: part, rows: part } } else { Allowance::SURE };
+        let options = SearchOptions { max_lists: u32::from(seed) / 64, allowance, memory: usize::from(seed) << 4 };
+        let exact = options.max_lists == 0 && allowance == Allowance::SURE;
         let mut search = match Search::new(quantizer.clone(), &query, ORIGIN, options) {
             Ok(search) => search,
             Err(error) => return self.excuse(&error),

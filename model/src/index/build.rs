@@ -32,6 +32,7 @@ const NOTHING: SegmentHeader = SegmentHeader {
     origin: Origin { model: 0, codebook: 0 },
     inner: f32::INFINITY,
     outer: 0.0,
+    next_free: NONE,
 };
 
 impl<'a, P: Pages> Writer<'a, P> {

@@ -11,6 +11,7 @@
 //!
 //! Every page begins with its kind. Numbers are little-endian. A list is a chain of segments, the newest first.
 
+use super::calibrate::Calibration;
 use super::{IndexError, MAX_LISTS, Origin, PAGE_SIZE, RowId};
 use crate::manifest::MAX_DIMENSION;
 use crate::simd::{BLOCK, BLOCK_BYTES, GROUP, LANES, RESTS};
@@ -109,7 +110,11 @@ pub struct Meta {
     pub quantizer_page: u32,
     pub quantizer_bytes: u64,
     pub entries_page: u32,
+    pub calibration: Calibration,
 }
+
+/// Where the meta page has the calibration; an index that was built before there was one has zeros there.
+const CALIBRATION: usize = 40;
 
 impl Meta {
     pub fn write(&self, page: &mut [u8]) {
@@ -122,6 +127,7 @@ impl Meta {
         put(page, 24, self.quantizer_bytes.to_le_bytes());
         put(page, 32, self.quantizer_page.to_le_bytes());
         put(page, 36, self.entries_page.to_le_bytes());
+        self.calibration.write(&mut page[CALIBRATION..][..Calibration::SIZE]);
     }
 
     /// # Errors
@@ -134,6 +140,10 @@ impl Meta {
         if found != VERSION {
             return Err(IndexError::Version { found, expected: VERSION });
         }
+        let damaged = IndexError::Damaged { page: 0, what: "meta page describes no index" };
+        let Some(calibration) = Calibration::read(&page[CALIBRATION..][..Calibration::SIZE]) else {
+            return Err(damaged);
+        };
         let meta = Self {
             bits: page[6],
             dimension: get_u32(page, 8),
@@ -142,11 +152,9 @@ impl Meta {
             quantizer_bytes: get_u64(page, 24),
             quantizer_page: get_u32(page, 32),
             entries_page: get_u32(page, 36),
+            calibration,
         };
-        match meta.is_possible() {
-            true => Ok(meta),
-            false => Err(IndexError::Damaged { page: 0, what: "meta page describes no index" }),
-        }
+        if meta.is_possible() { Ok(meta) } else { Err(damaged) }
     }
 
     /// Whether there can be an index of these sizes: none of them is used before this.
@@ -179,7 +187,7 @@ impl Meta {
 pub struct ListEntry {
     /// Its newest segment.
     pub head: u32,
-    /// A segment with free slots, if one is known.
+    /// The first of the segments that insertion may fill up, if there is one.
     pub free: u32,
     /// The greatest distance of a row from the centroid.
     pub radius: f32,
@@ -301,6 +309,11 @@ impl Layout {
         self.rest_at(RESTS, 0) + 6 * slot
     }
 
+    /// What the near stage reads of a segment's page: header and near codes, then bounds.
+    pub fn near_parts(&self) -> [Range<usize>; 2] {
+        [0..self.near_codes_at(1), self.near_base_at(0)..self.near_base_at(0) + 64]
+    }
+
     /// The channels of a part of the rest; parts may be empty.
     pub fn rest(&self, part: usize) -> Range<usize> {
         if part == 0 {
@@ -342,13 +355,26 @@ pub struct SegmentHeader {
     /// Those of them that are free again.
     pub free: u16,
     pub origin: Origin,
-    /// Every row's distance from the centroid lies between these two. They never change while the segment lives: a
+    /// Every row's distance from the centroid lies between these two. They never change while a row in it is visible: a
     /// search may come back to it and must find the same bounds.
     pub inner: f32,
     pub outer: f32,
+    /// The next of the list's segments that insertion may fill up, [`LAST`] for none; [`NONE`] if this is none of them.
+    pub next_free: u32,
 }
 
+/// Inner and outer bound of a segment that takes rows of any distance.
+pub const ANY_DISTANCE: (f32, f32) = (-1.0, f32::INFINITY);
+
+/// In place of the segment after the last one that insertion may fill up.
+pub const LAST: u32 = u32::MAX;
+
 impl SegmentHeader {
+    /// Whether rows of any distance may come.
+    pub fn is_open(&self) -> bool {
+        self.outer == f32::INFINITY
+    }
+
     pub fn write(&self, page: &mut [u8]) {
         start_page(page, Kind::Segment, self.list);
         put(page, 8, self.next.to_le_bytes());
@@ -358,6 +384,7 @@ impl SegmentHeader {
         put(page, 20, self.origin.codebook.to_le_bytes());
         put(page, 24, self.inner.to_le_bytes());
         put(page, 28, self.outer.to_le_bytes());
+        put(page, 32, self.next_free.to_le_bytes());
     }
 
     /// # Errors
@@ -372,6 +399,7 @@ impl SegmentHeader {
             origin: Origin { model: get_u32(page, 16), codebook: get_u32(page, 20) },
             inner: get_f32(page, 24),
             outer: get_f32(page, 28),
+            next_free: get_u32(page, 32),
         };
         match usize::from(header.used) <= layout.slots && header.free <= header.used {
             true => Ok(header),
@@ -447,6 +475,7 @@ mod tests {
             quantizer_page: 1,
             quantizer_bytes: 11_268,
             entries_page: 3,
+            calibration: Calibration::default(),
         };
         meta.write(&mut page);
         assert_eq!(Meta::read(&page).unwrap(), meta);
@@ -474,7 +503,8 @@ mod tests {
 
         let layout = Layout::new(100, 8);
         let origin = Origin { model: 1, codebook: 2 };
-        let header = SegmentHeader { list: 3, next: 4, used: 8, free: 1, origin, inner: 0.1, outer: 0.2 };
+        let header =
+            SegmentHeader { list: 3, next: 4, used: 8, free: 1, origin, inner: 0.1, outer: 0.2, next_free: LAST };
         header.write(&mut page);
         assert_eq!(SegmentHeader::read(&page, 9, &layout).unwrap(), header);
         let full = SegmentHeader { used: layout.slots as u16 + 1, ..header };

@@ -1,6 +1,7 @@
 //! The pages of an index: PostgreSQL's buffers in the extension, vectors in tests.
 
 use super::IndexError;
+use std::ops::Range;
 
 /// Bytes of a page that are the index's own: 8 KiB less Postgres's page header.
 pub const PAGE_SIZE: usize = 8192 - 24;
@@ -17,6 +18,9 @@ pub trait Pages {
 
     /// Reads a page, which does not change while `look` runs.
     fn read<T>(&self, page: u32, look: impl FnOnce(&[u8]) -> T) -> Result<T, Self::Error>;
+
+    /// Says that these bytes of a page will be read soon. There may be no such page: a page that leads there may be damaged.
+    fn expect(&self, _page: u32, _bytes: Range<usize>) {}
 
     /// Changes up to four different pages atomically, also in the event of a crash. An edit that fails leaves
     /// the pages as they were, unless they are being built.

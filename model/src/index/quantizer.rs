@@ -1,5 +1,6 @@
 //! The quantizer of an index: a rotation, the centroids of the lists, and a scale for each channel.
 
+use super::calibrate::Calibration;
 use super::layout::{self, HEADER, Kind, Layout, ListEntry, Meta, NONE, start_page};
 use super::{BuildOptions, IndexError, PAGE_SIZE, Pages, rounding};
 use crate::simd::{self, BLOCK, Kernel};
@@ -164,6 +165,7 @@ pub struct Quantizer {
     pub(super) scales: Vec<f32>,
     pub(super) centroids: Centroids,
     pub(super) entries_page: u32,
+    calibration: Calibration,
 }
 
 impl Quantizer {
@@ -190,7 +192,17 @@ impl Quantizer {
         centroids: Centroids,
     ) -> Self {
         let layout = Layout::new(dimension, bits);
-        Self { dimension, bits, id, layout, rotation, scales, centroids, entries_page: NONE }
+        Self {
+            dimension,
+            bits,
+            id,
+            layout,
+            rotation,
+            scales,
+            centroids,
+            entries_page: NONE,
+            calibration: Calibration::default(),
+        }
     }
 
     /// Dimension of the embeddings, 0 before the first one.
@@ -200,6 +212,11 @@ impl Quantizer {
 
     pub fn lists(&self) -> usize {
         self.centroids.count()
+    }
+
+    /// How searches find a part of the nearest rows.
+    pub fn calibration(&self) -> &Calibration {
+        &self.calibration
     }
 
     /// Bits of a code for each channel.
@@ -227,6 +244,7 @@ impl Quantizer {
             quantizer_page: NONE,
             quantizer_bytes: 0,
             entries_page: NONE,
+            calibration: Calibration::default(),
         };
         if pages.count()? == 0 {
             pages.add(|page| meta.write(page))?;
@@ -292,7 +310,7 @@ impl Quantizer {
             let what = "quantizer has a number that is out of range";
             return Err(IndexError::Damaged { page: meta.quantizer_page, what }.into());
         }
-        Ok(Self { entries_page: meta.entries_page, ..quantizer })
+        Ok(Self { entries_page: meta.entries_page, calibration: meta.calibration, ..quantizer })
     }
 
     /// A random number that identifies the quantizer.
@@ -301,6 +319,14 @@ impl Quantizer {
     /// As [`Quantizer::load`].
     pub fn id<P: Pages>(pages: &P) -> Result<u64, P::Error> {
         Ok(pages.read(0, Meta::read)??.id)
+    }
+
+    /// Reads how many lists an index has; an empty one has none.
+    ///
+    /// # Errors
+    /// As [`Quantizer::load`].
+    pub fn lists_of<P: Pages>(pages: &P) -> Result<usize, P::Error> {
+        Ok(pages.read(0, Meta::read)??.lists as usize)
     }
 
     /// Reads the entry of a list.

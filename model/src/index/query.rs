@@ -2,7 +2,7 @@
 
 use super::layout::{Layout, ROW_BOUND, get_bf16, get_f32};
 use super::quantizer::Quantizer;
-use crate::simd::{self, BLOCK, BLOCK_BYTES, GROUP, Kernel, NearRows, NearTerms, RESTS};
+use crate::simd::{self, BLOCK, BLOCK_BYTES, GROUP, Kernel, NearRows, NearTerms, RESTS, Within};
 use std::ops::Range;
 
 /// Codes count from the middle of their sixteen steps.
@@ -49,8 +49,11 @@ struct Sums {
 pub struct FromCentroid {
     pub squared: f32,
     near_terms: NearTerms,
-    /// Over all channels, over the near ones, over near and middle ones, over the parts of the rest.
+    /// Over all channels.
     pub all: f32,
+    /// As much of it as a stage allows for, over all channels, over the near ones, over near and middle ones, over the
+    /// parts of the rest.
+    allowed: f32,
     near: f32,
     not_far: f32,
     rest: [f32; RESTS],
@@ -97,7 +100,8 @@ impl Query {
         Self { layout: quantizer.layout, kernel, rotated, norm, near, near_row, all: Whole { numbers, step }, sums }
     }
 
-    pub fn distances_to(&self, quantizer: &Quantizer, list: usize) -> FromCentroid {
+    /// `allowance`: the part of an inner product's greatest size that the stages before the last one allow for, 1 to be sure.
+    pub fn distances_to(&self, quantizer: &Quantizer, list: usize, allowance: f32) -> FromCentroid {
         let (head, tail) = (quantizer.centroids.head(list), quantizer.centroids.tail(list));
         let near = self.kernel.l2_squared_mixed(&self.rotated[..BLOCK], &head[..BLOCK]);
         let rest: [f32; RESTS] = std::array::from_fn(|part| {
@@ -109,7 +113,8 @@ impl Query {
             self.kernel.l2_squared_mixed(&self.rotated[channels], centroid)
         });
         let squared = near + rest.iter().sum::<f32>();
-        let (near, not_far, rest) = (near.sqrt(), (near + rest[0]).sqrt(), rest.map(f32::sqrt));
+        let allowed = |squared: f32| allowance * squared.sqrt();
+        let (near, not_far, rest) = (allowed(near), allowed(near + rest[0]), rest.map(allowed));
         let step = self.near.step / STEPS;
         let near_terms = NearTerms {
             squared,
@@ -119,21 +124,25 @@ impl Query {
             error: 2.0 * near,
             rest: rest.map(|norm| 2.0 * norm),
         };
-        FromCentroid { squared, near_terms, all: squared.sqrt(), near, not_far, rest }
+        FromCentroid { squared, near_terms, all: squared.sqrt(), allowed: allowed(squared), near, not_far, rest }
     }
 
-    /// Near stage of a group of rows: their bounds.
+    /// Near stage of the first `used` rows of a segment: writes those within `reach`, and their bounds, to the front of
+    /// `within`; returns how many there are.
     #[inline]
-    pub fn near(&self, at: &FromCentroid, page: &[u8], group: usize) -> [f32; GROUP] {
-        let slot = group * GROUP;
+    pub fn near(&self, at: &FromCentroid, page: &[u8], used: usize, reach: f32, within: &mut Within) -> usize {
+        let groups = used.div_ceil(GROUP);
         let rows = NearRows {
-            codes: part(page, self.layout.near_codes_at(group)),
-            base: part(page, self.layout.near_base_at(slot)),
-            scale: part(page, self.layout.scale_at(slot)),
-            error: part(page, self.layout.near_error_at(slot)),
-            rest: std::array::from_fn(|rest| part(page, self.layout.rest_at(rest, slot))),
+            codes: parts(page, self.layout.near_codes_at(0), groups),
+            base: parts(page, self.layout.near_base_at(0), groups),
+            scale: parts(page, self.layout.scale_at(0), groups),
+            error: parts(page, self.layout.near_error_at(0), groups),
+            rest: std::array::from_fn(|rest| parts(page, self.layout.rest_at(rest, 0), groups)),
         };
-        self.kernel.near_bounds(&self.near.numbers, &at.near_terms, &rows)
+        let found = self.kernel.near_within(&self.near.numbers, &at.near_terms, &rows, reach, within);
+        // The last group may have slots that were never used.
+        let unused = within.rows[..found].iter().rev().take_while(|row| **row as usize >= used).count();
+        found - unused
     }
 
     /// Middle stage of a row without its near codes: a bound, from that of the near stage.
@@ -179,7 +188,8 @@ impl Query {
         let codes = &bytes[ROW_BOUND..];
         let dot = self.kernel.code_dot(&self.all.numbers[self.all.numbers.len() - 2 * codes.len()..], codes);
         let product = before.product + self.product(before.scale, STEPS, dot, self.sums.far);
-        self.known(at, get_f32(bytes, 0), before.scale, product, at.all * get_bf16(bytes, 4))
+        let away = if self.layout.fine { at.allowed } else { at.all };
+        self.known(at, get_f32(bytes, 0), before.scale, product, away * get_bf16(bytes, 4))
     }
 
     /// Fine stage of a row: `bytes` are its bounds and the lower halves of its codes.
@@ -231,7 +241,8 @@ fn whole(values: &[f32], most: f32) -> (f32, Vec<f32>) {
     (step, values.iter().map(|value| (value * per).round().clamp(-most, most)).collect())
 }
 
+/// Parts of a page, one for each group.
 #[inline]
-fn part<const N: usize>(page: &[u8], at: usize) -> &[u8; N] {
-    page[at..].first_chunk().expect("a group's part of a page")
+fn parts<const N: usize>(page: &[u8], at: usize, groups: usize) -> &[[u8; N]] {
+    page[at..at + groups * N].as_chunks().0
 }

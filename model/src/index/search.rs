@@ -37,8 +37,26 @@ const UNFIT: f32 = f32::INFINITY;
 pub struct SearchOptions {
     /// The most lists to visit; 0 for as many as an exact answer takes.
     pub max_lists: u32,
+    pub allowance: Allowance,
     /// Memory for the rows of a round, in bytes.
     pub memory: usize,
+}
+
+/// How much nearer than the query's distance from a centroid its rows may be, as a part of what is possible at all.
+///
+/// By the Cauchy-Schwarz inequality, an inner product is at most the product of the lengths. In many dimensions it hardly ever
+/// comes near that. A search that allows for a part of it alone visits far fewer rows, and may miss some.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Allowance {
+    /// For the rows of a list or segment.
+    pub lists: f32,
+    /// For what the codes of a stage leave out.
+    pub rows: f32,
+}
+
+impl Allowance {
+    /// Misses nothing.
+    pub const SURE: Self = Self { lists: 1.0, rows: 1.0 };
 }
 
 /// What a search has read so far.
@@ -67,6 +85,7 @@ pub struct Search {
     query: Query,
     origin: Origin,
     max_lists: u32,
+    allowance: Allowance,
     /// Read by the first round.
     lists: Option<Arc<Lists>>,
     selection: Selection,
@@ -92,13 +111,19 @@ impl Search {
             quantizer.expect(query.len())?;
             query.convert_to_f32_slice(&mut values[..query.len()]);
         }
+        let mut allowance = options.allowance;
+        // The bound of a row's last stage is what the executor relies on.
+        if quantizer.layout.far == 0 && !quantizer.layout.fine {
+            allowance.rows = 1.0;
+        }
         Ok(Self {
             query: Query::new(&quantizer, &values),
             origin,
             max_lists: options.max_lists,
+            allowance,
             lists: None,
             selection: Selection::new(options.memory),
-            candidates: Candidates::new(&quantizer.layout),
+            candidates: Candidates::new(&quantizer.layout, allowance == Allowance::SURE),
             page_count: 0,
             visits: Visits::default(),
             quantizer,
@@ -140,17 +165,24 @@ impl Search {
         };
         self.visits.rounds += 1;
         self.selection.begin_round();
-        for list in lists.iter() {
-            let coarse = beyond(list.centroid.sqrt(), list.radius);
-            if coarse > self.selection.reach() {
+        let allowance = self.allowance;
+        let coarse = |list: &Listed| least(list.centroid.sqrt(), 0.0, list.radius, allowance.lists);
+        for (index, list) in lists.as_slice().iter().enumerate() {
+            let bound = coarse(list);
+            if bound > self.selection.reach() {
                 continue;
             }
-            let at = self.query.distances_to(&self.quantizer, list.number as usize);
-            let bound = coarse.max(beyond(at.all, list.radius));
+            let at = self.query.distances_to(&self.quantizer, list.number as usize, allowance.rows);
+            let bound = bound.max(least(at.all, 0.0, list.radius, allowance.lists));
             if bound > self.selection.reach() {
                 continue;
             }
             self.visits.lists += 1;
+            if let Some(next) = lists.as_slice().get(index + 1)
+                && coarse(next) <= self.selection.reach()
+            {
+                self.expect(pages, next.head);
+            }
             self.visit(pages, list, &at, bound)?;
         }
         self.selection.end_round();
@@ -171,7 +203,7 @@ impl Search {
                 return Err(IndexError::Damaged { page: segment, what: "segments form a circle" }.into());
             }
             self.visits.pages += 1;
-            let next = pages.read(segment, |page| self.scan(page, segment, list.number, at, bound))??;
+            let next = pages.read(segment, |page| self.scan(pages, page, segment, list.number, at, bound))??;
             self.visits.refined += self.candidates.len() as u64;
             let reach = self.selection.reach();
             self.visits.pages += self.candidates.refine(pages, segment, &self.query, at, reach)?;
@@ -181,10 +213,25 @@ impl Search {
         Ok(())
     }
 
+    fn expect<P: Pages>(&self, pages: &P, segment: u32) {
+        self.quantizer.layout.near_parts().into_iter().for_each(|part| pages.expect(segment, part));
+    }
+
     /// Finds the candidates of a segment. Returns the next segment.
-    fn scan(&mut self, page: &[u8], segment: u32, list: u32, at: &FromCentroid, bound: f32) -> Result<u32, IndexError> {
-        let layout = &self.quantizer.layout;
-        let header = SegmentHeader::of_list(page, segment, layout, list)?;
+    fn scan<P: Pages>(
+        &mut self,
+        pages: &P,
+        page: &[u8],
+        segment: u32,
+        list: u32,
+        at: &FromCentroid,
+        bound: f32,
+    ) -> Result<u32, IndexError> {
+        let layout = self.quantizer.layout;
+        let header = SegmentHeader::of_list(page, segment, &layout, list)?;
+        if header.next != NONE {
+            self.expect(pages, header.next);
+        }
         self.candidates.clear();
         let used = usize::from(header.used);
         if !self.origin.fits(header.origin) {
@@ -192,7 +239,7 @@ impl Search {
             rows.for_each(|slot| self.selection.offer(UNFIT, read_row_id(page, layout.row_id_at(slot))));
             return Ok(header.next);
         }
-        let bound = bound.max(beyond(at.all, header.outer)).max(beyond(header.inner, at.all));
+        let bound = bound.max(least(at.all, header.inner, header.outer, self.allowance.lists));
         let reach = self.selection.reach();
         if bound <= reach {
             self.visits.rows += used as u64;
@@ -202,9 +249,10 @@ impl Search {
     }
 }
 
-/// Square of what `far` is beyond `near`, 0 if it is not.
+/// The least squared distance of a row that lies between `inner` and `outer` from a centroid `away`.
 #[inline]
-fn beyond(far: f32, near: f32) -> f32 {
-    let gap = (far - near).max(0.0);
-    gap * gap
+fn least(away: f32, inner: f32, outer: f32, allowance: f32) -> f32 {
+    let row = (allowance * away).max(inner).min(outer);
+    let gap = away - row;
+    gap * gap + 2.0 * (1.0 - allowance) * away * row
 }

@@ -1,9 +1,14 @@
 //! Removal of rows.
 
-use super::layout::{FREE, Kind, SegmentHeader, expect_kind, get_f32, kind, put, read_row_id};
+use super::layout::{
+    ANY_DISTANCE, FREE, Kind, LAST, ListEntry, NONE, SegmentHeader, expect_kind, get_f32, kind, read_row_id,
+};
 use super::quantizer::Quantizer;
 use super::segment::free_slot;
 use super::{IndexError, Pages, RowId};
+
+/// The part of a segment's slots that must be free, one in so many, so that insertion fills it up.
+const REUSED: usize = 4;
 
 /// What [`remove`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,25 +59,40 @@ pub fn remove<P: Pages>(
         total.left += left;
         total.removed += gone.len() as u64;
         if !gone.is_empty() {
-            let list = pages.change([page], |[content]| {
-                let mut header = SegmentHeader::read(content, page, layout)?;
-                for (slot, row) in &gone {
-                    // Nobody else takes rows out; a slot holds what it held.
-                    debug_assert_eq!(read_row_id(content, layout.row_id_at(*slot)), *row);
-                    free_slot(content, layout, *slot);
-                    header.free += 1;
-                }
-                header.write(content);
-                Ok(header.list)
-            })?;
-            let (entries, at) = quantizer.entry_place(list);
-            pages.change([entries], |[content]| {
-                expect_kind(content, entries, Kind::Entries)?;
-                put(content, at + 4, page.to_le_bytes());
-                Ok(())
-            })?;
+            free(pages, quantizer, page, &gone)?;
         }
         page += 1;
     }
     Ok(total)
+}
+
+/// Frees slots of a segment. One that takes rows of any distance, or that no row is left in, is filled up by insertion again.
+fn free<P: Pages>(pages: &mut P, quantizer: &Quantizer, page: u32, gone: &[(usize, RowId)]) -> Result<(), P::Error> {
+    let layout = &quantizer.layout;
+    let list = pages.read(page, |content| SegmentHeader::read(content, page, layout))??.list;
+    let (entries_page, at) = quantizer.entry_place(list);
+    pages.change([page, entries_page], |[content, entries]| {
+        let mut header = SegmentHeader::of_list(content, page, layout, list)?;
+        for (slot, row) in gone {
+            // Nobody else takes rows out; a slot holds what it held.
+            debug_assert_eq!(read_row_id(content, layout.row_id_at(*slot)), *row);
+            free_slot(content, layout, *slot);
+            header.free += 1;
+        }
+        if header.free == header.used {
+            (header.used, header.free) = (0, 0);
+            (header.inner, header.outer) = ANY_DISTANCE;
+        }
+        expect_kind(entries, entries_page, Kind::Entries)?;
+        let mut entry = ListEntry::read(entries, at);
+        let worth_it =
+            header.is_open() && layout.slots - usize::from(header.used - header.free) >= layout.slots / REUSED;
+        if header.next_free == NONE && (worth_it || entry.free == NONE) {
+            header.next_free = if matches!(entry.free, NONE) || entry.free == page { LAST } else { entry.free };
+            entry.free = page;
+            entry.write(entries, at);
+        }
+        header.write(content);
+        Ok(())
+    })
 }

@@ -1,7 +1,7 @@
 //! Prefetching a table's next embedding while the distance of this one is computed.
 
 #[cfg(target_arch = "x86_64")]
-use super::x86::fetch;
+pub(super) use super::x86::fetch;
 use half::f16;
 use std::sync::atomic::{AtomicIsize, AtomicUsize, Ordering::Relaxed};
 
@@ -58,7 +58,7 @@ impl Prefetch {
 
 /// Stable Rust has no prefetch for other CPUs.
 #[cfg(not(target_arch = "x86_64"))]
-fn fetch(_start: usize, _length: usize) {}
+pub(super) fn fetch(_start: usize, _length: usize) {}
 
 #[cfg(test)]
 mod tests {

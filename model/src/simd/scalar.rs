@@ -1,6 +1,6 @@
 //! The kernels without any instruction set in particular: the definitions that the others are held to.
 
-use super::{BLOCK, BLOCK_BYTES, GROUP, HALF_LANES, LANES, NearRows, NearTerms, total};
+use super::{BLOCK, BLOCK_BYTES, GROUP, HALF_LANES, LANES, NearRows, NearTerms, Within, total};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
@@ -43,22 +43,50 @@ pub(super) fn l2_squared_mixed(a: &[f32], b: &[f16]) -> f32 {
     total(&mut sums)
 }
 
-pub(super) fn near_bounds(query: &[i8; BLOCK], terms: &NearTerms, rows: &NearRows<'_>) -> [f32; GROUP] {
-    bounds(near_dots(query, rows.codes), terms, rows)
+pub(super) fn near_within(
+    query: &[i8; BLOCK],
+    terms: &NearTerms,
+    rows: &NearRows<'_>,
+    reach: f32,
+    within: &mut Within,
+) -> usize {
+    within_by(|codes| near_dots(query, codes), terms, rows, reach, within)
 }
 
-/// Bounds from inner products; every form inlines it.
+/// The rows within reach from inner products by `dots`; every form without registers for it inlines it.
 #[inline(always)]
-pub(super) fn bounds(dots: [i32; GROUP], terms: &NearTerms, rows: &NearRows<'_>) -> [f32; GROUP] {
-    let bits: [u32; GROUP] = std::array::from_fn(|i| u32::from_le_bytes(rows.base.as_chunks().0[i]));
-    let (scale, error) = (coarse(rows.scale), coarse(rows.error));
+pub(super) fn within_by(
+    dots: impl Fn(&[u8; GROUP * BLOCK_BYTES]) -> [i32; GROUP],
+    terms: &NearTerms,
+    rows: &NearRows<'_>,
+    reach: f32,
+    within: &mut Within,
+) -> usize {
+    let mut found = 0;
+    for (group, codes) in rows.codes.iter().enumerate() {
+        let bounds = bounds(dots(codes), terms, rows, group);
+        for (i, bound) in bounds.into_iter().enumerate() {
+            // Written in any case, which spares a branch that nobody could predict.
+            within.rows[found] = (group * GROUP + i) as u32;
+            within.bounds[found] = bound;
+            found += usize::from(bound <= reach);
+        }
+    }
+    found
+}
+
+/// Bounds of a group from inner products; every form inlines it.
+#[inline(always)]
+pub(super) fn bounds(dots: [i32; GROUP], terms: &NearTerms, rows: &NearRows<'_>, group: usize) -> [f32; GROUP] {
+    let bits: [u32; GROUP] = std::array::from_fn(|i| u32::from_le_bytes(rows.base[group].as_chunks().0[i]));
+    let (scale, error) = (coarse(&rows.scale[group]), coarse(&rows.error[group]));
     let mut bounds: [f32; GROUP] = std::array::from_fn(|i| {
         let product = terms.step.mul_add(dots[i] as f32, terms.off);
         let bound = scale[i].mul_add(-product, terms.squared + f32::from_bits(bits[i]));
         error[i].mul_add(-terms.error, bound)
     });
     for (term, rest) in terms.rest.iter().zip(rows.rest) {
-        let rest = coarse(rest);
+        let rest = coarse(&rest[group]);
         bounds = std::array::from_fn(|i| rest[i].mul_add(-term, bounds[i]));
     }
     bounds

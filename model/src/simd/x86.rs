@@ -2,8 +2,8 @@
 
 #![allow(unsafe_code)]
 
-use super::scalar::bounds;
-use super::{BLOCK, BLOCK_BYTES, GROUP, HALF_LANES, LANES, NearRows, NearTerms, total};
+use super::scalar::{bounds, within_by};
+use super::{BLOCK, BLOCK_BYTES, GROUP, HALF_LANES, LANES, NearRows, NearTerms, Within, total};
 use half::f16;
 use std::arch::x86_64::*;
 use std::ptr;
@@ -147,13 +147,79 @@ pub(super) fn l2_squared_mixed_avx2(a: &[f32], b: &[f16]) -> f32 {
 }
 
 #[target_feature(enable = "avx2,fma")]
-pub(super) fn near_bounds_avx2(query: &[i8; BLOCK], terms: &NearTerms, rows: &NearRows<'_>) -> [f32; GROUP] {
-    bounds(near_dots_avx2(query, rows.codes), terms, rows)
+pub(super) fn near_within_avx2(
+    query: &[i8; BLOCK],
+    terms: &NearTerms,
+    rows: &NearRows<'_>,
+    reach: f32,
+    within: &mut Within,
+) -> usize {
+    within_by(|codes| near_dots_avx2(query, codes), terms, rows, reach, within)
 }
 
+/// Takes two groups at a time: the bounds of their 16 rows fill a register.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vnni")]
-pub(super) fn near_bounds_avx512(query: &[i8; BLOCK], terms: &NearTerms, rows: &NearRows<'_>) -> [f32; GROUP] {
-    bounds(near_dots_avx512(query, rows.codes), terms, rows)
+pub(super) fn near_within_avx512(
+    query: &[i8; BLOCK],
+    terms: &NearTerms,
+    rows: &NearRows<'_>,
+    reach: f32,
+    within: &mut Within,
+) -> usize {
+    let query = spread_avx512(query);
+    let [step, off, squared, error] = [terms.step, terms.off, terms.squared, terms.error].map(|x| _mm512_set1_ps(x));
+    let rest_terms = terms.rest.map(|term| _mm512_set1_ps(term));
+    let farthest = _mm512_set1_ps(reach);
+    let numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let mut found = 0;
+    let (pairs, last) = rows.codes.as_chunks::<2>();
+    for (pair, [a, b]) in pairs.iter().enumerate() {
+        let at = 2 * pair;
+        let dots = _mm512_castsi256_si512(near_dots_avx512(&query, a));
+        let dots = _mm512_cvtepi32_ps(_mm512_inserti64x4::<1>(dots, near_dots_avx512(&query, b)));
+        let base = rows.base[at..at + 2].as_flattened();
+        // SAFETY: two groups have 64 bytes, and the load needs no alignment.
+        let base = unsafe { _mm512_loadu_ps(base.as_ptr().cast()) };
+        let product = _mm512_fmadd_ps(step, dots, off);
+        let mut bounds = _mm512_fnmadd_ps(coarse_avx512(rows.scale, at), product, _mm512_add_ps(squared, base));
+        bounds = _mm512_fnmadd_ps(coarse_avx512(rows.error, at), error, bounds);
+        for (term, rest) in rest_terms.iter().zip(rows.rest) {
+            bounds = _mm512_fnmadd_ps(coarse_avx512(rest, at), *term, bounds);
+        }
+        let mask = _mm512_cmp_ps_mask::<_CMP_LE_OQ>(bounds, farthest);
+        if mask != 0 {
+            let numbers = _mm512_add_epi32(numbers, _mm512_set1_epi32((at * GROUP) as i32));
+            let (to_rows, to_bounds) = (&mut within.rows[found..found + 16], &mut within.bounds[found..found + 16]);
+            // SAFETY: both have room for 16 numbers, and the stores need no alignment.
+            unsafe {
+                _mm512_storeu_si512(to_rows.as_mut_ptr().cast(), _mm512_maskz_compress_epi32(mask, numbers));
+                _mm512_storeu_ps(to_bounds.as_mut_ptr(), _mm512_maskz_compress_ps(mask, bounds));
+            }
+            found += mask.count_ones() as usize;
+        }
+    }
+    if let [codes] = last {
+        let group = rows.codes.len() - 1;
+        let mut dots = [0; GROUP];
+        // SAFETY: `dots` is 32 bytes long, and the store needs no alignment.
+        unsafe { _mm256_storeu_si256(dots.as_mut_ptr().cast(), near_dots_avx512(&query, codes)) };
+        for (i, bound) in bounds(dots, terms, rows, group).into_iter().enumerate() {
+            within.rows[found] = (group * GROUP + i) as u32;
+            within.bounds[found] = bound;
+            found += usize::from(bound <= reach);
+        }
+    }
+    found
+}
+
+/// Sixteen `bf16` from those of two groups.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn coarse_avx512(groups: &[[u8; 2 * GROUP]], at: usize) -> __m512 {
+    let bytes = groups[at..at + 2].as_flattened();
+    // SAFETY: two groups have 32 bytes, and the load needs no alignment.
+    let halves = unsafe { _mm256_loadu_si256(bytes.as_ptr().cast()) };
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
 }
 
 #[inline]
@@ -179,29 +245,40 @@ fn near_dots_avx2(query: &[i8; BLOCK], codes: &[u8; GROUP * BLOCK_BYTES]) -> [i3
     out
 }
 
+/// A query as [`near_dots_avx512`] multiplies by it: for each 64 bytes of a group, what meets the low halves, and the high ones.
+type Spread = [[__m512i; 2]; BLOCK / 16];
+
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn near_dots_avx512(query: &[i8; BLOCK], codes: &[u8; GROUP * BLOCK_BYTES]) -> [i32; GROUP] {
-    let low_half = _mm512_set1_epi8(15);
-    let mut sums = _mm512_setzero_si512();
-    for (query, codes) in query.as_chunks::<16>().0.iter().zip(codes.as_chunks::<64>().0) {
+#[target_feature(enable = "avx512f")]
+fn spread_avx512(query: &[i8; BLOCK]) -> Spread {
+    let mut spread = [[_mm512_setzero_si512(); 2]; BLOCK / 16];
+    for (spread, query) in spread.iter_mut().zip(query.as_chunks::<16>().0) {
         let [a, b, c, d] = query.as_chunks::<4>().0 else { unreachable!("16 are four times 4") };
         let [a, b, c, d] = [a, b, c, d].map(|four| i32::from_ne_bytes(four.map(i8::cast_unsigned)));
-        // The lower half of the register holds one 8 channels of all rows, the upper half the next.
-        let first = _mm512_inserti64x4::<1>(_mm512_set1_epi32(a), _mm256_set1_epi32(c));
-        let second = _mm512_inserti64x4::<1>(_mm512_set1_epi32(b), _mm256_set1_epi32(d));
+        // The lower half of the register meets one 8 channels of all rows, the upper half the next.
+        *spread = [
+            _mm512_inserti64x4::<1>(_mm512_set1_epi32(a), _mm256_set1_epi32(c)),
+            _mm512_inserti64x4::<1>(_mm512_set1_epi32(b), _mm256_set1_epi32(d)),
+        ];
+    }
+    spread
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn near_dots_avx512(query: &Spread, codes: &[u8; GROUP * BLOCK_BYTES]) -> __m256i {
+    let low_half = _mm512_set1_epi8(15);
+    let mut sums = [_mm512_setzero_si512(); 2];
+    for ([first, second], codes) in query.iter().zip(codes.as_chunks::<64>().0) {
         // SAFETY: `codes` is 64 bytes long, and the load needs no alignment.
         let codes = unsafe { _mm512_loadu_si512(codes.as_ptr().cast()) };
         let low = _mm512_and_si512(codes, low_half);
         let high = _mm512_and_si512(_mm512_srli_epi16::<4>(codes), low_half);
-        sums = _mm512_dpbusd_epi32(sums, low, first);
-        sums = _mm512_dpbusd_epi32(sums, high, second);
+        sums[0] = _mm512_dpbusd_epi32(sums[0], low, *first);
+        sums[1] = _mm512_dpbusd_epi32(sums[1], high, *second);
     }
-    let sums = _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums));
-    let mut out = [0; GROUP];
-    // SAFETY: `out` is 32 bytes long, and the store needs no alignment.
-    unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sums) };
-    out
+    let sums = _mm512_add_epi32(sums[0], sums[1]);
+    _mm256_add_epi32(_mm512_castsi512_si256(sums), _mm512_extracti64x4_epi64::<1>(sums))
 }
 
 #[target_feature(enable = "avx2")]

@@ -5,6 +5,7 @@ use super::super::quantizer::Quantizer;
 use super::super::query::Query;
 use super::super::{IndexError, Pages};
 use super::Visits;
+use crate::simd;
 
 /// Lists that are visited in order of distance; after these the reach is small, and most others are skipped in any order.
 const ORDERED: usize = 64;
@@ -15,7 +16,7 @@ pub struct Listed {
     pub number: u32,
     pub head: u32,
     pub radius: f32,
-    /// Lower bound of the squared distance of its centroid.
+    /// Squared distance of its centroid, or a lower bound of it.
     pub centroid: f32,
 }
 
@@ -59,11 +60,13 @@ impl Lists {
             centroid,
         });
         let longest = entries.iter().fold(0.0f32, |longest, entry| longest.max(entry.norm));
-        Ok(Self { lists: ordered(listed.collect(), most as usize), longest })
+        let kernel = simd::widest();
+        let distance = |list: u32| quantizer.centroids.distance(&kernel, &query.rotated, list as usize);
+        Ok(Self { lists: ordered(listed.collect(), most as usize, distance), longest })
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Listed> {
-        self.lists.iter()
+    pub fn as_slice(&self) -> &[Listed] {
+        &self.lists
     }
 
     /// Length of the longest embedding of the index.
@@ -72,16 +75,31 @@ impl Lists {
     }
 }
 
-fn ordered(mut lists: Vec<Listed>, most: usize) -> Vec<Listed> {
-    let ordered = if most == 0 { ORDERED } else { most };
+/// Puts the nearest lists in front, by the distances of their centroids.
+fn ordered(mut lists: Vec<Listed>, most: usize, distance: impl Fn(u32) -> f32) -> Vec<Listed> {
+    let wanted = if most == 0 { ORDERED } else { most }.min(lists.len());
     let nearer = |a: &Listed, b: &Listed| a.centroid.total_cmp(&b.centroid);
-    if ordered < lists.len() {
-        lists.select_nth_unstable_by(ordered, nearer);
-        if most > 0 {
-            lists.truncate(ordered);
+    if wanted < lists.len() {
+        lists.select_nth_unstable_by(wanted, nearer);
+    }
+    // Of the others, those may be nearer whose bounds are.
+    let mut exact = wanted;
+    let mut limit = f32::NEG_INFINITY;
+    for index in 0..lists.len() {
+        if index >= wanted && lists[index].centroid >= limit {
+            continue;
+        }
+        lists[index].centroid = distance(lists[index].number);
+        if index < wanted {
+            limit = limit.max(lists[index].centroid);
+        } else {
+            lists.swap(index, exact);
+            exact += 1;
         }
     }
-    let ordered = ordered.min(lists.len());
-    lists[..ordered].sort_unstable_by(nearer);
+    lists[..exact].sort_unstable_by(nearer);
+    if most > 0 {
+        lists.truncate(wanted);
+    }
     lists
 }
