@@ -326,6 +326,24 @@ SELECT lists <= 1 AS one_list FROM sketch_index_scan();
 RESET pg_sketch.max_lists;
 SET pg_sketch.max_lists = -1;
 
+-- So is a recall of less than 1; distances and order of what is found are exact.
+SET pg_sketch.recall = 0.5;
+SELECT count(*) AS rows, bool_and(d >= before OR before IS NULL) AS ordered
+FROM (SELECT d, lag(d) OVER () AS before FROM (SELECT e <-> spot(3) AS d FROM photo ORDER BY e <-> spot(3) LIMIT 10) AS n) AS n;
+RESET pg_sketch.recall;
+SET pg_sketch.recall = 2;
+-- The recall of real queries is measured.
+CREATE FUNCTION measured(index regclass, recall float8, nearest integer DEFAULT 10) RETURNS record LANGUAGE sql AS $$
+    SELECT m.recall BETWEEN 0.3 AND 1, m.worst <= m.recall, m.ms > 0, m.exact_ms > 0
+    FROM sketch_measure_recall(index, (SELECT array_agg(spot(n, 0.3)) FROM generate_series(7, 400, 13) AS n), recall, nearest) AS m
+$$;
+SELECT measured('photo_c', 0.9), measured('photo_c', NULL, 1);
+SELECT recall, worst FROM sketch_measure_recall('photo_c', ARRAY[spot(3), NULL, spot(7)], 1, 5000);
+SELECT recall, worst FROM sketch_measure_recall('empty_e', ARRAY[spot(3)]);
+SELECT * FROM sketch_measure_recall('photo_c', NULL);
+SELECT current_setting('pg_sketch.recall');
+SELECT sketch_measure_recall('photo_pkey', ARRAY[spot(3)]);
+
 -- What a scan visited.
 SELECT count(*) FROM (SELECT id FROM empty ORDER BY e <-> spot(3) LIMIT 10) AS n;
 SELECT lists BETWEEN 1 AND 2000 AS lists, rows BETWEEN 10 AND 2000 AS rows, refined <= rows AS refined, pages > 0 AS pages, rounds > 0 AS rounds FROM sketch_index_scan();

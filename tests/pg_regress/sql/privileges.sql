@@ -78,6 +78,7 @@ INSERT INTO walk (object, call) VALUES
     ('sketch_build_codebook(text,regclass,text,integer,integer,double precision,boolean,integer,text)', $$SELECT sketch_build_codebook('x', 'art.embedding', 'e', 1, 2)$$),
     ('sketch_fuse(embedding,text,text)', $$SELECT sketch_fuse(e, 'o', 'sketch_owner') FROM art.embedding LIMIT 1$$),
     ('sketch_check_index(regclass)', $$SELECT count(*) FROM sketch_check_index('art.photo_fused')$$),
+    ('sketch_measure_recall(regclass,embedding[],double precision,integer)', $$SELECT count(*) FROM sketch_measure_recall('art.photo_fused', ARRAY[sketch_from_array(array_fill(0.1::real, ARRAY[512]))])$$),
     ('sketch_trigger()', $$SELECT sketch_trigger()$$),
     ('sketch_gallery(regclass)', $$SELECT count(*) FROM sketch_gallery('art.photo')$$),
     ('table sketch.model', $$SELECT count(*) FROM sketch.model$$),
