@@ -304,5 +304,11 @@ bench-index: setup ## index beside pgvector's HNSW: speed, build, size; EXACT=10
 	@config=$$(PG=$(PG) tests/bench/peer.sh $(PEERS)) && \
 	$(MAKE) --no-print-directory install PG=$(PG) PG_CONFIG=$$config && DATA=$(DATA) tests/bench/index.sh $$config
 
+.PHONY: bench-index-life
+bench-index-life: PG = 16
+bench-index-life: setup ## size of the index while rows change, and inserts per second, beside pgvector's HNSW
+	@config=$$(PG=$(PG) tests/bench/peer.sh $(PEERS)) && \
+	$(MAKE) --no-print-directory install PG=$(PG) PG_CONFIG=$$config && tests/bench/index_life.sh $$config
+
 clean: ## remove build outputs
 	rm -rf target $(BUILD)

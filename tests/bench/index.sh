@@ -12,6 +12,8 @@
 #   ROUNDS=3      runs of pgbench of each kind, alternating; the median counts
 #   KEEP          folder to keep the cluster in; the next run reuses its tables and HNSW, and builds ivfexact again
 #   INDEXES       indexes to measure
+#   VCHORD=1      measures VectorChord's vchordrq, too, which the server must have
+#   TRIALS=       leaves out two clients, WHERE, a large LIMIT and cursors
 #   CACHE         folder for the embeddings and the codebook made from DATA
 #   DATA          folder of sketchy-mini, caltech101 and unlabelled; not needed once CACHE is filled
 #
@@ -20,7 +22,7 @@
 set -euo pipefail
 
 pg_config=$(realpath "${1:?usage: [N=100000,1000000] [KEEP=folder] $0 PG_CONFIG}")
-queries=${QUERIES:-200} duration=${DURATION:-10} rounds=${ROUNDS:-3} indexes=${INDEXES:-ivfexact hnsw} exact=${EXACT:-}
+queries=${QUERIES:-200} duration=${DURATION:-10} rounds=${ROUNDS:-3} indexes=${INDEXES:-ivfexact hnsw${VCHORD:+ vchordrq}} exact=${EXACT:-}
 if [ -n "$exact" ]; then sizes=${N:-20000}; else sizes=${N:-100000,1000000}; fi
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(realpath "$here/../..")
@@ -56,6 +58,7 @@ synchronize_seqscans = off
 autovacuum = off
 wal_level = minimal
 max_wal_senders = 0
+${VCHORD:+shared_preload_libraries = vchord}
 max_wal_size = 16GB" "$repository/tests/cluster.sh" start "$dir")
 
 # sql DATABASE ARGUMENT...

@@ -85,3 +85,9 @@ CREATE TABLE IF NOT EXISTS figure (what text, index text, value double precision
 -- Statements other than the nearest ten; "wrong" counts answers with inexact distances.
 CREATE TABLE IF NOT EXISTS trial (trial text, index text, setting text, plan text, ms double precision, rows double precision,
                     expected double precision, recall double precision, wrong text);
+-- Recall of the nearest ten and queries per second of one client, by what an index does for them.
+CREATE TABLE IF NOT EXISTS effort (index text, effort double precision, recall double precision, rate double precision,
+                                   PRIMARY KEY (index, effort));
+-- Whether an effort is enough. Only the setting that promises all rows counts as a recall of 1 of ivfexact.
+CREATE OR REPLACE FUNCTION reaches(done effort, least numeric) RETURNS boolean LANGUAGE sql IMMUTABLE
+    RETURN done.recall >= least AND (least < 1 OR done.index <> 'ivfexact' OR done.effort = 1);

@@ -1,10 +1,16 @@
-# The part of index.sh that measures speed, build and size. Each size has its own database with the schemas "ivfexact" and
-# "hnsw", each with the tables "photo" and "query".
+# The part of index.sh that measures speed, build and size. Each size has its own database with a schema for each index, each with
+# the tables "photo" and "query".
 # shellcheck shell=bash disable=SC2154
 
-declare -A type=([ivfexact]=embedding [hnsw]='halfvec(512)')
-declare -A using=([ivfexact]='ivfexact (fused)' [hnsw]='hnsw (fused halfvec_l2_ops)')
-recall=0.99
+declare -A type=([ivfexact]=embedding [hnsw]='halfvec(512)' [vchordrq]='halfvec(512)')
+declare -A using=([ivfexact]='ivfexact (fused)' [hnsw]='hnsw (fused halfvec_l2_ops)'
+    [vchordrq]='vchordrq (fused halfvec_l2_ops) WITH (options = $$residual_quantization = true
+build.internal.lists = [LISTS]$$)')
+declare -A extension=([hnsw]=vector [vchordrq]=vchord)
+# What trades recall for speed, and the values to try, the fastest first.
+declare -A knob=([ivfexact]=pg_sketch.recall [hnsw]=hnsw.ef_search [vchordrq]=vchordrq.probes)
+declare -A efforts=([ivfexact]='0.8 0.85 0.9 0.95 0.98 0.99 0.995 0.999 1'
+    [hnsw]='10 20 40 80 120 160 240 320 480 640 800 1000' [vchordrq]='1 2 3 5 7 10 15 20 30 40 60 80 160')
 # Number of queries for statements that take longer than the nearest ten.
 few=$((queries < 20 ? queries : 20))
 
@@ -50,14 +56,17 @@ fill() {
             <"$cache/sketch.copy"
         on "$1" ivfexact -c 'VACUUM (FREEZE, ANALYZE) photo, query' -c "COMMENT ON SCHEMA ivfexact IS '$ours'"
     fi
-    if [ "$(filled_by "$1" hnsw)" != "$peer" ]; then
-        note "$1 rows: filling the table of hnsw"
-        make_schema "$1" hnsw 'DROP EXTENSION IF EXISTS vector CASCADE; CREATE EXTENSION vector'
-        on "$1" hnsw --single-transaction -c 'TRUNCATE photo' \
-            -c 'INSERT INTO photo (id, fused) SELECT id, fused::real[]::halfvec FROM ivfexact.photo'
-        on "$1" hnsw -c 'INSERT INTO query SELECT id, fused::real[]::halfvec FROM ivfexact.query' \
-            -c 'VACUUM (FREEZE, ANALYZE) photo, query' -c "COMMENT ON SCHEMA hnsw IS '$peer'"
-    fi
+    local index
+    for index in hnsw vchordrq; do
+        if has $index && [ "$(filled_by "$1" $index)" != "$peer" ]; then
+            note "$1 rows: filling the table of $index"
+            make_schema "$1" $index "CREATE EXTENSION IF NOT EXISTS ${extension[$index]} CASCADE"
+            on "$1" $index --single-transaction -c 'TRUNCATE photo' \
+                -c 'INSERT INTO photo (id, fused) SELECT id, fused::real[]::halfvec FROM ivfexact.photo'
+            on "$1" $index -c 'INSERT INTO query SELECT id, fused::real[]::halfvec FROM ivfexact.query' \
+                -c 'VACUUM (FREEZE, ANALYZE) photo, query' -c "COMMENT ON SCHEMA $index IS '$peer'"
+        fi
+    done
 }
 filled_by() { sql "n$1" -c "SELECT obj_description(to_regnamespace('$2')::oid, 'pg_namespace')"; }
 # make_schema N INDEX EXTENSION; "part" is a hash of the id from 0 to 9999.
@@ -75,7 +84,7 @@ build() {
     note "$1 rows: building $2"
     on "$1" "$2" -c 'SET client_min_messages = warning' -c 'DROP INDEX IF EXISTS nearest' -c CHECKPOINT
     before=$(cpu_seconds) started=$(date +%s.%N)
-    on "$1" "$2" -c "CREATE INDEX nearest ON photo USING ${using[$2]}"
+    on "$1" "$2" -c "CREATE INDEX nearest ON photo USING ${using[$2]/LISTS/$(awk -v n="$1" 'BEGIN { printf "%d", 2 * sqrt(n) }')}"
     seconds=$(minus "$(date +%s.%N)" "$started")
     figure "$1" "$2" 'build, CPU s' "$(minus "$(cpu_seconds)" "$before")"
     figure "$1" "$2" 'load average after the build' "$(cut -d' ' -f1 /proc/loadavg)"
@@ -91,32 +100,40 @@ find_exact() {
         -c "CREATE TABLE exact_$queries AS SELECT * FROM answers('$(nearest 'LIMIT 10')', $queries)"
 }
 
-# recall_at N EF_SEARCH
+# recall_at N INDEX EFFORT
 recall_at() {
-    on "$1" hnsw -c "SET hnsw.ef_search = $2" -c "SELECT avg(recall(exact.ids, found.ids))
+    on "$1" "$2" -c "SET ${knob[$2]} = $3" -c 'SET enable_seqscan = off' -c "SELECT avg(recall(exact.ids, found.ids))
         FROM exact_$queries AS exact JOIN answers('$(nearest 'LIMIT 10')', $queries) AS found USING (query)"
 }
-is_enough() {
-    local found
-    found=$(recall_at "$1" "$2")
-    figure "$1" hnsw "recall at ef_search $(printf %04d "$2")" "$found"
-    awk -v found="$found" -v wanted="$recall" 'BEGIN { exit found < wanted }'
+# find_efforts N INDEX: stores the recall of every effort up to the first that finds all but one in 500.
+find_efforts() {
+    local effort found
+    on "$1" "$2" -c "DELETE FROM effort WHERE index = '$2'"
+    for effort in ${efforts[$2]}; do
+        found=$(recall_at "$1" "$2" "$effort")
+        on "$1" "$2" -c "INSERT INTO effort VALUES ('$2', $effort, $found, NULL)"
+        ! awk -v found="$found" 'BEGIN { exit found < 0.998 }' || [ "$2" = ivfexact ] || break
+    done
 }
-# find_effort N: finds the smallest ef_search with sufficient recall, or 1000, the maximum, if there is none.
+# effort_for N INDEX RECALL: the least effort of this recall; nothing if there is none.
+effort_for() { on "$1" "$2" -c "SELECT min(effort) FROM effort WHERE index = '$2' AND reaches(effort.*, $3)"; }
+# find_effort N: the least ef_search of recall 0.99, or the greatest, for statements other than the nearest ten.
 find_effort() {
-    local low=10 high=10 middle
-    [ -z "$(figure_of "$1" hnsw ef_search)" ] || return 0
-    note "$1 rows: looking for the least ef_search of recall $recall"
-    until is_enough "$1" "$high"; do
-        low=$high high=$((high > 500 ? 1000 : 2 * high))
-        if [ "$low" = 1000 ]; then break; fi
+    figure "$1" hnsw ef_search "$(on "$1" hnsw -c "SELECT coalesce(min(effort) FILTER (WHERE recall >= 0.99), max(effort))
+        FROM effort WHERE index = 'hnsw'")"
+    figure "$1" hnsw 'recall of the nearest 10' "$(on "$1" hnsw -c "SELECT recall FROM effort
+        WHERE index = 'hnsw' AND effort = (SELECT value FROM figure WHERE (what, index) = ('ef_search', 'hnsw'))")"
+}
+# measure_efforts N INDEX: queries per second of one client at the least effort of each recall.
+measure_efforts() {
+    local level effort rate
+    for level in 0.9 0.95 0.98 0.99 1; do
+        effort=$(effort_for "$1" "$2" $level)
+        [ -n "$effort" ] || continue
+        note "$1 rows: $2 at recall $level, ${knob[$2]} = $effort"
+        rate=$(bench "$1" "$2" 1 "$duration" "$effort" >/dev/null; bench "$1" "$2" 1 "$duration" "$effort" | cut -d' ' -f1)
+        on "$1" "$2" -c "UPDATE effort SET rate = $rate WHERE index = '$2' AND effort = $effort"
     done
-    while [ $((high - low)) -gt 1 ]; do
-        middle=$(((low + high) / 2))
-        if is_enough "$1" "$middle"; then high=$middle; else low=$middle; fi
-    done
-    figure "$1" hnsw 'recall of the nearest 10' "$(recall_at "$1" "$high")"
-    figure "$1" hnsw ef_search "$high"
 }
 
 # check_exact N: counts answers of the index that differ from the sequential scan's. The incremental sort that orders ids of equal
@@ -142,13 +159,17 @@ check_exact() {
     on "$1" ivfexact -c "SELECT sketch_check_index('nearest')" >/dev/null
 }
 
-# bench N INDEX CLIENTS SECONDS: prints queries per second, and queries per CPU second of the server.
+# bench N INDEX CLIENTS SECONDS [EFFORT]: prints queries per second, and queries per CPU second of the server.
 bench() {
-    local before effort='' sketches
+    local before effort=${5:-} sketches
     sketches=$(on "$1" "$2" -c 'SELECT count(*) FROM query')
-    [ "$2" = ivfexact ] || effort="-c hnsw.ef_search=$(figure_of "$1" hnsw ef_search)"
+    [ -n "$effort" ] || case $2 in
+        ivfexact) effort=1 ;;
+        hnsw) effort=$(figure_of "$1" hnsw ef_search) ;;
+        *) effort=$(effort_for "$1" "$2" 0.99) effort=${effort:-${efforts[$2]##* }} ;;
+    esac
     before=$(cpu_seconds)
-    PGOPTIONS="-c search_path=$2,public $effort" "$bin/pgbench" --no-vacuum --protocol prepared \
+    PGOPTIONS="-c search_path=$2,public -c ${knob[$2]}=$effort -c enable_seqscan=off" "$bin/pgbench" --no-vacuum --protocol prepared \
         --define queries="$sketches" --file "$here/index.pgbench" \
         --client "$3" --jobs "$3" --time "$4" "${url/\/postgres?//n$1?}" >"$dir/pgbench.log"
     awk -v cpu="$(minus "$(cpu_seconds)" "$before")" '
@@ -238,6 +259,7 @@ measure_trials() {
     local index name tail where
     sql "n$1" -c 'TRUNCATE trial'
     for index in $indexes; do
+        [ "$index" != vchordrq ] || continue
         while IFS='|' read -r name tail where; do
             note "$1 rows: $name, $index"
             try "$1" "$index" "$name" "$tail" "$where"
@@ -264,6 +286,14 @@ SELECT what AS figure, round(ours::numeric, 3) AS ivfexact, round(peer::numeric,
 FROM (SELECT what, max(value) FILTER (WHERE index = 'ivfexact') AS ours, max(value) FILTER (WHERE index = 'hnsw') AS peer
       FROM figure GROUP BY what) AS figures
 ORDER BY what;
+SELECT least, index, CASE WHEN effort IS NULL THEN 'not reached' ELSE index || ' ' || effort END AS effort,
+    round(recall::numeric, 4) AS recall, round(rate::numeric) AS "queries/s",
+    round((max(rate) FILTER (WHERE index = 'ivfexact') OVER (PARTITION BY least) / rate)::numeric, 2) AS "ivfexact is faster by"
+FROM (VALUES (0.9), (0.95), (0.98), (0.99), (1)) AS level (least)
+    CROSS JOIN (SELECT DISTINCT index FROM effort) AS indexes
+    LEFT JOIN LATERAL (SELECT effort, recall, rate FROM effort
+                       WHERE effort.index = indexes.index AND reaches(effort.*, least) ORDER BY effort LIMIT 1) AS reached ON true
+ORDER BY least, index DESC;
 SELECT trial, index, setting, plan, round(ms::numeric, 2) AS "median ms", round(rows::numeric, 1) AS rows,
     round(expected::numeric, 1) AS "should be", round(recall::numeric, 3) AS recall, wrong
 FROM trial ORDER BY trial, index DESC, setting;
@@ -275,11 +305,13 @@ for n in ${sizes//,/ }; do
     for index in $indexes; do
         build "$n" "$index"
         find_exact "$n" "$index"
+        find_efforts "$n" "$index"
     done
     ! has hnsw || find_effort "$n"
     ! has ivfexact || check_exact "$n"
-    measure_speed "$n"
-    measure_trials "$n"
+    for index in $indexes; do measure_efforts "$n" "$index"; done
+    [ -z "${TRIALS-1}" ] || measure_speed "$n"
+    [ -z "${TRIALS-1}" ] || measure_trials "$n"
 done
 sql postgres -c 'SELECT version()'
 sql "n$n" -c "SELECT extname, extversion FROM pg_extension WHERE extname IN ('pg_sketch', 'vector')"
