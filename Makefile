@@ -206,9 +206,10 @@ $(BUILD)/fuzz-tools: | $(BUILD)/packages
 	@command -v c++ >/dev/null || { echo "installing g++" && $(APT_INSTALL) g++ >/dev/null; }
 	@touch $@
 
-# Not "hostile", which measures time and memory, and not the networks, whose library has no sanitizer.
-test-asan: ## tests of the crate without Postgres under AddressSanitizer
-	@RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address $(CARGO) test --quiet --release --target $(HOST) --target-dir $(BUILD)/asan -p sketch-model \
+# Not "hostile", which measures time and memory, nor "serve", which runs networks for long.
+test-asan: setup ## tests of the crate without Postgres under AddressSanitizer
+	@RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+	CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true $(CARGO) test --quiet --release --target $(HOST) --target-dir $(BUILD)/asan -p sketch-model \
 	    --lib --test codebook --test decode --test distance --test index --test strokes --test svg
 
 test-loom: ## the worker's slots in every order of steps

@@ -30,8 +30,8 @@ run() {
     if FUZZ_TARGET=$target FUZZ_SEEDS=$corpus "$fuzz" "${options[@]}" "$corpus" >"$corpus.log" 2>&1; then
         echo "$(date -u +%FT%TZ) $target $seconds $(sed -n 's/^stat::number_of_executed_units: *//p' "$corpus.log")" >>"$work/runs"
     else
-        echo "fuzz: target $target found something; the end of $corpus.log:" >&2
-        grep -v '^#[0-9]*\s' "$corpus.log" | tail -n 40 >&2
+        echo "fuzz: target $target found something; $corpus.log says what:" >&2
+        grep -E -A 2 'panicked at|^==[0-9]+== ?ERROR|^SUMMARY|Test unit written' "$corpus.log" | head -n 40 >&2 || tail -n 20 "$corpus.log" >&2
         return 1
     fi
 }
