@@ -51,6 +51,8 @@ CREATE FUNCTION sketch_measure_recall(index regclass, queries embedding[], wante
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE COST 100000
     SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
+    -- Loads the library, which defines the settings.
+    library text := @extschema@.sketch_library_version();
     recall_before text := pg_catalog.current_setting('pg_sketch.recall');
     lists_before text := pg_catalog.current_setting('pg_sketch.max_lists');
     statement text;
