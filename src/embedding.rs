@@ -11,6 +11,7 @@
 //!
 //! 512 dimensions take 1 KiB and stay in the row, where a sequential scan reads them without a detour.
 
+mod average;
 mod distance;
 mod io;
 

@@ -6,7 +6,7 @@
 //!
 //! | look in | for |
 //! | --- | --- |
-//! | [`embedding`] | the type `embedding`: its layout, text and binary forms, casts, distance |
+//! | [`embedding`] | the type `embedding`: its layout, text and binary forms, casts, distances, mean |
 //! | [`embed`] | `sketch_embed`, `photo_embed`: bytes to embeddings, once per statement |
 //! | [`inference`] | pixels to embeddings: in this connection or by the inference worker; `sketch_stat` |
 //! | [`process`] | signals, environment and memory of the process |

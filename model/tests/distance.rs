@@ -2,7 +2,7 @@
 
 use half::f16;
 use proptest::prelude::*;
-use sketch_model::simd::{self, Kernel, available_kernels, l2_squared_scalar};
+use sketch_model::simd::{self, Kernel, available_kernels, inner_product_scalar, l2_squared_scalar};
 
 fn same(x: f32, y: f32) -> bool {
     x.to_bits() == y.to_bits() || (x.is_nan() && y.is_nan())
@@ -35,12 +35,15 @@ fn exact(a: &[f16], b: &[f16]) -> f64 {
 }
 
 fn check_kernels(a: &[f16], b: &[f16]) -> Result<(), TestCaseError> {
-    let expected = l2_squared_scalar(a, b);
+    let (expected, expected_product) = (l2_squared_scalar(a, b), inner_product_scalar(a, b));
     for kernel in available_kernels() {
         let actual = kernel.l2_squared(a, b);
         prop_assert!(same(actual, expected), "{}: {actual} is not {expected}", kernel.name());
+        let actual = kernel.inner_product(a, b);
+        prop_assert!(same(actual, expected_product), "{}: {actual} is not {expected_product}", kernel.name());
     }
     prop_assert!(same(simd::l2_squared(a, b), expected));
+    prop_assert!(same(simd::inner_product(a, b), expected_product));
     Ok(())
 }
 
@@ -83,6 +86,15 @@ proptest! {
         let bound = (a.len() as f64 / 64.0 + 10.0) * 2f64.powi(-24);
         let (actual, expected) = (f64::from(simd::l2_squared(&a, &b)), exact(&a, &b));
         prop_assert!((actual - expected).abs() <= bound * expected, "{actual} is not {expected}");
+    }
+
+    #[test]
+    fn close_to_the_exact_product((a, b) in pair(finite_half().boxed())) {
+        let products = || a.iter().zip(&b).map(|(a, b)| a.to_f64() * b.to_f64());
+        let length = |v: &[f16]| v.iter().map(|v| v.to_f64().powi(2)).sum::<f64>().sqrt();
+        let bound = (a.len() as f64 / 64.0 + 10.0) * 2f64.powi(-24) * length(&a) * length(&b);
+        let (actual, expected) = (f64::from(simd::inner_product(&a, &b)), products().sum::<f64>());
+        prop_assert!((actual - expected).abs() <= bound, "{actual} is not {expected}");
     }
 
     #[test]

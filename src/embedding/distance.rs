@@ -1,8 +1,9 @@
-//! The operator `<->`.
+//! The operators `<->`, `<=>` and `<#>`.
 
 use super::Embedding;
 use crate::call::Call;
 use crate::error::SqlError;
+use half::f16;
 use pgrx::prelude::*;
 use sketch_model::simd::{self, Prefetch};
 
@@ -14,6 +15,31 @@ static PREFETCH: [Prefetch; 2] = [const { Prefetch::new() }; 2];
 /// Others are infinitely far from each other, with a warning: one row from elsewhere must not end every search of its table.
 #[pg_extern(immutable, strict, parallel_safe)]
 fn embedding_l2_distance(a: Embedding<'_>, b: Embedding<'_>, fcinfo: pg_sys::FunctionCallInfo) -> f64 {
+    compare(a, b, fcinfo, |x, y| f64::from(simd::l2_squared(x, y)).sqrt())
+}
+
+/// Cosine distance, 1 − cos of the angle between two embeddings; NaN if one of them is zero.
+#[pg_extern(immutable, strict, parallel_safe)]
+fn embedding_cosine_distance(a: Embedding<'_>, b: Embedding<'_>, fcinfo: pg_sys::FunctionCallInfo) -> f64 {
+    let product = |x: &[f16], y: &[f16]| f64::from(simd::inner_product(x, y));
+    // Rounding may carry the cosine of parallel vectors beyond 1.
+    compare(a, b, fcinfo, |x, y| 1.0 - (product(x, y) / (product(x, x) * product(y, y)).sqrt()).clamp(-1.0, 1.0))
+}
+
+/// Negative inner product: the server sorts in ascending order.
+#[pg_extern(immutable, strict, parallel_safe)]
+fn embedding_negative_inner_product(a: Embedding<'_>, b: Embedding<'_>, fcinfo: pg_sys::FunctionCallInfo) -> f64 {
+    compare(a, b, fcinfo, |x, y| -f64::from(simd::inner_product(x, y)))
+}
+
+/// `distance` of the values of two embeddings that compare, infinity for others.
+#[inline]
+fn compare(
+    a: Embedding<'_>,
+    b: Embedding<'_>,
+    fcinfo: pg_sys::FunctionCallInfo,
+    distance: impl FnOnce(&[f16], &[f16]) -> f64,
+) -> f64 {
     let (x, y) = (a.values(), b.values());
     PREFETCH[0].next(x);
     PREFETCH[1].next(y);
@@ -21,7 +47,7 @@ fn embedding_l2_distance(a: Embedding<'_>, b: Embedding<'_>, fcinfo: pg_sys::Fun
         warn_once(fcinfo, a, b);
         return f64::INFINITY;
     }
-    f64::from(simd::l2_squared(x, y)).sqrt()
+    distance(x, y)
 }
 
 /// Says what does not compare, the first time in a statement.

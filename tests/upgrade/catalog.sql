@@ -20,8 +20,11 @@ FROM (
     UNION ALL
     SELECT type, identity, 'comment', obj_description(objid, (SELECT relname FROM pg_class WHERE oid = classid)) FROM member
     UNION ALL
-    SELECT type, identity, 'definition', pg_get_functiondef(objid) || ' ' || pg_temp.acl(coalesce(proacl, acldefault('f', proowner)))
+    SELECT type, identity, 'definition', CASE prokind WHEN 'a' THEN '' ELSE pg_get_functiondef(objid) END || ' ' || pg_temp.acl(coalesce(proacl, acldefault('f', proowner)))
     FROM member JOIN pg_proc AS p ON classid = 'pg_proc'::regclass AND objid = p.oid
+    UNION ALL
+    SELECT type, identity, 'aggregate', concat_ws(' ', proparallel, aggtransfn, aggcombinefn, aggfinalfn, aggtranstype::regtype, agginitval)
+    FROM member JOIN pg_proc AS p ON classid = 'pg_proc'::regclass AND objid = p.oid JOIN pg_aggregate ON aggfnoid = p.oid
     UNION ALL
     SELECT type, identity, 'definition', concat_ws(' ', typlen, typbyval, typtype, typcategory, typispreferred, typdelim, typsubscript,
         typinput, typoutput, typreceive, typsend, typmodin, typmodout, typanalyze, typalign, typstorage, typnotnull, typdefault,

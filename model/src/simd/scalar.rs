@@ -6,6 +6,16 @@ use half::slice::HalfFloatSliceExt;
 
 /// As [`super::l2_squared`].
 pub fn l2_squared(a: &[f16], b: &[f16]) -> f32 {
+    sum(a, b, |x, y| (x - y, x - y))
+}
+
+/// As [`super::inner_product`].
+pub fn inner_product(a: &[f16], b: &[f16]) -> f32 {
+    sum(a, b, |x, y| (x, y))
+}
+
+/// The sum of the products of what `factors` makes of two values.
+fn sum(a: &[f16], b: &[f16], factors: impl Fn(f32, f32) -> (f32, f32)) -> f32 {
     let length = a.len().min(b.len());
     let mut sums = [0.0; HALF_LANES];
     let (mut x, mut y) = ([0.0; HALF_LANES], [0.0; HALF_LANES]);
@@ -15,8 +25,8 @@ pub fn l2_squared(a: &[f16], b: &[f16]) -> f32 {
         a.convert_to_f32_slice(x);
         b.convert_to_f32_slice(y);
         for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
-            let difference = *x - *y;
-            *sum = difference.mul_add(difference, *sum);
+            let (x, y) = factors(*x, *y);
+            *sum = x.mul_add(y, *sum);
         }
     }
     total(&mut sums)

@@ -33,11 +33,11 @@ fn sum_up(sums: [__m256; LANES / 8]) -> f32 {
     total(&mut lanes)
 }
 
-/// Values of [`l2_squared`](super::l2_squared) that go to different partial sums.
+/// Values of an embedding that go to different partial sums.
 type Block = [f16; HALF_LANES];
 
-/// Cuts both embeddings into blocks, and the rest into a last block filled up with zeros: the difference of two
-/// zeros leaves a sum as it is.
+/// Cuts both embeddings into blocks, and the rest into a last block filled up with zeros: difference and product of two
+/// zeros leave a sum as it is.
 #[inline(always)]
 fn blocks<'a>(a: &'a [f16], b: &'a [f16]) -> (&'a [Block], &'a [Block], Option<(Block, Block)>) {
     let length = a.len().min(b.len());
@@ -54,15 +54,16 @@ fn padded(rest: &[f16]) -> Block {
     block
 }
 
+/// The inner product, or the squared distance.
 #[target_feature(enable = "avx512f")]
-pub(super) fn l2_squared_avx512(a: &[f16], b: &[f16]) -> f32 {
+pub(super) fn sum_avx512<const PRODUCT: bool>(a: &[f16], b: &[f16]) -> f32 {
     let (a, b, rest) = blocks(a, b);
     let mut sums = [_mm512_setzero_ps(); HALF_LANES / 16];
     for (a, b) in a.iter().zip(b) {
-        add_block_avx512(&mut sums, a, b);
+        add_block_avx512::<PRODUCT>(&mut sums, a, b);
     }
     if let Some((a, b)) = rest {
-        add_block_avx512(&mut sums, &a, &b);
+        add_block_avx512::<PRODUCT>(&mut sums, &a, &b);
     }
     // The first step of `total`: the upper half of the partial sums to the lower half.
     let sums = [_mm512_add_ps(sums[0], sums[2]), _mm512_add_ps(sums[1], sums[3])];
@@ -76,11 +77,15 @@ pub(super) fn l2_squared_avx512(a: &[f16], b: &[f16]) -> f32 {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn add_block_avx512(sums: &mut [__m512; HALF_LANES / 16], a: &Block, b: &Block) {
+fn add_block_avx512<const PRODUCT: bool>(sums: &mut [__m512; HALF_LANES / 16], a: &Block, b: &Block) {
     let (a, b) = (a.as_chunks::<16>().0, b.as_chunks::<16>().0);
     for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-        let difference = _mm512_sub_ps(load_halves_avx512(a), load_halves_avx512(b));
-        *sum = _mm512_fmadd_ps(difference, difference, *sum);
+        let (mut x, mut y) = (load_halves_avx512(a), load_halves_avx512(b));
+        if !PRODUCT {
+            x = _mm512_sub_ps(x, y);
+            y = x;
+        }
+        *sum = _mm512_fmadd_ps(x, y, *sum);
     }
 }
 
@@ -91,15 +96,16 @@ fn load_halves_avx512(halves: &[f16; 16]) -> __m512 {
     _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(halves.as_ptr().cast()) })
 }
 
+/// As [`sum_avx512`].
 #[target_feature(enable = "avx2,f16c,fma")]
-pub(super) fn l2_squared_avx2(a: &[f16], b: &[f16]) -> f32 {
+pub(super) fn sum_avx2<const PRODUCT: bool>(a: &[f16], b: &[f16]) -> f32 {
     let (a, b, rest) = blocks(a, b);
     let mut sums = [_mm256_setzero_ps(); HALF_LANES / 8];
     for (a, b) in a.iter().zip(b) {
-        add_block_avx2(&mut sums, a, b);
+        add_block_avx2::<PRODUCT>(&mut sums, a, b);
     }
     if let Some((a, b)) = rest {
-        add_block_avx2(&mut sums, &a, &b);
+        add_block_avx2::<PRODUCT>(&mut sums, &a, &b);
     }
     let [a, b, c, d, e, f, g, h] = sums;
     // The first step of `total`, as above.
@@ -108,11 +114,15 @@ pub(super) fn l2_squared_avx2(a: &[f16], b: &[f16]) -> f32 {
 
 #[inline]
 #[target_feature(enable = "avx2,f16c,fma")]
-fn add_block_avx2(sums: &mut [__m256; HALF_LANES / 8], a: &Block, b: &Block) {
+fn add_block_avx2<const PRODUCT: bool>(sums: &mut [__m256; HALF_LANES / 8], a: &Block, b: &Block) {
     let (a, b) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
     for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-        let difference = _mm256_sub_ps(load_halves_avx2(a), load_halves_avx2(b));
-        *sum = _mm256_fmadd_ps(difference, difference, *sum);
+        let (mut x, mut y) = (load_halves_avx2(a), load_halves_avx2(b));
+        if !PRODUCT {
+            x = _mm256_sub_ps(x, y);
+            y = x;
+        }
+        *sum = _mm256_fmadd_ps(x, y, *sum);
     }
 }
 

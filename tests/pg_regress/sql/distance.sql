@@ -43,3 +43,65 @@ SELECT pg_temp.plan($$EXECUTE by_drawing('\x00')$$);
 SELECT pg_temp.plan($$SELECT sketch_embed(n::text) FROM point$$);
 SELECT pg_temp.plan($$SELECT sketch_embed(random()::text) FROM point$$);
 SELECT pg_temp.plan($$SELECT sketch_embed('[[[1,2],[3,4]]]'::jsonb)$$);
+RESET plan_cache_mode;
+
+-- Cosine distance and negative inner product.
+SELECT '[1,0]'::embedding <=> '[0,2]' AS right_angle, '[1,2]'::embedding <=> '[2,4]' AS parallel, '[1,2]'::embedding <=> '[-1,-2]' AS opposite,
+       '[0,0]'::embedding <=> '[1,2]' AS of_zero, '[1,2]'::embedding <#> '[3,4]' AS product;
+SELECT '[1]'::embedding <=> NULL AS null_right, NULL <#> '[0]'::embedding AS null_left;
+SELECT bool_and(abs((a.e <=> b.e) - (1 - dot / sqrt(aa * bb))) < 1e-6) AS cosine, bool_and(abs((a.e <#> b.e) + dot) < 1e-6) AS product,
+       bool_and(a.e <=> b.e = b.e <=> a.e AND a.e <#> b.e = b.e <#> a.e) AS symmetric
+FROM point AS a, point AS b, LATERAL (SELECT sum(x * y) AS dot, sum(x * x) AS aa, sum(y * y) AS bb FROM unnest(a.e::real[], b.e::real[]) AS v (x, y)) AS s;
+\set VERBOSITY terse
+SELECT '[1]@0000000a'::embedding <=> '[2]@0000000b' AS models, '[1]@0000000a/000000fe'::embedding <#> '[2]@0000000a/000000ff' AS codebooks, '[1,2]'::embedding <=> '[1]' AS dimensions;
+\set VERBOSITY default
+-- The index is not offered for an order that it does not have: of unlike lengths, the three differ.
+CREATE TABLE unlike AS SELECT n, format('[%s,%s]', n * cos(n / 9.0), n * sin(n / 9.0))::embedding AS e FROM generate_series(1, 100) AS n;
+CREATE INDEX ON unlike USING ivfexact (e);
+SET enable_seqscan = off;
+EXPLAIN (COSTS off) SELECT n FROM unlike ORDER BY e <-> '[1,1]' LIMIT 3;
+EXPLAIN (COSTS off) SELECT n FROM unlike ORDER BY e <=> '[1,1]' LIMIT 3;
+EXPLAIN (COSTS off) SELECT n FROM unlike ORDER BY e <#> '[1,1]' LIMIT 3;
+SELECT (SELECT n FROM unlike ORDER BY e <-> '[1,1]' LIMIT 1) AS l2, (SELECT n FROM unlike ORDER BY e <=> '[1,1]', n LIMIT 1) AS cosine,
+       (SELECT n FROM unlike ORDER BY e <#> '[1,1]' LIMIT 1) AS product;
+-- It is for "more like this", and for the mean of two queries, which are both computed once.
+CREATE FUNCTION uses_index(query text) RETURNS bool LANGUAGE plpgsql AS $$
+DECLARE
+    line text;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN ' || query LOOP
+        IF line LIKE '%Index Scan using unlike_e_idx%' THEN RETURN true; END IF;
+    END LOOP;
+    RETURN false;
+END $$;
+\set query 'SELECT n FROM unlike ORDER BY e <-> (SELECT e FROM unlike WHERE n = 50) LIMIT 3'
+SELECT uses_index(:'query');
+:query;
+\set query 'SELECT n FROM unlike ORDER BY e <-> (SELECT avg(q) FROM (VALUES (''[0,0]''::embedding), ((SELECT e FROM unlike WHERE n = 50))) AS v (q)) LIMIT 1'
+SELECT uses_index(:'query');
+:query;
+DROP FUNCTION uses_index;
+DROP TABLE unlike;
+RESET enable_seqscan;
+
+-- The mean: tags stay if they are all the same, and what does not compare is refused.
+SELECT avg(e) AS mean FROM (VALUES ('[1,2]'::embedding), (NULL), ('[3,-2]')) AS v (e);
+SELECT avg(e) AS none FROM (VALUES (NULL::embedding)) AS v (e);
+SELECT avg(e) FROM (VALUES ('[1]@0000000a'::embedding), ('[2]'), ('[3]@0000000a/000000ff')) AS v (e);
+SELECT avg(e) FROM (VALUES ('[65504]'::embedding), ('[65504]')) AS v (e);
+SELECT avg(e) FROM (VALUES ('[1]@0000000a'::embedding), ('[2]@0000000b')) AS v (e);
+SELECT avg(e) FROM (VALUES ('[1]@0000000a/000000fe'::embedding), ('[1]@0000000a'), ('[2]@0000000a/000000ff')) AS v (e);
+SELECT avg(e) FROM (VALUES ('[1]'::embedding), ('[2,3]')) AS v (e);
+SELECT sketch_avg('{1,2}');
+SELECT sketch_avg(ARRAY[1, 0, 0, NULL]);
+SELECT sketch_avg(ARRAY[0, 0, 0, 1]);
+SELECT sketch_avg_combine(ARRAY[1, 0.5, 0], ARRAY[0, 0, 0]);
+-- Workers of a parallel query agree with one process.
+CREATE TABLE spread AS SELECT n % 3 AS kind, ARRAY[n, n * 2]::real[]::embedding AS e FROM generate_series(1, 999) AS n;
+SELECT avg(e) AS alone FROM spread \gset
+SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
+EXPLAIN (COSTS off) SELECT avg(e) FROM spread;
+SELECT avg(e) AS mean, avg(e)::text = :'alone' AS same FROM spread;
+SELECT kind, avg(e) FROM spread GROUP BY kind ORDER BY kind;
+RESET parallel_setup_cost; RESET parallel_tuple_cost; RESET min_parallel_table_scan_size;
+DROP TABLE spread;
