@@ -16,6 +16,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 repository=$(realpath "$here/../..")
 cluster=$repository/tests/cluster.sh
 trainer=$repository/${TRAINER:-target/release/sketch-trainer}
+importer=${trainer%/*}/pg-sketch
 psql=$("${PG_CONFIG:-pg_config}" --bindir)/psql
 dir=${DEMO_DIR:?DEMO_DIR must name a folder}
 
@@ -63,7 +64,7 @@ load_photos() {
     query 'SET client_min_messages = warning;
         CREATE TABLE IF NOT EXISTS photo (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text, image bytea)'
     # Skips photos that the table already has, by name.
-    "$trainer" import "$photos" --url "$url" --table photo --image-column image --name-column name
+    "$importer" import "$photos" --url "$url" --table photo --image-column image --name-column name
 }
 
 embed_photos() {

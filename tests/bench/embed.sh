@@ -9,7 +9,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(realpath "$here/../..")
-trainer=$repository/target/release/sketch-trainer
+importer=$repository/target/release/pg-sketch
 psql=$("${PG_CONFIG:-pg_config}" --bindir)/psql
 photos=$(realpath "${PHOTOS:?PHOTOS must name a folder of photos}")
 rounds=${ROUNDS:-5} limit=${LIMIT:-200}
@@ -29,7 +29,7 @@ while IFS= read -r photo; do
 done < <(find "$photos" -type f -iregex '.*\.\(png\|jpe?g\|webp\)' | sort | shuf --random-source=<(yes) | head -n "$limit")
 
 sql -c 'CREATE EXTENSION pg_sketch; CREATE TABLE photo (name text, image bytea)'
-"$trainer" import "$dir/photos" --url "$url" --table photo --image-column image --name-column name
+"$importer" import "$dir/photos" --url "$url" --table photo --image-column image --name-column name
 sql -c "SELECT sketch_enable('photo', 'image', embed => false)" >/dev/null
 sql -c "SELECT encode(onnx, 'base64') FROM sketch.model WHERE model_id = sketch_current_model()" | base64 -d >"$dir/model.onnx"
 sql -c "SELECT manifest FROM sketch.model WHERE model_id = sketch_current_model()" >"$dir/model.json"

@@ -12,6 +12,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(realpath "$here/../..")
 trainer=$repository/target/release/sketch-trainer
+importer=$repository/target/release/pg-sketch
 psql=$("${PG_CONFIG:-pg_config}" --bindir)/psql
 data=$(realpath "${DATA:?DATA must name the folder of the data}")
 [ -f "$data/classes.tsv" ] || { echo "$0: there is no classes.tsv in $data" >&2; exit 1; }
@@ -39,7 +40,7 @@ while IFS=$'\t' read -r class _; do
     done
 done < <(classes)
 for domain in photo sketch; do
-    "$trainer" import "$dir/$domain" --url "$url" --table "$domain" --image-column image --name-column name --label-column label
+    "$importer" import "$dir/$domain" --url "$url" --table "$domain" --image-column image --name-column name --label-column label
 done
 while IFS=$'\t' read -r class doodle; do
     # To COPY, a backslash is an escape.

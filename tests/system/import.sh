@@ -6,13 +6,13 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 bindir=$("$PG_CONFIG" --bindir)
 export PGHOST=$1 PGUSER=postgres PGOPTIONS='--client-min-messages=error'
-trainer=target/release/sketch-trainer
+trainer=target/release/sketch-trainer importer=target/release/pg-sketch
 url="host=$PGHOST user=postgres dbname=import"
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
 sql() { "$bindir/psql" -X --quiet --set ON_ERROR_STOP=1 --no-align --tuples-only --dbname "$@"; }
-import() { "$trainer" import "$1" --url "$url" --table photo --label-column label --create "${@:2}" 2>&1; }
+import() { "$importer" import "$1" --url "$url" --table photo --label-column label --create "${@:2}" 2>&1; }
 fail() { echo "$*" >&2; exit 1; }
 expect() { [[ $1 == *"$2"* ]] || fail "expected \"$2\" in: $1"; }
 

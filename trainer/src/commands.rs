@@ -4,7 +4,6 @@ mod ablate;
 mod codebook;
 mod eval;
 mod export;
-mod import;
 mod inspect;
 mod interrupt;
 mod progress;
@@ -35,8 +34,6 @@ pub enum Command {
     Codebook(codebook::Arguments),
     /// Measure retrieval over classes unseen in training
     Eval(eval::Arguments),
-    /// Load a folder of photos into a table
-    Import(import::Arguments),
     /// Rank the photos of a table by drawings
     Query(query::Arguments),
 }
@@ -51,7 +48,6 @@ impl Command {
             Self::Inspect(arguments) => inspect::run(&arguments),
             Self::Codebook(arguments) => codebook::run(&arguments),
             Self::Eval(arguments) => eval::run(&arguments),
-            Self::Import(arguments) => import::run(&arguments),
             Self::Query(arguments) => query::run(&arguments),
         }
     }

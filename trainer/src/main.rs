@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use clap::Parser;
 
-/// Trains and evaluates networks for pg_sketch, and loads photos into tables.
+/// Trains and evaluates networks for pg_sketch.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

@@ -7,10 +7,10 @@ use anyhow::{Context, ensure};
 use sketch_model::codebook::{Codebook, CodebookOptions};
 use sketch_model::inference::encoder::{Domain, Encoder};
 
+use sketch_import::folder::list_photos;
+use sketch_import::table::connect;
 use sketch_trainer::features::{Image, Network, Output};
-use sketch_trainer::folder::list_photos;
 use sketch_trainer::store;
-use sketch_trainer::table::connect;
 
 use super::RuntimeArguments;
 use super::progress::Bar;

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use sketch_import::table::{Columns, Ranked, Table, connect};
 use sketch_trainer::board::{Board, Cell, DRAWING_SIDE};
-use sketch_trainer::table::{Columns, Ranked, Table, connect};
 use sketch_trainer::thumbnail;
 
 #[derive(clap::Args)]

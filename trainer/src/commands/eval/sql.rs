@@ -5,10 +5,10 @@ use ndarray::Array2;
 use postgres::{Client, IsolationLevel, Transaction};
 use sketch_model::inference::encoder::Domain;
 
+use sketch_import::table::{Columns, Key, Table, connect};
 use sketch_trainer::data::{DataSet, Item};
 use sketch_trainer::evaluation::Search;
 use sketch_trainer::progress::Progress;
-use sketch_trainer::table::{Columns, Key, Table, connect};
 
 use super::{Gallery, Printer, Ranked, Written};
 use crate::commands::progress::Bar;

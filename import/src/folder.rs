@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn photos_are_found_by_name_below_the_folder() {
-        let root = std::env::temp_dir().join(format!("sketch-trainer-folder-{}", std::process::id()));
+        let root = std::env::temp_dir().join(format!("sketch-import-folder-{}", std::process::id()));
         for file in ["b.PNG", "animals/cats/tom.jpg", "animals/a.webp", "animals/notes.txt", "c.jpeg", "png"] {
             let path = root.join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn photos_are_read_from_csv() {
-        let path = std::env::temp_dir().join(format!("sketch-trainer-list-{}.csv", std::process::id()));
+        let path = std::env::temp_dir().join(format!("sketch-import-list-{}.csv", std::process::id()));
         let read = |text: &str| {
             fs::write(&path, text).unwrap();
             read_csv(&path)

@@ -1,4 +1,4 @@
-//! `sketch-trainer import`
+//! `pg-sketch import`
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,15 +6,14 @@ use std::sync::mpsc::sync_channel;
 use std::thread;
 
 use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressStyle};
 use postgres::Client;
 use rayon::prelude::*;
 
-use sketch_trainer::folder::{PhotoFile, find_photos};
-use sketch_trainer::progress::Progress;
-use sketch_trainer::table::{Columns, Photo, Table, connect};
-use sketch_trainer::thumbnail;
-
-use super::progress::Bar;
+use sketch_import::folder::{PhotoFile, find_photos};
+use sketch_import::table::{Columns, Photo, Table, connect};
+use sketch_model::limits::Limits;
+use sketch_model::render::decode::decode_image;
 
 /// Most photos and bytes in a transaction: what an interrupted import has to repeat.
 const BATCH: usize = 256;
@@ -28,7 +27,7 @@ pub struct Arguments {
     #[arg(value_name = "FOLDER|CSV")]
     source: PathBuf,
     /// Database to fill, as a connection URI
-    #[arg(long)]
+    #[arg(long, env = "DATABASE_URL")]
     url: String,
     /// Table to fill; photos whose names are already there are skipped
     #[arg(long)]
@@ -105,9 +104,15 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A bar that shows how many photos are done, how fast, and how long the rest takes, if standard error is a terminal.
+fn bar(photos: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("importing photos {wide_bar} {pos}/{len} {per_sec:>12} {eta:>5}");
+    ProgressBar::new(photos as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
 /// Adds the photos in batches, each in its own transaction. While one is sent, the next is read and decoded.
 fn add_all(client: &mut Client, table: &Table, photos: &[PhotoFile], broken: Broken) -> anyhow::Result<Count> {
-    let bar = Bar::of("importing photos", photos.len());
+    let bar = bar(photos.len());
     let mut count = Count::default();
     let (sender, receiver) = sync_channel(1);
     thread::scope(|scope| -> anyhow::Result<()> {
@@ -126,10 +131,11 @@ fn add_all(client: &mut Client, table: &Table, photos: &[PhotoFile], broken: Bro
             let chosen = choose(batch, broken, &mut count, &bar)?;
             table.add(client, &chosen)?;
             count.added += chosen.len();
-            bar.advance(files);
+            bar.inc(files);
         }
         Ok(())
     })?;
+    bar.finish_and_clear();
     Ok(count)
 }
 
@@ -149,7 +155,7 @@ fn batches(photos: &[PhotoFile]) -> impl Iterator<Item = &[PhotoFile]> {
     })
 }
 
-fn choose(batch: Vec<Read>, broken: Broken, count: &mut Count, bar: &Bar) -> anyhow::Result<Vec<Photo>> {
+fn choose(batch: Vec<Read>, broken: Broken, count: &mut Count, bar: &ProgressBar) -> anyhow::Result<Vec<Photo>> {
     let mut chosen = Vec::new();
     for read in batch {
         match read {
@@ -159,7 +165,7 @@ fn choose(batch: Vec<Read>, broken: Broken, count: &mut Count, bar: &Bar) -> any
                 count.broken += 1;
                 match broken {
                     Broken::Keep => chosen.push(photo),
-                    Broken::Skip => bar.log(&format!("\"{}\" left out: {reason}", photo.name)),
+                    Broken::Skip => bar.suspend(|| eprintln!("\"{}\" left out: {reason}", photo.name)),
                     Broken::Refuse => {
                         bail!("\"{}\" is not an image: {reason}; {} photos added", photo.name, count.added)
                     }
@@ -177,7 +183,7 @@ fn read(photo: &PhotoFile) -> anyhow::Result<Read> {
         return Ok(Read::TooLarge);
     }
     let image = fs::read(&photo.path).with_context(failed)?;
-    let found = thumbnail::photo(&image).err();
+    let found = decode_image(&image, &Limits::default()).err();
     let photo = Photo { name: photo.name.clone(), image, label: photo.label.clone() };
     Ok(match found {
         None => Read::Photo(photo),
