@@ -63,10 +63,14 @@ $(BUILD)/npm: | $(BUILD)/packages
 	@npm ci --prefix $* --silent --no-audit --no-fund && touch $@
 
 # All else needs the trainer, too: to load photos, to compare, to write pictures.
-CRATES := $(if $(filter-out setup build install deb test-packages test-upgrade test-release,$(or $(MAKECMDGOALS),help)),,-p pg_sketch)
+CRATES := $(if $(filter-out setup build install deb pg-sketch test-packages test-upgrade test-release,$(or $(MAKECMDGOALS),help)),,-p pg_sketch)
 
 build: setup ## compile the extension
 	$(CARGO) build --release --no-default-features --features pg$(PG) $(CRATES)
+
+.PHONY: pg-sketch
+pg-sketch: setup ## compile the command that loads photos from folders and CSV files: target/release/pg-sketch
+	$(CARGO) build --release -p sketch-import
 
 # The SQL is written by hand, so plain copies do what cargo-pgrx would.
 install: build ## copy the extension, its network and ONNX Runtime into PostgreSQL; GPU=1 selects ONNX Runtime for NVIDIA GPUs
@@ -114,7 +118,7 @@ check: setup $(PAGE_SCRIPT) ## formatting, lints and docs, with warnings as erro
 
 .PHONY: test-rust test-sql
 test-rust: setup ## unit, property and golden tests of the crates without Postgres
-	$(CARGO) test --release -p sketch-model -p sketch-trainer
+	$(CARGO) test --release -p sketch-model -p sketch-import -p sketch-trainer
 
 test-sql: install ## pg_regress and system tests on a private server
 	tests/run.sh
@@ -224,6 +228,13 @@ test-valgrind: install | $(BUILD)/valgrind ## pg_regress with the server under v
 
 bench-embed: install $(BUILD)/python ## photos per second beside ONNX Runtime in Python
 	@PYTHONPATH=$(BUILD)/python PHOTOS=$${PHOTOS:-$(DATA)/sketchy-mini/photo} tests/bench/embed.sh
+
+.PHONY: bench-background test-growth
+bench-background: install ## what the mode "background" costs writers, beside a table without the extension
+	@DATA=$(DATA) tests/bench/background.sh
+
+test-growth: install ## a gallery that grows to 10,000 photos by itself finds as much as one that was built whole
+	@DATA=$(DATA) tests/bench/growth.sh
 
 # PyTorch, and packages that read and write networks for it; several gigabytes.
 $(BUILD)/python-train: | $(BUILD)/packages

@@ -36,7 +36,11 @@ CREATE TABLE sketch.gallery (
     fused     sketch.regcolumn NOT NULL,
     codebook  text NOT NULL,
     codebook_owner name NOT NULL,
-    model_id  bigint NOT NULL REFERENCES sketch.model
+    model_id  bigint NOT NULL REFERENCES sketch.model,
+    mode      text NOT NULL DEFAULT 'trigger' CHECK (mode IN ('trigger', 'background')),
+    built_codebook bigint,
+    built_photos   bigint,
+    built_error    real
 );
 COMMENT ON TABLE sketch.gallery IS 'tables that sketch_enable prepared';
 COMMENT ON COLUMN sketch.gallery.image IS 'the photos, of type bytea';
@@ -45,6 +49,10 @@ COMMENT ON COLUMN sketch.gallery.fused IS 'embedding fused with the codebook; wh
 COMMENT ON COLUMN sketch.gallery.codebook IS 'name of the codebook; the newest of that name and owner is in use';
 COMMENT ON COLUMN sketch.gallery.codebook_owner IS 'role whose codebook it is: the owner of the table when it was enabled';
 COMMENT ON COLUMN sketch.gallery.model_id IS 'model of its photos; sketch_embed_photos, called by the owner, moves the gallery to the model in use';
+COMMENT ON COLUMN sketch.gallery.mode IS 'who embeds new photos: the statement that writes them, by a trigger, or the background worker';
+COMMENT ON COLUMN sketch.gallery.built_codebook IS 'the last codebook that sketch_enable, sketch_fuse_photos or maintenance built for the gallery';
+COMMENT ON COLUMN sketch.gallery.built_photos IS 'embedded photos at that time';
+COMMENT ON COLUMN sketch.gallery.built_error IS 'mean squared distance of photos from their prototypes at that time';
 -- Names of tables and columns are public in pg_catalog, too; a pg_dump by any role reads this table.
 GRANT SELECT ON sketch.gallery TO PUBLIC;
 
@@ -62,6 +70,52 @@ WHERE pg_catalog.has_table_privilege(relation, 'SELECT, INSERT, UPDATE, DELETE, 
 GRANT SELECT ON sketch.galleries TO PUBLIC;
 COMMENT ON VIEW sketch.galleries IS 'galleries on which the user has a privilege';
 
+CREATE FUNCTION sketch.wake_worker() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'wake_worker_wrapper';
+COMMENT ON FUNCTION sketch.wake_worker() IS 'have the background worker look at all galleries of this database';
+
+CREATE TRIGGER wake_worker AFTER INSERT OR UPDATE ON sketch.gallery
+    FOR EACH STATEMENT EXECUTE FUNCTION sketch.wake_worker();
+
+-- Photos that wait for the background worker, or that could not be embedded. A row is written with the photo, by a trigger,
+-- and deleted with the photo's embedding. It is a hint where to look: what is true is in the photo's row, and maintenance
+-- finds what is missing here. No index, so that a write costs little; not dumped, because a restore moves rows.
+CREATE TABLE sketch.queue (
+    gallery   oid NOT NULL,
+    part      oid NOT NULL,
+    tid       tid NOT NULL,
+    queued_at timestamptz NOT NULL,
+    attempts  integer NOT NULL,
+    due_at    timestamptz NOT NULL,
+    error     text
+) USING heap WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+REVOKE ALL ON sketch.queue FROM PUBLIC;
+COMMENT ON TABLE sketch.queue IS 'photos that wait to be embedded in the background, or could not be; the view sketch.queued is for reading';
+COMMENT ON COLUMN sketch.queue.gallery IS 'table that sketch_enable prepared';
+COMMENT ON COLUMN sketch.queue.part IS 'table that stores the photo: the gallery, or a partition';
+COMMENT ON COLUMN sketch.queue.tid IS 'where the photo was when it was queued';
+COMMENT ON COLUMN sketch.queue.attempts IS 'how often embedding it has failed';
+COMMENT ON COLUMN sketch.queue.due_at IS 'when it is tried next; infinity if it is not';
+COMMENT ON COLUMN sketch.queue.error IS 'why embedding it failed';
+
+CREATE FUNCTION sketch.row_name(part oid, place tid) RETURNS text
+    LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'row_name_wrapper';
+COMMENT ON FUNCTION sketch.row_name(oid, tid) IS 'name of a photo as in messages, of columns that the user may read; NULL if it is gone';
+
+-- An error may quote what a trigger or constraint of the table says about the row, so it is for those who may read the rows.
+CREATE VIEW sketch.queued WITH (security_barrier) AS
+SELECT gallery::regclass AS gallery, sketch.row_name(part, tid) AS photo,
+       CASE WHEN attempts = 0 THEN 'waiting' WHEN due_at < 'infinity' THEN 'to be retried' ELSE 'failed' END AS state,
+       queued_at, attempts, nullif(due_at, 'infinity') AS due_at, error
+FROM sketch.queue
+WHERE pg_catalog.has_table_privilege(part, 'SELECT') AND NOT pg_catalog.row_security_active(part);
+GRANT SELECT ON sketch.queued TO PUBLIC;
+COMMENT ON VIEW sketch.queued IS 'photos that wait to be embedded in the background, or could not be, of tables that the user may read';
+
+CREATE FUNCTION sketch_queue_trigger() RETURNS trigger
+    LANGUAGE c AS 'MODULE_PATHNAME', 'queue_trigger_wrapper';
+COMMENT ON FUNCTION sketch_queue_trigger() IS 'queue a new photo of a gallery for the background worker';
+
 CREATE FUNCTION sketch_trigger() RETURNS trigger
     LANGUAGE c AS 'MODULE_PATHNAME', 'sketch_trigger_wrapper';
 COMMENT ON FUNCTION sketch_trigger() IS 'embed and fuse a new photo of a gallery';
@@ -74,6 +128,8 @@ CREATE FUNCTION sketch.forget_dropped() RETURNS event_trigger
 BEGIN
     DELETE FROM sketch.gallery
     WHERE sketch.column_name(image) IS NULL OR sketch.column_name(embedding) IS NULL OR sketch.column_name(fused) IS NULL;
+    DELETE FROM sketch.queue AS q
+    WHERE NOT EXISTS (SELECT FROM sketch.gallery WHERE relation = q.gallery) OR NOT EXISTS (SELECT FROM pg_class WHERE oid = q.part);
 END
 $$;
 COMMENT ON FUNCTION sketch.forget_dropped() IS 'event trigger: delete galleries with their tables and columns';
@@ -88,9 +144,9 @@ COMMENT ON FUNCTION sketch_gallery(regclass) IS 'columns and codebook of a table
 
 CREATE FUNCTION sketch_enable(photos regclass, image_column name, embedding_column name DEFAULT 'embedding',
                               fused_column name DEFAULT 'fused', codebook text DEFAULT NULL,
-                              embed boolean DEFAULT true) RETURNS void
-    LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'sketch_enable_wrapper';
-COMMENT ON FUNCTION sketch_enable(regclass, name, name, name, text, boolean)
+                              embed boolean DEFAULT true, mode text DEFAULT NULL) RETURNS void
+    LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'enable_wrapper';
+COMMENT ON FUNCTION sketch_enable(regclass, name, name, name, text, boolean, text)
     IS 'prepare a table of photos for search by drawing: columns, trigger, embeddings, codebook';
 
 CREATE FUNCTION sketch_disable(photos regclass) RETURNS void
@@ -122,3 +178,35 @@ END
 $$;
 COMMENT ON PROCEDURE sketch_embed_photos(regclass, integer)
     IS 'embed the photos of a table that lack an embedding, in batches with a commit after each, then fuse them';
+
+CREATE FUNCTION sketch_wait(photos regclass, timeout interval DEFAULT '1 minute') RETURNS boolean
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'sketch_wait_wrapper';
+COMMENT ON FUNCTION sketch_wait(regclass, interval)
+    IS 'wait until no photo of a gallery waits to be embedded in the background; false if that takes longer';
+
+CREATE FUNCTION sketch_gallery_status(gallery regclass, OUT mode text, OUT photos bigint, OUT embedded bigint, OUT fused bigint,
+                                      OUT pending bigint, OUT failed bigint, OUT codebook bigint, OUT codebook_age interval,
+                                      OUT drift double precision, OUT index regclass, OUT index_size bigint, OUT advice text)
+    RETURNS SETOF record
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE COST 100000 ROWS 1 AS 'MODULE_PATHNAME', 'sketch_gallery_status_wrapper';
+COMMENT ON FUNCTION sketch_gallery_status(regclass) IS 'how many photos of a gallery can be found, its codebook and index, and what would improve them';
+
+CREATE FUNCTION sketch_maintain_step(photos regclass, progress jsonb) RETURNS jsonb
+    LANGUAGE c VOLATILE PARALLEL UNSAFE COST 100000 AS 'MODULE_PATHNAME', 'maintain_step_wrapper';
+COMMENT ON FUNCTION sketch_maintain_step(regclass, jsonb)
+    IS 'do the next step of sketch_maintain; progress is NULL at the start and at the end';
+
+CREATE PROCEDURE sketch_maintain(photos regclass)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    progress pg_catalog.jsonb;
+BEGIN
+    LOOP
+        progress := @extschema@.sketch_maintain_step(photos, progress);
+        EXIT WHEN progress IS NULL;
+        COMMIT;
+    END LOOP;
+END
+$$;
+COMMENT ON PROCEDURE sketch_maintain(regclass)
+    IS 'embed what is missing, build the codebook anew if the gallery has outgrown it, and make an index if it pays';

@@ -50,6 +50,12 @@ impl SqlError {
         &self.message
     }
 
+    /// Message, DETAIL and HINT in one text.
+    pub fn text(&self) -> String {
+        let more = [&self.detail, &self.hint];
+        more.into_iter().flatten().fold(self.message.clone(), |text, more| format!("{text}\n{more}"))
+    }
+
     /// The same error with another primary message; what it said before becomes its DETAIL.
     pub fn within(self, message: impl Into<String>) -> Self {
         let detail = [Some(sentence(&self.message)), self.detail].into_iter().flatten().collect::<Vec<_>>().join(" ");

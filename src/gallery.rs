@@ -2,26 +2,43 @@
 //!
 //! The trigger, bulk embedding and the SQL functions read columns and codebook from that row. Columns are stored by
 //! number ([`mod@column`]), so that tables and columns can be renamed.
+//!
+//! New photos are embedded by the statement that writes them ([`trigger`]), or wait in a [`queue`] for the background worker.
+//! [`maintain`] does what is not done photo by photo, and [`census`] says what there is.
 
 mod bulk;
+mod census;
 mod column;
 mod enable;
 mod fuse;
+pub mod maintain;
+pub mod queue;
 mod row;
 mod store;
 mod trigger;
+mod wait;
+
+pub use maintain::Step;
 
 use crate::catalog::{self, CodebookName};
 use crate::error::{Result, SqlError};
 use crate::role::as_owner;
 use crate::{settings, version};
 use column::Column;
+use maintain::Built;
 use pgrx::iter::TableIterator;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use pgrx::spi::OwnedPreparedStatement;
+use std::cell::RefCell;
+
+thread_local! {
+    /// The statement that reads a row.
+    static READ: RefCell<Option<OwnedPreparedStatement>> = const { RefCell::new(None) };
+}
 
 /// A row of `sketch.gallery`.
-struct Gallery {
+pub struct Gallery {
     relation: pg_sys::Oid,
     image: Column,
     embedding: Column,
@@ -29,6 +46,30 @@ struct Gallery {
     codebook: CodebookName,
     /// The model that embeds its photos, whichever is in use: what others made does not rank with them.
     model: u32,
+    mode: Mode,
+    built: Option<Built>,
+}
+
+/// Who embeds new photos.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// The statement that writes them.
+    Trigger,
+    /// The background worker.
+    Background,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Trigger => "trigger",
+            Self::Background => "background",
+        }
+    }
+
+    fn of_name(name: &str) -> Option<Self> {
+        [Self::Trigger, Self::Background].into_iter().find(|mode| mode.name() == name)
+    }
 }
 
 impl Gallery {
@@ -57,7 +98,7 @@ impl Gallery {
     ///
     /// # Errors
     /// If there is none, or one of its columns was dropped.
-    fn of(table: pg_sys::Oid) -> Result<Self> {
+    pub fn of(table: pg_sys::Oid) -> Result<Self> {
         Self::find(table)?.filter(Self::is_whole).map_or_else(|| Err(not_enabled(table)), Ok)
     }
 
@@ -67,23 +108,62 @@ impl Gallery {
             return Err(version::outdated("a gallery")?);
         }
         Spi::connect(|client| {
-            let rows = client.select(
-                "SELECT image, embedding, fused, codebook, codebook_owner::pg_catalog.text, model_id FROM sketch.gallery \
-                 WHERE relation OPERATOR(pg_catalog.=) $1",
-                Some(1),
-                &[table.into()],
-            )?;
+            let rows = READ.with_borrow_mut(|plan| -> Result<_> {
+                // For each row that is written: with a plan of its own, it would cost more than the rest of a trigger.
+                let plan = match plan {
+                    Some(plan) => plan,
+                    None => {
+                        let read = "SELECT image, embedding, fused, codebook, codebook_owner::pg_catalog.text, model_id, mode, \
+                             built_codebook, built_photos, built_error FROM sketch.gallery \
+                             WHERE relation OPERATOR(pg_catalog.=) $1";
+                        plan.insert(client.prepare(read, &[PgBuiltInOids::OIDOID.oid()])?.keep())
+                    }
+                };
+                Ok(client.select(&*plan, Some(1), &[table.into()])?)
+            })?;
             if rows.is_empty() {
                 return Ok(None);
             }
             let row = rows.first();
+            let mode = row.get::<&str>(7)?.and_then(Mode::of_name).unwrap_or(Mode::Trigger);
+            let built = match (row.get::<i64>(8)?, row.get(9)?) {
+                (Some(codebook), Some(photos)) => {
+                    Some(Built { codebook: codebook as u32, photos, error: row.get(10)?.unwrap_or(0.0) })
+                }
+                _ => None,
+            };
             Ok(match (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get::<i64>(6)?) {
                 (Some(image), Some(embedding), Some(fused), Some(name), Some(owner), Some(model)) => {
                     let codebook = CodebookName { owner, name };
-                    Some(Self { relation: table, image, embedding, fused, codebook, model: model as u32 })
+                    let model = model as u32;
+                    Some(Self { relation: table, image, embedding, fused, codebook, model, mode, built })
                 }
                 _ => None,
             })
+        })
+    }
+
+    /// The galleries of this database that the background worker looks after: table, its owner, its name.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    pub fn in_background() -> Result<Vec<(pg_sys::Oid, pg_sys::Oid, String)>> {
+        Spi::connect(|client| {
+            let rows = client.select(
+                "SELECT c.oid, c.relowner, g.relation::pg_catalog.text FROM sketch.gallery AS g \
+                 JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) g.relation::pg_catalog.oid \
+                 WHERE g.mode OPERATOR(pg_catalog.=) 'background' AND sketch.column_name(g.image) IS NOT NULL \
+                 AND sketch.column_name(g.embedding) IS NOT NULL AND sketch.column_name(g.fused) IS NOT NULL ORDER BY c.oid",
+                None,
+                &[],
+            )?;
+            let mut found = Vec::new();
+            for row in rows {
+                if let (Some(relation), Some(owner), Some(name)) = (row.get(1)?, row.get(2)?, row.get(3)?) {
+                    found.push((relation, owner, name));
+                }
+            }
+            Ok(found)
         })
     }
 
@@ -97,12 +177,12 @@ impl Gallery {
     fn write(&self) -> Result<()> {
         let sweep = "DELETE FROM sketch.gallery WHERE sketch.column_name(image) IS NULL \
             OR sketch.column_name(embedding) IS NULL OR sketch.column_name(fused) IS NULL";
-        let insert = "INSERT INTO sketch.gallery (relation, image, embedding, fused, codebook, codebook_owner, model_id) \
-            VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name, $7) \
+        let insert = "INSERT INTO sketch.gallery (relation, image, embedding, fused, codebook, codebook_owner, model_id, mode) \
+            VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name, $7, $8) \
             ON CONFLICT (relation) DO UPDATE SET image = excluded.image, embedding = excluded.embedding, \
             fused = excluded.fused, codebook = excluded.codebook, codebook_owner = excluded.codebook_owner, \
-            model_id = excluded.model_id";
-        let Self { relation, image, embedding, fused, codebook, model } = self;
+            model_id = excluded.model_id, mode = excluded.mode";
+        let Self { relation, image, embedding, fused, codebook, model, mode, .. } = self;
         as_owner(|| {
             Spi::run(sweep)?;
             Ok(Spi::run_with_args(
@@ -115,6 +195,7 @@ impl Gallery {
                     codebook.name.as_str().into(),
                     codebook.owner.as_str().into(),
                     i64::from(*model).into(),
+                    mode.name().into(),
                 ],
             )?)
         })

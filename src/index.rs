@@ -54,6 +54,23 @@ unsafe fn from_embedding<R>(datum: pg_sys::Datum, use_it: impl FnOnce(Embedding<
     }
 }
 
+/// The number of lists of an index, and how many it would have if it were built now.
+///
+/// # Errors
+/// If the index is damaged.
+pub fn lists(index: pg_sys::Oid) -> Result<(usize, usize)> {
+    // SAFETY: the caller names an index of this access method; its table is locked, or its rows are counted from 0.
+    unsafe {
+        let relation = pgrx::PgRelation::with_lock(index, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        let pages = pages::IndexPages::new(relation.as_ptr());
+        let quantizer = cache::quantizer(relation.as_ptr(), &pages)?;
+        let heap = pg_sys::IndexGetRelation(index, false);
+        let rows = pgrx::PgRelation::with_lock(heap, pg_sys::AccessShareLock as pg_sys::LOCKMODE).reltuples();
+        let rows = f64::from(rows.unwrap_or(0.0).max(0.0));
+        Ok((quantizer.lists(), options::options(relation.as_ptr()).lists_for(rows)))
+    }
+}
+
 /// The place of a row, from the server's form.
 ///
 /// # Safety

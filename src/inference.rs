@@ -23,6 +23,8 @@ pub mod stat;
 mod wait;
 mod worker;
 
+pub use wait::{WaitEvent, wait_for_latch};
+
 use crate::catalog;
 use crate::error::{Result, SqlError};
 use crate::settings;

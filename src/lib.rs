@@ -13,19 +13,23 @@
 //! | [`catalog`] | `sketch.model`, `sketch.codebook`: which one is in use, what it holds |
 //! | [`load`] | `sketch_load_model`, `sketch_load_codebook` |
 //! | [`codebook`] | `sketch_fuse`, `sketch_build_codebook` |
-//! | [`gallery`] | the trigger that `sketch_enable` puts on a table of photos |
+//! | [`gallery`] | tables of photos: triggers, the queue, bulk embedding, maintenance |
+//! | [`background`] | the background worker: embeds the queue, maintains galleries |
 //! | [`mod@index`] | the access method `ivfexact` |
 //! | [`settings`] | every `pg_sketch.…` |
 //! | [`status`] | `sketch_status()` |
 //! | [`role`] | acting with the rights of another role |
 //! | [`files`] | where ONNX Runtime and the network that ships are |
 //! | [`version`] | library and SQL of different versions |
+//! | [`attempt`] | subtransactions: to try something that may fail |
 //! | [`call`] | arguments and state of a call, below what pgrx offers |
 //! | [`mod@error`] | each error's SQLSTATE, DETAIL and HINT |
 
 // An error of pgrx is large, and returned where nothing is in a hurry.
 #![allow(clippy::result_large_err)]
 
+mod attempt;
+mod background;
 mod call;
 mod catalog;
 mod codebook;
@@ -52,5 +56,6 @@ pgrx::pg_module_magic!();
 pub extern "C-unwind" fn _PG_init() {
     settings::define();
     inference::init();
+    background::init();
     index::options::define();
 }

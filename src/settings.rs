@@ -39,6 +39,7 @@ static QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
 // Measured on two cores of a CPU: larger batches embed as many images per second, and take more memory.
 static MAX_BATCH: GucSetting<i32> = GucSetting::<i32>::new(2);
 static MAX_WAIT: GucSetting<i32> = GucSetting::<i32>::new(0);
+static BACKGROUND_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static GPU_MEMORY_LIMIT: GucSetting<i32> = GucSetting::<i32>::new(0);
 
 /// Defines every setting and reserves the prefix.
@@ -210,6 +211,15 @@ fn define_service() {
         GucFlags::UNIT_MS,
     );
     integer(
+        c"pg_sketch.background_workers",
+        c"Most background workers at a time, each of which embeds the photos of one database.",
+        c"0 lets photos wait.",
+        &BACKGROUND_WORKERS,
+        0..=64,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    integer(
         c"pg_sketch.gpu_memory_limit",
         c"Most memory of a GPU that a network takes.",
         c"0 sets no limit. Heeded on CUDA, TensorRT and ROCm.",
@@ -229,6 +239,11 @@ pub fn is_preloading() -> bool {
 /// Whether this connection leaves embedding to the inference worker.
 pub fn worker() -> bool {
     WORKER.get()
+}
+
+/// Most background workers at a time.
+pub fn background_workers() -> usize {
+    BACKGROUND_WORKERS.get() as usize
 }
 
 /// Most models that the inference worker keeps.

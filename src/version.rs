@@ -48,12 +48,26 @@ pub fn is_later_than_0_1_0() -> bool {
     }
 }
 
+/// Whether the SQL in this database has `sketch.queue`, the queue of the background worker.
+pub fn has_queue() -> bool {
+    // SAFETY: as above.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"sketch".as_ptr(), true);
+        pg_sys::get_relname_relid(c"queue".as_ptr(), schema) != pg_sys::InvalidOid
+    }
+}
+
 // Symbols that version 0.1.0 of the SQL names and later ones do not. Without them, a dump of it could not be restored; with
 // other arguments than theirs, they would read what is not there.
 
 #[pg_extern(volatile, parallel_unsafe)]
 fn embed_rows() -> Result<(), ErrorReport> {
     Err(outdated("sketch_embed_rows")?.into())
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
+fn sketch_enable() -> Result<(), ErrorReport> {
+    Err(outdated("sketch_enable")?.into())
 }
 
 #[pg_extern(volatile, parallel_unsafe)]

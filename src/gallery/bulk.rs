@@ -47,10 +47,10 @@ pub enum Photo {
 /// A table that stores rows of a gallery: the table itself, a partition, or one that inherits from it.
 pub struct Part {
     pub table: pg_sys::Oid,
-    name: String,
-    image: String,
-    embedding: String,
-    fused: String,
+    pub(super) name: String,
+    pub(super) image: String,
+    pub(super) embedding: String,
+    pub(super) fused: String,
 }
 
 impl Part {
@@ -70,7 +70,7 @@ impl Part {
         tables.into_iter().map(part).collect()
     }
 
-    fn of_gallery(photos: pg_sys::Oid, gallery: &Gallery) -> Result<Vec<Self>> {
+    pub fn of_gallery(photos: pg_sys::Oid, gallery: &Gallery) -> Result<Vec<Self>> {
         Self::all(photos, &gallery.image.quoted(), &gallery.embedding.quoted(), &gallery.fused.quoted())
     }
 
@@ -84,6 +84,23 @@ impl Part {
         let Self { image, embedding, .. } = self;
         format!(
             "{image} IS NOT NULL AND COALESCE({schema}.sketch_model_id({embedding}) OPERATOR(pg_catalog.<>) {model}, true)"
+        )
+    }
+
+    /// Condition: the row has a photo that this model has not embedded, or an embedding that is not in use yet.
+    pub fn incomplete(&self, schema: &str, model: u32) -> String {
+        format!("({} OR {} IS NOT NULL AND {} IS NULL)", self.missing(schema, model), self.image, self.fused)
+    }
+
+    /// Fuses with the codebook of name `$1`, id `$2` and owner `$3` what is fused with another or with none.
+    pub fn fuse_statement(&self, schema: &str, model: u32) -> String {
+        let Self { name, embedding, fused, .. } = self;
+        format!(
+            "UPDATE {name} AS photo SET {fused} = {schema}.sketch_fuse(photo.{embedding}, $1, $3) FROM (SELECT ctid AS place FROM {name} \
+             WHERE {embedding} IS NOT NULL AND COALESCE({schema}.sketch_codebook_id({fused}) OPERATOR(pg_catalog.<>) $2 \
+             OR {schema}.sketch_model_id({fused}) OPERATOR(pg_catalog.<>) {model}, true) \
+             AND {schema}.sketch_model_id({embedding}) OPERATOR(pg_catalog.=) {model} FOR NO KEY UPDATE SKIP LOCKED) AS free \
+             WHERE photo.ctid OPERATOR(pg_catalog.=) free.place"
         )
     }
 

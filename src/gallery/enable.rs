@@ -5,15 +5,17 @@ use super::column::Column;
 use super::fuse::{self, ENOUGH, SAMPLE};
 use super::store::Store;
 use super::trigger::fuse_photo;
-use super::{Gallery, not_enabled};
+use super::wait::HINT;
+use super::{Gallery, Mode, maintain, not_enabled, queue};
 use crate::catalog::CodebookName;
 use crate::codebook::Sample;
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
-use crate::{catalog, inference, settings};
+use crate::{background, catalog, inference, settings};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi;
+use sketch_model::codebook::CodebookOptions;
 use std::ffi::CStr;
 
 /// Photos embedded per query of the table.
@@ -30,18 +32,26 @@ struct Request {
     embedding: String,
     fused: String,
     codebook: CodebookName,
+    mode: Option<Mode>,
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
-fn sketch_enable(
+fn enable(
     photos: Option<pg_sys::Oid>,
     image_column: Option<&CStr>,
     embedding_column: Option<&CStr>,
     fused_column: Option<&CStr>,
     codebook: Option<String>,
     embed: Option<bool>,
+    mode: Option<&str>,
 ) -> Result<(), ErrorReport> {
     let photos = given("photos", photos)?;
+    let mode = mode.map(|mode| {
+        Mode::of_name(mode).ok_or_else(|| {
+            SqlError::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("unknown mode \"{mode}\""))
+                .hint("A mode is trigger or background.")
+        })
+    });
     let column =
         |argument, name: Option<&CStr>| Ok::<_, SqlError>(given(argument, name)?.to_string_lossy().into_owned());
     let request = Request {
@@ -52,6 +62,7 @@ fn sketch_enable(
         embedding: column("embedding_column", embedding_column)?,
         fused: column("fused_column", fused_column)?,
         codebook: codebook_name(photos, codebook)?,
+        mode: mode.transpose()?,
     };
     Ok(request.run(given("embed", embed)?)?)
 }
@@ -62,6 +73,8 @@ struct Embedded {
     embeddings: Store,
     /// Whether they are too much alike for a codebook.
     alike: bool,
+    /// A codebook that they were built for.
+    built: Option<u32>,
 }
 
 /// Embeddings to build a codebook from, evenly spread over all.
@@ -110,6 +123,17 @@ impl Request {
         check_owner(*photos)?;
         let gallery = Gallery::find(*photos)?.filter(Gallery::is_whole);
         let triggers = triggers(*photos)?;
+        let mode = self.mode.unwrap_or(Mode::Trigger);
+        if mode == Mode::Background {
+            self.check_background()?;
+        }
+        if let Some(gallery) = &gallery
+            && gallery.relation == *photos
+            && !triggers.is_empty()
+            && self.mode.is_some_and(|mode| mode != gallery.mode)
+        {
+            return self.change_mode(gallery, &triggers, mode);
+        }
         if gallery.is_some() && !triggers.is_empty() {
             return Err(SqlError::new(
                 PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
@@ -120,16 +144,57 @@ impl Request {
         Spi::run(&format!("SELECT {schema}.sketch_load_model()"))?;
         let model = catalog::model_in_use(settings::model().as_deref())?;
         // Embedding may take hours. It comes first, because ALTER TABLE locks everybody out until the transaction ends.
-        let embedded = if embed { Some(self.embed(model)?) } else { None };
-        // A table restored from a dump of its own has trigger and columns already.
-        self.prepare(&triggers, gallery.is_some() || !triggers.is_empty(), model)?;
-        if let Some(Embedded { parts, embeddings, alike }) = embedded {
+        let embedded = if embed && mode == Mode::Trigger { Some(self.embed(model)?) } else { None };
+        // A table restored from a dump of its own has triggers and columns already.
+        let gallery = self.prepare(&triggers, gallery.is_some() || !triggers.is_empty(), model, mode)?;
+        if let Some(Embedded { parts, embeddings, alike, built }) = embedded {
             self.write(&parts, embeddings)?;
             if !alike {
                 fuse::fuse_photos(*photos)?;
             }
+            if let Some(codebook) = built {
+                gallery.record_built(codebook)?;
+            }
+            maintain::make_index(&gallery)?;
+        }
+        if mode == Mode::Background {
+            queue::enqueue_missing(&gallery)?;
         }
         Ok(())
+    }
+
+    /// Refuses or warns where the background worker cannot work.
+    fn check_background(&self) -> Result<()> {
+        // SAFETY: a plain look-up in the catalog.
+        if unsafe { pg_sys::get_rel_persistence(self.photos) } as u8 == pg_sys::RELPERSISTENCE_TEMP {
+            return Err(SqlError::new(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                format!("temporary table \"{}\" cannot be embedded in the background", self.table),
+            )
+            .detail("No other process can read it."));
+        }
+        if !background::is_there() {
+            SqlError::new(
+                PgSqlErrorCode::ERRCODE_WARNING,
+                format!("no background worker embeds the photos of table \"{}\"", self.table),
+            )
+            .hint(HINT)
+            .warn();
+        }
+        Ok(())
+    }
+
+    /// Changes who embeds new photos. Those that are there keep what they have.
+    fn change_mode(&self, gallery: &Gallery, triggers: &[String], mode: Mode) -> Result<()> {
+        let columns = [gallery.image, gallery.embedding, gallery.fused].map(Column::quoted);
+        self.create_triggers(triggers, mode, &columns)?;
+        let gallery = Gallery { mode, codebook: gallery.codebook.clone(), built: None, ..*gallery };
+        gallery.write()?;
+        match mode {
+            Mode::Background => queue::enqueue_missing(&gallery).map(drop),
+            // Nobody would look at them; sketch_maintain embeds what is missing.
+            Mode::Trigger => queue::clear(self.photos),
+        }
     }
 
     /// Embeds all photos, and builds a codebook from them if there is none.
@@ -156,12 +221,15 @@ impl Request {
             }
         }
         let enough = embeddings.len() >= ENOUGH && catalog::find_codebook(&self.codebook, model)?.is_none();
-        let alike = enough && fuse::build(&self.table, &self.codebook, sample(&mut embeddings)?)?.is_none();
-        Ok(Embedded { parts, embeddings, alike })
+        let built = match enough {
+            true => fuse::build(&self.table, &self.codebook, sample(&mut embeddings)?, CodebookOptions::default())?,
+            false => None,
+        };
+        Ok(Embedded { parts, embeddings, alike: enough && built.is_none(), built })
     }
 
-    /// Adds the columns, the trigger and the row of `sketch.gallery`.
-    fn prepare(&self, triggers: &[String], was_gallery: bool, model: u32) -> Result<()> {
+    /// Adds the columns, the triggers and the row of `sketch.gallery`.
+    fn prepare(&self, triggers: &[String], was_gallery: bool, model: u32, mode: Mode) -> Result<Gallery> {
         let Self { photos, table, schema, .. } = self;
         let column = |name: &str| {
             let is_there =
@@ -177,15 +245,7 @@ impl Request {
             "ALTER TABLE {table} ALTER COLUMN {} SET STORAGE EXTERNAL",
             spi::quote_identifier(&self.embedding)
         ))?;
-        // Columns that only we fill belong to it, too: what others write there, it replaces. One of an earlier version or an
-        // older dump may lack them.
-        let trigger = triggers.first().map_or("sketch_trigger", String::as_str);
-        let columns = [&self.image, &self.embedding, &self.fused].map(spi::quote_identifier).join(", ");
-        Spi::run(&format!(
-            "CREATE OR REPLACE TRIGGER {} BEFORE INSERT OR UPDATE OF {columns} ON {table} \
-             FOR EACH ROW EXECUTE FUNCTION {schema}.sketch_trigger()",
-            spi::quote_identifier(trigger)
-        ))?;
+        self.create_triggers(triggers, mode, &[&self.image, &self.embedding, &self.fused].map(spi::quote_identifier))?;
         let find = |name: &str| {
             Column::find(*photos, name).ok_or_else(|| {
                 SqlError::new(
@@ -194,15 +254,49 @@ impl Request {
                 )
             })
         };
-        Gallery {
+        let gallery = Gallery {
             relation: *photos,
             image: find(&self.image)?,
             embedding: find(&self.embedding)?,
             fused: find(&self.fused)?,
             codebook: self.codebook.clone(),
             model,
+            mode,
+            built: None,
+        };
+        gallery.write()?;
+        Ok(gallery)
+    }
+
+    /// Creates the triggers of a mode in place of those that are there: those of an earlier version or an older dump may lack
+    /// columns. `columns`: image, embedding and fused column, quoted.
+    fn create_triggers(&self, old: &[String], mode: Mode, columns: &[String; 3]) -> Result<()> {
+        let Self { table, schema, .. } = self;
+        for trigger in old {
+            Spi::run(&format!("DROP TRIGGER {} ON {table}", spi::quote_identifier(trigger)))?;
         }
-        .write()
+        // Columns that only we fill belong to it, too: what others write there, it replaces.
+        Spi::run(&format!(
+            "CREATE TRIGGER sketch_trigger BEFORE INSERT OR UPDATE OF {} ON {table} \
+             FOR EACH ROW EXECUTE FUNCTION {schema}.sketch_trigger()",
+            columns.join(", ")
+        ))?;
+        if mode == Mode::Background {
+            // After all triggers of the table, which may change the photo. A new photo that brings its embedding along is one of
+            // those that the codebook is to be built for. An UPDATE moves the row, whichever columns it names. The columns in
+            // the conditions end the triggers with them.
+            let [image, embedding, fused] = columns;
+            for (trigger, event, condition) in [
+                ("sketch_queue", "INSERT", format!("NEW.{embedding} IS NULL OR NEW.{fused} IS NOT NULL")),
+                ("sketch_requeue", "UPDATE", format!("NEW.{embedding} IS NULL OR NEW.{fused} IS NULL")),
+            ] {
+                Spi::run(&format!(
+                    "CREATE TRIGGER {trigger} AFTER {event} ON {table} FOR EACH ROW \
+                     WHEN (NEW.{image} IS NOT NULL AND ({condition})) EXECUTE FUNCTION {schema}.sketch_queue_trigger()"
+                ))?;
+            }
+        }
+        Ok(())
     }
 
     fn write(&self, parts: &[Part], mut embeddings: Store) -> Result<()> {
@@ -230,6 +324,7 @@ fn sketch_disable(photos: pg_sys::Oid) -> Result<(), ErrorReport> {
     let Some(gallery) = Gallery::read(photos)? else { return Err(not_enabled(photos).into()) };
     check_owner(photos)?;
     gallery.delete()?;
+    queue::clear(photos)?;
     for trigger in triggers(photos)? {
         Spi::run(&format!("DROP TRIGGER {} ON {table}", spi::quote_identifier(&trigger))).map_err(SqlError::from)?;
     }
@@ -240,13 +335,13 @@ fn sketch_disable(photos: pg_sys::Oid) -> Result<(), ErrorReport> {
     Ok(())
 }
 
-/// Names of the triggers of a table that call `sketch_trigger`.
+/// Names of the triggers of a table that are the extension's.
 fn triggers(photos: pg_sys::Oid) -> Result<Vec<String>> {
     catalog::column(
         "SELECT tgname::pg_catalog.text FROM pg_catalog.pg_trigger AS t \
          JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid \
          WHERE tgrelid OPERATOR(pg_catalog.=) $1 AND p.pronamespace OPERATOR(pg_catalog.=) $2 \
-         AND p.proname OPERATOR(pg_catalog.=) 'sketch_trigger'",
+         AND p.proname OPERATOR(pg_catalog.=) ANY ('{sketch_trigger,sketch_queue_trigger}')",
         &[photos.into(), catalog::extension_schema()?.into()],
     )
 }

@@ -35,12 +35,13 @@ pub fn fuse_photos(photos: pg_sys::Oid) -> Result<i64> {
         unfused(notice, ENOUGH.to_string()).notice();
         return Ok(0);
     }
-    let codebook = match catalog::find_codebook(&gallery.codebook, model)? {
+    let known = catalog::find_codebook(&gallery.codebook, model)?;
+    let codebook = match known {
         Some(id) => id,
         None => {
             let column = gallery.embedding.name().unwrap_or_default();
             let sample = codebook::read_sample(photos, &column, SAMPLE, Some(model))?;
-            match build(&table, &gallery.codebook, sample)? {
+            match build(&table, &gallery.codebook, sample, CodebookOptions::default())? {
                 Some(id) => id,
                 None => return Ok(0),
             }
@@ -53,15 +54,19 @@ pub fn fuse_photos(photos: pg_sys::Oid) -> Result<i64> {
     );
     let args =
         [gallery.codebook.name.as_str().into(), i64::from(codebook).into(), gallery.codebook.owner.as_str().into()];
-    Ok(Spi::connect_mut(|client| client.update(&update, None, &args).map(|rows| rows.len()))? as i64)
+    let fused = Spi::connect_mut(|client| client.update(&update, None, &args).map(|rows| rows.len()))?;
+    if known.is_none() {
+        gallery.record_built(codebook)?;
+    }
+    Ok(fused as i64)
 }
 
 /// Builds the codebook of a table; `None`, with a notice, if too many of its photos are the same.
 ///
 /// # Errors
 /// If the caller may not load a codebook under that name.
-pub fn build(table: &str, name: &CodebookName, sample: Sample) -> Result<Option<u32>> {
-    match codebook::train(sample, None, CodebookOptions::default())? {
+pub fn build(table: &str, name: &CodebookName, sample: Sample, options: CodebookOptions) -> Result<Option<u32>> {
+    match codebook::train(sample, None, options)? {
         Ok(codebook) => {
             load::store_codebook(&name.name, &codebook, &name.owner)?;
             Ok(Some(codebook.tag()))

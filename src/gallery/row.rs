@@ -65,6 +65,46 @@ impl<'a> Row<'a> {
         Ok(Self { relation, new, old, tuples: PhantomData })
     }
 
+    /// The row that a statement has written.
+    ///
+    /// # Errors
+    /// If the trigger is not fired after an INSERT or UPDATE of each row.
+    pub fn written(trigger: &'a PgTrigger<'a>) -> Result<Self> {
+        let relation = trigger.relation().map_err(protocol)?;
+        let data = trigger.trigger_data();
+        let (new, old) = match (trigger.when(), trigger.level(), trigger.op()) {
+            (Ok(PgTriggerWhen::After), PgTriggerLevel::Row, Ok(PgTriggerOperation::Insert)) => {
+                (data.tg_trigtuple, None)
+            }
+            (Ok(PgTriggerWhen::After), PgTriggerLevel::Row, Ok(PgTriggerOperation::Update)) => {
+                (data.tg_newtuple, Some(data.tg_trigtuple))
+            }
+            _ => {
+                return Err(SqlError::new(
+                    PgSqlErrorCode::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+                    "sketch_queue_trigger must be fired AFTER INSERT OR UPDATE, FOR EACH ROW",
+                ));
+            }
+        };
+        Ok(Self { relation, new, old, tuples: PhantomData })
+    }
+
+    /// Where the row is stored.
+    pub fn tid(&self) -> pg_sys::ItemPointerData {
+        // SAFETY: the tuple is the server's.
+        unsafe { (*self.new).t_self }
+    }
+
+    /// Whether the statement has inserted it.
+    pub fn is_new(&self) -> bool {
+        self.old.is_none()
+    }
+
+    /// Whether a value of the new row is NULL.
+    pub fn is_null(&self, column: RowColumn) -> bool {
+        self.raw(self.new, column).is_none()
+    }
+
     /// The stored row at a place; `None` if the active snapshot does not see it.
     pub fn read(relation: PgRelation, mut tid: pg_sys::ItemPointerData) -> Option<Self> {
         // SAFETY: the relation is open, and has storage; the copy lives as long as the memory context of the call.
@@ -150,6 +190,11 @@ impl<'a> Row<'a> {
                 nulls.as_mut_ptr(),
             ))
         }
+    }
+
+    /// The new row as it is.
+    pub fn unchanged(&self) -> NewRow {
+        NewRow(self.new)
     }
 
     /// The row by its primary key, or else by all columns that the gallery does not own: `row (id)=(17)`.

@@ -2,7 +2,7 @@
 
 use super::column::Column;
 use super::row::{NewRow, Row, RowColumn};
-use super::{Gallery, not_enabled, row};
+use super::{Gallery, Mode, not_enabled, row};
 use crate::call::View;
 use crate::catalog::{self, CodebookName};
 use crate::embedding::{Embedding, Origin};
@@ -65,6 +65,9 @@ fn sketch_trigger(fcinfo: pg_sys::FunctionCallInfo) -> Result<NewRow, ErrorRepor
 
 fn embed_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<NewRow> {
     let row = Row::of(trigger)?;
+    if is_for_worker(&row)? {
+        return Ok(row.unchanged());
+    }
     let known = Known::of(trigger, row.table_oid())?;
     let gallery = &known.gallery;
     let image = row.column(gallery.image, pg_sys::BYTEAOID)?;
@@ -80,6 +83,19 @@ fn embed_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<NewRow> {
     Ok(row.with([(embedding_column, embedding), (fused_column, fused)]))
 }
 
+/// Whether a row is left to the background worker as it is: it brings no embedding along. Little is looked up for it, for it is
+/// what writers wait for.
+fn is_for_worker(row: &Row<'_>) -> Result<bool> {
+    if !row.is_new() || !version::has_queue() {
+        return Ok(false);
+    }
+    let Some(gallery) = Gallery::find(row.table_oid())?.filter(|gallery| gallery.mode == Mode::Background) else {
+        return Ok(false);
+    };
+    let type_oid = Embedding::type_oid();
+    Ok(row.is_null(row.column(gallery.embedding, type_oid)?) && row.is_null(row.column(gallery.fused, type_oid)?))
+}
+
 /// The gallery of a trigger that version 0.1.0 made: its arguments are image, embedding and fused column, and codebook.
 fn gallery_of_args(trigger: &PgTrigger<'_>, relation: pg_sys::Oid) -> Result<Option<Gallery>> {
     let args = trigger.extra_args().unwrap_or_default();
@@ -91,7 +107,7 @@ fn gallery_of_args(trigger: &PgTrigger<'_>, relation: pg_sys::Oid) -> Result<Opt
     };
     let codebook = CodebookName { owner: String::new(), name: codebook };
     let model = catalog::model_in_use(settings::model().as_deref())?;
-    Ok(Some(Gallery { relation, image, embedding, fused, codebook, model }))
+    Ok(Some(Gallery { relation, image, embedding, fused, codebook, model, mode: Mode::Trigger, built: None }))
 }
 
 fn embed_photo<'a>(
@@ -112,6 +128,10 @@ fn embed_photo<'a>(
             None if row.had_value(embedding_column) => return Ok(None),
             _ => {}
         }
+    }
+    if known.gallery.mode == Mode::Background {
+        // An embedding of the photo that was there must not rank the new one.
+        return Ok(None);
     }
     let embedder = inference::embedder(model)?;
     match embedder.render(Domain::Photo, bytes) {

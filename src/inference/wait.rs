@@ -20,6 +20,8 @@ pub enum WaitEvent {
     Network,
     /// The worker waits for something to do.
     WorkerMain,
+    /// The background worker waits for photos, or a connection for the background worker.
+    Background,
 }
 
 impl WaitEvent {
@@ -32,12 +34,13 @@ impl WaitEvent {
     #[cfg(not(any(feature = "pg15", feature = "pg16")))]
     pub fn number(self) -> u32 {
         use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-        static NUMBERS: [AtomicU32; 4] = [const { AtomicU32::new(0) }; 4];
+        static NUMBERS: [AtomicU32; 5] = [const { AtomicU32::new(0) }; 5];
         let name = match self {
             Self::Worker => c"PgSketchWorker",
             Self::Queue => c"PgSketchQueue",
             Self::Network => c"PgSketchNetwork",
             Self::WorkerMain => c"PgSketchWorkerMain",
+            Self::Background => c"PgSketchBackground",
         };
         let number = &NUMBERS[self as usize];
         if number.load(Relaxed) == 0 {

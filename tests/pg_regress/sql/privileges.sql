@@ -106,6 +106,17 @@ INSERT INTO walk (object, call) VALUES
     ('sketch.column_number(sketch.regcolumn)', $$SELECT sketch.column_number(image) FROM sketch.gallery$$),
     ('sketch.regcolumn_in(cstring)', $$SELECT 'art.photo.image'::sketch.regcolumn$$),
     ('sketch.regcolumn_out(sketch.regcolumn)', $$SELECT image::text FROM sketch.gallery$$),
+    ('sketch_queue_trigger()', $$SELECT sketch_queue_trigger()$$),
+    ('sketch.wake_worker()', $$SELECT sketch.wake_worker()$$),
+    ('sketch.row_name(oid,tid)', $$SELECT 1 / count(sketch.row_name('art.photo'::regclass, ctid)) FROM art.photo$$),
+    ('table sketch.queue', $$SELECT count(*) FROM sketch.queue$$),
+    ('table sketch.queue', $$DELETE FROM sketch.queue$$),
+    ('table sketch.queue', $$INSERT INTO sketch.queue SELECT 'art.photo'::regclass, 'art.photo'::regclass, '(0,1)', now(), 0, now()$$),
+    ('view sketch.queued', $$SELECT count(*) FROM sketch.queued$$),
+    ('sketch_gallery_status(regclass)', $$SELECT count(*) FROM sketch_gallery_status('art.photo')$$),
+    ('sketch_wait(regclass,interval)', $$SELECT sketch_wait('art.photo', '0 s')$$),
+    ('sketch_maintain_step(regclass,jsonb)', $$SELECT sketch_maintain_step('art.photo', '"index"')$$),
+    ('sketch_maintain(regclass)', $$CALL sketch_maintain('art.photo')$$),
     ('sketch.forget_dropped()', $$SELECT sketch.forget_dropped()$$),
     ('sketch_embed_batch(regclass,integer,jsonb)', $$SELECT sketch_embed_batch('art.photo', 10, NULL)$$),
     ('search', $$SELECT id FROM art.photo ORDER BY sketch_distance(fused, '[[[0,9],[0,9]]]'::bytea) LIMIT 1$$),
@@ -114,7 +125,8 @@ INSERT INTO walk (object, call) VALUES
     ('update of fused', $$UPDATE art.photo SET fused = NULL$$),
     ('sketch_fuse_photos(regclass)', $$SELECT sketch_fuse_photos('art.photo')$$),
     ('sketch_embed_photos(regclass,integer)', $$CALL sketch_embed_photos('art.photo')$$),
-    ('sketch_enable(regclass,name,name,name,text,boolean)', $$SELECT sketch_enable('art.photo', 'image')$$),
+    ('sketch_enable(regclass,name,name,name,text,boolean,text)', $$SELECT sketch_enable('art.photo', 'image')$$),
+    ('sketch_enable(regclass,name,name,name,text,boolean,text)', $$SELECT sketch_enable('art.photo', 'image', mode => 'background')$$),
     ('sketch_disable(regclass)', $$SELECT sketch_disable('art.photo')$$);
 -- Nothing is left out.
 SELECT pg_describe_object(classid, objid, 0) AS left_out FROM pg_depend
