@@ -13,9 +13,11 @@ mod train;
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::{EnumValueParser, TypedValueParser};
 use sketch_model::inference::encoder::{Device, EncoderOptions};
 use sketch_model::inference::onnx::ModelProto;
 use sketch_model::manifest::Manifest;
+use sketch_trainer::precision::Precision;
 use sketch_trainer::store;
 
 #[derive(clap::Subcommand)]
@@ -73,6 +75,14 @@ impl RuntimeArguments {
         sketch_model::inference::runtime::init(&self.onnxruntime)?;
         Ok(EncoderOptions::new(self.device, self.threads))
     }
+}
+
+/// Reads a precision that needs no calibration.
+fn storage() -> impl TypedValueParser<Value = Precision> {
+    EnumValueParser::<Precision>::new().try_map(|precision| match precision {
+        Precision::Int8 => Err("int8 arithmetic comes after training: sketch-trainer export --model"),
+        other => Ok(other),
+    })
 }
 
 /// Writes a network and names its files.

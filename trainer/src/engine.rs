@@ -24,6 +24,7 @@ use sketch_model::inference::encoder::EncoderError;
 use sketch_model::inference::onnx::OnnxError;
 
 pub use gradient::gradients;
+pub use read::in_single_precision;
 pub use session::{Feed, TrainingSession};
 pub use tape::Tape;
 pub use write::write_back;

@@ -131,7 +131,11 @@ where
     }
 }
 
-fn prepare(image: &Image, manifest: &Manifest, domain: Domain) -> Result<Vec<f32>, FeatureError> {
+/// The network's input of an image.
+///
+/// # Errors
+/// [`FeatureError::Prepare`] if it cannot be decoded, or shows nothing.
+pub fn prepare(image: &Image, manifest: &Manifest, domain: Domain) -> Result<Vec<f32>, FeatureError> {
     let limits = Limits::default();
     let input = match domain {
         Domain::Sketch => manifest.prepare_sketch(&image.bytes, &limits),

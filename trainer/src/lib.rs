@@ -14,6 +14,7 @@ pub mod lite;
 pub mod metrics;
 pub mod precision;
 pub mod progress;
+pub mod quantise;
 pub mod report;
 pub mod soup;
 pub mod statistics;

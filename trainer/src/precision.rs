@@ -6,7 +6,7 @@ use sketch_model::inference::onnx::build::{
 };
 use sketch_model::inference::onnx::messages::{DataType, ModelProto};
 
-/// How weights are stored; arithmetic is always in single precision.
+/// How weights are stored, and what the network computes in: single precision, but for `Int8`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Precision {
     /// Half the size; ONNX Runtime widens the weights once, when it loads the graph.
@@ -15,14 +15,17 @@ pub enum Precision {
     Fp32,
     /// A quarter of the size: kernels over several channels as 8-bit integers with a scale per output channel, others as
     /// `Fp16`.
+    Int8Weights,
+    /// The same size, and half the time: convolutions compute in 8-bit integers, after calibration on images. What stays in
+    /// single precision is stored as `Fp16`.
     Int8,
 }
 
 /// Smaller tensors stay in single precision: they are few, and some are statistics.
 const NARROWED_FROM: usize = 4096;
 
-/// Stores the weights of a network as `precision` says. Arithmetic stays in single precision: ONNX Runtime widens the weights
-/// once, when it loads the graph.
+/// Stores the weights of a network as `precision` says. Those in single precision are widened once, when ONNX Runtime loads
+/// the graph; for [`Precision::Int8`], [`quantise`](crate::quantise::quantise) comes first.
 ///
 /// # Errors
 /// [`OnnxError`] if a tensor is malformed.
@@ -39,7 +42,7 @@ pub fn narrow(model: &mut ModelProto, precision: Precision) -> Result<(), OnnxEr
         let (name, values) = (tensor.name().to_owned(), tensor_values(&tensor)?);
         let stored = format!("{name}.stored");
         let to_float = || vec![attribute_int("to", DataType::Float as i64)];
-        if precision == Precision::Int8 && shape.len() == 4 && shape[1] > 1 {
+        if precision == Precision::Int8Weights && shape.len() == 4 && shape[1] > 1 {
             let (steps, scales) = quantised(&values, shape[0]);
             let (whole, scale) = (format!("{name}.whole"), format!("{name}.scale"));
             tensors.push(tensor_i8(&stored, &shape, &steps)?);

@@ -275,7 +275,7 @@ fn what_is_stored_in_fewer_bytes_is_read_back() {
     let (model, _) = shapes::network();
     let values = |model: &ModelProto| Tape::read(model).unwrap().constant_values("late.weight").unwrap().unwrap();
     let original = values(&model);
-    for precision in [Precision::Fp32, Precision::Fp16, Precision::Int8] {
+    for precision in [Precision::Fp32, Precision::Fp16, Precision::Int8Weights] {
         let mut stored = model.clone();
         narrow(&mut stored, precision).unwrap();
         let found = values(&stored);
@@ -286,7 +286,7 @@ fn what_is_stored_in_fewer_bytes_is_read_back() {
                 let allowed = match precision {
                     Precision::Fp32 => 0.0,
                     Precision::Fp16 => value.abs() / 2048.0 + 1e-7,
-                    Precision::Int8 => greatest / 254.0 * 1.001,
+                    Precision::Int8Weights | Precision::Int8 => greatest / 254.0 * 1.001,
                 };
                 assert!((value - read).abs() <= allowed, "{precision:?}: {value} read as {read}");
             }

@@ -151,7 +151,8 @@ impl Encoder {
     ) -> Result<Self, EncoderError> {
         let model = onnx::parse(onnx)?;
         onnx::check_self_contained(&model)?;
-        let half = manifest.half_precision;
+        // Scales of integers are too small for half precision.
+        let half = manifest.half_precision && !onnx::is_quantised(&model);
         // Providers with a compiler of their own are told to compute in half precision; these take the graph as it is.
         let graph = |device| match device {
             Device::Cuda(_) | Device::Rocm(_) if half => Cow::Owned(onnx::write(&half::to_half(&model))),

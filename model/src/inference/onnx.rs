@@ -53,6 +53,11 @@ pub fn parse(bytes: &[u8]) -> Result<ModelProto, OnnxError> {
     Ok(model)
 }
 
+/// Whether a model computes in 8-bit integers.
+pub fn is_quantised(model: &ModelProto) -> bool {
+    model.graph.iter().flat_map(|graph| &graph.node).any(|node| node.op_type() == "QuantizeLinear")
+}
+
 /// Writes a model as protobuf bytes: the content of an `.onnx` file.
 pub fn write(model: &ModelProto) -> Vec<u8> {
     model.encode_to_vec()

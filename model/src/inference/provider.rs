@@ -183,3 +183,6 @@ fn builder(options: &EncoderOptions) -> Result<SessionBuilder, EncoderError> {
 fn commit(mut builder: SessionBuilder, onnx: &[u8]) -> ort::Result<Session> {
     builder.commit_from_memory(onnx)
 }
+
+#[cfg(test)]
+mod tests;

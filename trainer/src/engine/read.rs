@@ -1,9 +1,12 @@
 //! Reads an ONNX network into a tape.
 
+use std::collections::HashSet;
+
 use sketch_model::inference::onnx::build::{tensor_f32, tensor_shape, tensor_values};
-use sketch_model::inference::onnx::messages::{DataType, ModelProto, NodeProto, TensorProto};
+use sketch_model::inference::onnx::messages::{DataType, ModelProto, NodeProto, OperatorSetIdProto, TensorProto};
 use sketch_model::inference::onnx::{OnnxError, check_self_contained};
 
+use super::tape::OPSET;
 use super::upgrade::{SUPPORTED, Upgraded, upgrade};
 use super::{EngineError, Tape};
 
@@ -67,6 +70,27 @@ impl Tape {
             _ => None,
         })
     }
+}
+
+/// The network with its weights in single precision, however they are stored.
+///
+/// # Errors
+/// As [`Tape::read`].
+pub fn in_single_precision(model: &ModelProto) -> Result<ModelProto, EngineError> {
+    let mut result = model.clone();
+    let tape = Tape::read(model)?;
+    if let Some(graph) = result.graph.as_mut() {
+        let used: HashSet<&str> = tape.nodes.iter().flat_map(|node| &node.input).map(String::as_str).collect();
+        let is_used = |tensor: &&TensorProto| used.contains(tensor.name());
+        let single = |tensor: &TensorProto| match DataType::try_from(tensor.data_type()) {
+            Ok(DataType::Float16) => tensor_f32(tensor.name(), &tensor_shape(tensor)?, &tensor_values(tensor)?),
+            _ => Ok(tensor.clone()),
+        };
+        graph.initializer = tape.initializers.values().filter(is_used).map(single).collect::<Result<_, _>>()?;
+        graph.node = tape.nodes.clone();
+    }
+    result.opset_import = vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }];
+    Ok(result)
 }
 
 /// A constant in half precision or 8-bit integers, widened to single precision.

@@ -124,6 +124,23 @@ pub fn tensor_i8(name: &str, shape: &[usize], values: &[i8]) -> Result<TensorPro
     tensor(name, shape, values.len(), DataType::Int8, raw)
 }
 
+/// A tensor of small integers that are not negative.
+///
+/// # Errors
+/// [`OnnxError::Length`] if `shape` does not hold as many numbers as `values`.
+pub fn tensor_u8(name: &str, shape: &[usize], values: &[u8]) -> Result<TensorProto, OnnxError> {
+    tensor(name, shape, values.len(), DataType::Uint8, values.to_vec())
+}
+
+/// A tensor of 32-bit integers.
+///
+/// # Errors
+/// [`OnnxError::Length`] if `shape` does not hold as many numbers as `values`.
+pub fn tensor_i32(name: &str, shape: &[usize], values: &[i32]) -> Result<TensorProto, OnnxError> {
+    let raw = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    tensor(name, shape, values.len(), DataType::Int32, raw)
+}
+
 fn tensor(
     name: &str,
     shape: &[usize],
