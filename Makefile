@@ -80,7 +80,7 @@ install: build ## copy the extension, its network and ONNX Runtime into PostgreS
 	for file in $(dir $(ONNXRUNTIME))libonnxruntime*.so; do \
 	    cmp -s $$file $$lib/pg_sketch/$${file##*/} || install -m 755 $$file $$lib/pg_sketch/; \
 	done; \
-	install -m 644 model/weights/lite2-sketch.onnx model/weights/lite2-sketch.json $$lib/pg_sketch/; \
+	install -m 644 model/weights/lite2-sketch.onnx model/weights/lite2-sketch.json model/weights/lite2-sketch.bank $$lib/pg_sketch/; \
 	sed 's/@CARGO_VERSION@/$(VERSION)/' pg_sketch.control >$$share/pg_sketch.control; \
 	cat $(SQL) >$$share/pg_sketch--$(VERSION).sql; \
 	install -m 644 sql/pg_sketch--*.sql $$share/; \

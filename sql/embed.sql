@@ -40,7 +40,11 @@ COMMENT ON FUNCTION photo_embed(bytea, text) IS 'embed a photo with the model of
 
 CREATE FUNCTION sketch_fuse(embedding, codebook text, owner text DEFAULT current_user) RETURNS embedding
     LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'sketch_fuse_with_wrapper';
-COMMENT ON FUNCTION sketch_fuse(embedding, text, text) IS 'fused embedding: weight * embedding + (1 - weight) * nearest prototypes';
+COMMENT ON FUNCTION sketch_fuse(embedding, text, text) IS 'fused embedding: weight * embedding + (1 - weight) * nearest prototypes, and its channel';
+
+CREATE FUNCTION sketch_correct(embedding) RETURNS embedding
+    LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'sketch_correct_wrapper';
+COMMENT ON FUNCTION sketch_correct(embedding) IS 'embedding with the hub correction of its model, as a gallery without a codebook stores it';
 
 -- The planner inlines them to the operator, so that an index on "fused" can be used.
 CREATE FUNCTION sketch_distance(fused embedding, drawing bytea) RETURNS double precision

@@ -40,7 +40,8 @@ CREATE TABLE sketch.gallery (
     mode      text NOT NULL DEFAULT 'trigger' CHECK (mode IN ('trigger', 'background')),
     built_codebook bigint,
     built_photos   bigint,
-    built_error    real
+    built_error    real,
+    bank_id   bigint
 );
 COMMENT ON TABLE sketch.gallery IS 'tables that sketch_enable prepared';
 COMMENT ON COLUMN sketch.gallery.image IS 'the photos, of type bytea';
@@ -53,6 +54,7 @@ COMMENT ON COLUMN sketch.gallery.mode IS 'who embeds new photos: the statement t
 COMMENT ON COLUMN sketch.gallery.built_codebook IS 'the last codebook that sketch_enable, sketch_fuse_photos or maintenance built for the gallery';
 COMMENT ON COLUMN sketch.gallery.built_photos IS 'embedded photos at that time';
 COMMENT ON COLUMN sketch.gallery.built_error IS 'mean squared distance of photos from their prototypes at that time';
+COMMENT ON COLUMN sketch.gallery.bank_id IS 'bank that corrects photos as long as there is no codebook';
 -- Names of tables and columns are public in pg_catalog, too; a pg_dump by any role reads this table.
 GRANT SELECT ON sketch.gallery TO PUBLIC;
 

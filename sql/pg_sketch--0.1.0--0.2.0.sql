@@ -24,6 +24,7 @@ END
 $$;
 
 DROP FUNCTION sketch_build_codebook(text, regclass, text, integer, integer, real, boolean, integer);
+DROP FUNCTION sketch_train_codebook(regclass, text, integer, integer, real, boolean, integer);
 DROP FUNCTION sketch_load_codebook(text, jsonb);
 DROP FUNCTION sketch_current_codebook(text);
 DROP FUNCTION sketch_fuse(embedding, text);
@@ -197,7 +198,28 @@ COMMENT ON COLUMN sketch.model.onnx IS 'ONNX graph';
 COMMENT ON COLUMN sketch.model.manifest IS 'inputs and outputs of the graph, and how images are prepared for it';
 COMMENT ON TABLE sketch.codebook IS 'what codebooks hold; roles that load the same codebook share its row';
 COMMENT ON COLUMN sketch.codebook.codebook_id IS 'first four bytes of sha256; fused embeddings carry it as a tag';
-COMMENT ON COLUMN sketch.codebook.unit_length IS 'whether fused embeddings are normalised to unit length; the patent does not normalise them';
+COMMENT ON COLUMN sketch.codebook.unit_length IS 'whether fused embeddings are brought to unit length; the patent leaves them as they are';
+
+CREATE TABLE sketch.bank (
+    bank_id    bigint PRIMARY KEY CHECK (bank_id BETWEEN 1 AND 4294967295),
+    model_id   bigint NOT NULL REFERENCES sketch.model,
+    sha256     bytea NOT NULL UNIQUE CHECK (octet_length(sha256) = 32),
+    drawings   bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+ALTER TABLE sketch.bank ALTER drawings SET STORAGE EXTERNAL;
+COMMENT ON TABLE sketch.bank IS 'embeddings of drawings, by which hubs are corrected; of several for the same model, the newest is in use';
+COMMENT ON COLUMN sketch.bank.bank_id IS 'first four bytes of sha256';
+COMMENT ON COLUMN sketch.bank.sha256 IS 'SHA-256 digest of the bank';
+COMMENT ON COLUMN sketch.bank.drawings IS 'bank as sketch-trainer writes it';
+
+ALTER TABLE sketch.codebook
+    ADD COLUMN channel boolean NOT NULL DEFAULT false,
+    ADD COLUMN hubs real NOT NULL DEFAULT 0 CHECK (hubs BETWEEN 0 AND 100),
+    ADD COLUMN bank_id bigint REFERENCES sketch.bank;
+COMMENT ON COLUMN sketch.codebook.channel IS 'whether one more channel brings them to unit length; version 0.1.0 scaled them';
+COMMENT ON COLUMN sketch.codebook.hubs IS 'strength of the hub correction, 0 for none';
+COMMENT ON COLUMN sketch.codebook.bank_id IS 'bank of the hub correction';
 
 CREATE TABLE sketch.codebook_name (
     owner       name NOT NULL,
@@ -212,11 +234,18 @@ ALTER TABLE sketch.codebook DROP COLUMN name, DROP COLUMN owner, DROP COLUMN cre
 COMMENT ON TABLE sketch.codebook_name IS 'names of codebooks; of several codebooks with the same owner and name, the newest is in use';
 COMMENT ON COLUMN sketch.codebook_name.owner IS 'role that the name belongs to: only roles with its privileges may load a codebook under it';
 
-GRANT SELECT ON sketch.model, sketch.codebook, sketch.codebook_name, sketch.prototype TO PUBLIC;
+GRANT SELECT ON sketch.model, sketch.bank, sketch.codebook, sketch.codebook_name, sketch.prototype TO PUBLIC;
 
+SELECT pg_catalog.pg_extension_config_dump('sketch.bank', '');
 SELECT pg_catalog.pg_extension_config_dump('sketch.codebook_name', '');
-COMMENT ON FUNCTION sketch_load_model() IS 'load the network that ships with the extension, unless a model is loaded; returns the model_id in use';
+COMMENT ON FUNCTION sketch_load_model() IS 'load the network that ships with the extension, unless a model is loaded, and its bank; returns the model_id in use';
 COMMENT ON FUNCTION sketch_load_model(text, bytea, jsonb) IS 'load a model, an ONNX graph and its manifest; returns its model_id';
+
+CREATE FUNCTION sketch_load_bank(drawings bytea) RETURNS bigint
+    LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'load_bank_wrapper';
+REVOKE EXECUTE ON FUNCTION sketch_load_bank(bytea) FROM PUBLIC;
+COMMENT ON FUNCTION sketch_load_bank(bytea) IS 'load a bank of drawings for the hub correction, as sketch-trainer writes it; returns its bank_id';
 COMMENT ON FUNCTION sketch_current_model() IS 'model_id in use: the newest model with the name in pg_sketch.model, or the newest of all; NULL if none is loaded';
 
 CREATE FUNCTION sketch_current_codebook(name text, owner text DEFAULT current_user) RETURNS bigint
@@ -233,17 +262,22 @@ CREATE FUNCTION sketch_export_codebook(name text, owner text DEFAULT current_use
     LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'export_codebook_wrapper';
 COMMENT ON FUNCTION sketch_export_codebook(text, text)
     IS 'the codebook in use of that name and owner, for sketch_load_codebook on another server';
-COMMENT ON FUNCTION sketch_train_codebook(regclass, text, integer, integer, real, boolean, integer)
+
+CREATE FUNCTION sketch_train_codebook(photos regclass, embedding_column text, subspaces integer, prototypes integer,
+                                      weight real, unit_length boolean, sample integer, hubs real DEFAULT NULL) RETURNS jsonb
+    LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'train_codebook_with_wrapper';
+COMMENT ON FUNCTION sketch_train_codebook(regclass, text, integer, integer, real, boolean, integer, real)
     IS 'train prototypes on a sample of embeddings by k-means; returns them as sketch_load_codebook takes them';
 
 CREATE FUNCTION sketch_build_codebook(name text, photos regclass, embedding_column text DEFAULT 'embedding',
-                                      subspaces integer DEFAULT 2, prototypes integer DEFAULT NULL,
-                                      weight double precision DEFAULT 0.2, unit_length boolean DEFAULT true,
-                                      sample integer DEFAULT 10000, owner text DEFAULT current_user) RETURNS bigint
+                                      subspaces integer DEFAULT NULL, prototypes integer DEFAULT NULL,
+                                      weight double precision DEFAULT 0.35, unit_length boolean DEFAULT true,
+                                      sample integer DEFAULT 10000, owner text DEFAULT current_user,
+                                      hubs double precision DEFAULT NULL) RETURNS bigint
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
     RETURN sketch_load_codebook(name, sketch_train_codebook(photos, embedding_column, subspaces, prototypes, weight::real,
-                                                      unit_length, sample), owner);
-COMMENT ON FUNCTION sketch_build_codebook(text, regclass, text, integer, integer, double precision, boolean, integer, text)
+                                                      unit_length, sample, hubs::real), owner);
+COMMENT ON FUNCTION sketch_build_codebook(text, regclass, text, integer, integer, double precision, boolean, integer, text, double precision)
     IS 'build a codebook from the embeddings of a table; returns its codebook_id';
 COMMENT ON FUNCTION sketch_embed_support(internal) IS 'planner support: a constant image is embedded once';
 COMMENT ON FUNCTION sketch_embed(bytea) IS 'embed a drawing: PNG, JPEG, WebP, SVG, strokes as JSON, or a data URI of one of these';
@@ -263,7 +297,11 @@ COMMENT ON FUNCTION photo_embed(bytea, text) IS 'embed a photo with the model of
 
 CREATE FUNCTION sketch_fuse(embedding, codebook text, owner text DEFAULT current_user) RETURNS embedding
     LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'sketch_fuse_with_wrapper';
-COMMENT ON FUNCTION sketch_fuse(embedding, text, text) IS 'fused embedding: weight * embedding + (1 - weight) * nearest prototypes';
+COMMENT ON FUNCTION sketch_fuse(embedding, text, text) IS 'fused embedding: weight * embedding + (1 - weight) * nearest prototypes, and its channel';
+
+CREATE FUNCTION sketch_correct(embedding) RETURNS embedding
+    LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1000 AS 'MODULE_PATHNAME', 'sketch_correct_wrapper';
+COMMENT ON FUNCTION sketch_correct(embedding) IS 'embedding with the hub correction of its model, as a gallery without a codebook stores it';
 
 CREATE FUNCTION sketch_distance(fused embedding, drawing jsonb) RETURNS double precision
     LANGUAGE sql STABLE STRICT PARALLEL RESTRICTED
@@ -312,7 +350,8 @@ CREATE TABLE sketch.gallery (
     mode      text NOT NULL DEFAULT 'trigger' CHECK (mode IN ('trigger', 'background')),
     built_codebook bigint,
     built_photos   bigint,
-    built_error    real
+    built_error    real,
+    bank_id   bigint
 );
 COMMENT ON TABLE sketch.gallery IS 'tables that sketch_enable prepared';
 COMMENT ON COLUMN sketch.gallery.image IS 'the photos, of type bytea';
@@ -325,6 +364,7 @@ COMMENT ON COLUMN sketch.gallery.mode IS 'who embeds new photos: the statement t
 COMMENT ON COLUMN sketch.gallery.built_codebook IS 'the last codebook that sketch_enable, sketch_fuse_photos or maintenance built for the gallery';
 COMMENT ON COLUMN sketch.gallery.built_photos IS 'embedded photos at that time';
 COMMENT ON COLUMN sketch.gallery.built_error IS 'mean squared distance of photos from their prototypes at that time';
+COMMENT ON COLUMN sketch.gallery.bank_id IS 'bank that corrects photos as long as there is no codebook';
 
 GRANT SELECT ON sketch.gallery TO PUBLIC;
 

@@ -1,4 +1,4 @@
-//! Reading `sketch.model` and `sketch.codebook`: which row is in use, and what it holds.
+//! Reading `sketch.model`, `sketch.codebook` and `sketch.bank`: which row is in use, and what it holds.
 
 use crate::error::{Result, SqlError};
 use crate::{settings, version};
@@ -6,8 +6,9 @@ use ndarray::Array3;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use sketch_model::codebook::Codebook;
+use sketch_model::codebook::{Codebook, Hubs, Length};
 use sketch_model::digest::Sha256Digest;
+use sketch_model::hubs::Bank;
 use sketch_model::manifest::Manifest;
 use std::ffi::CStr;
 
@@ -155,19 +156,23 @@ pub fn read_codebook(id: u32) -> Result<Codebook> {
             .detail(format!("The rows of sketch.prototype for codebook_id {id} are not those of its digest."))
     };
     Spi::connect(|client| {
-        let row = client
-            .select(
-                "SELECT model_id, subspaces, prototypes, dimension, weight, unit_length FROM sketch.codebook \
-                 WHERE codebook_id OPERATOR(pg_catalog.=) $1",
-                Some(1),
-                &[i64::from(id).into()],
-            )?
-            .first();
+        let later =
+            if version::is_later_than_0_1_0() { "channel, hubs, bank_id" } else { "false, 0::real, NULL::bigint" };
+        let query = format!(
+            "SELECT model_id, subspaces, prototypes, dimension, weight, unit_length, {later} FROM sketch.codebook \
+             WHERE codebook_id OPERATOR(pg_catalog.=) $1"
+        );
+        let row = client.select(&query, Some(1), &[i64::from(id).into()])?.first();
         let model: i64 = row.get(1)?.ok_or_else(damaged)?;
         let size = |column| -> Result<usize> { Ok(row.get::<i32>(column)?.ok_or_else(damaged)? as usize) };
         let (subspaces, prototypes, dimension) = (size(2)?, size(3)?, size(4)?);
         let weight: f32 = row.get(5)?.ok_or_else(damaged)?;
-        let unit_length: bool = row.get(6)?.ok_or_else(damaged)?;
+        let length = match (row.get(6)?.ok_or_else(damaged)?, row.get(7)?.ok_or_else(damaged)?) {
+            (false, _) => Length::Own,
+            (true, false) => Length::Scaled,
+            (true, true) => Length::Completed,
+        };
+        let hubs = Hubs { strength: row.get(8)?.ok_or_else(damaged)?, bank: row.get::<i64>(9)?.unwrap_or(0) as u32 };
         let mut values: Vec<f32> = Vec::with_capacity(prototypes * dimension);
         let rows = client.select(
             "SELECT centroid FROM sketch.prototype WHERE codebook_id OPERATOR(pg_catalog.=) $1 \
@@ -180,8 +185,40 @@ pub fn read_codebook(id: u32) -> Result<Codebook> {
         }
         let shape = (subspaces, prototypes, dimension / subspaces.max(1));
         let centroids = Array3::from_shape_vec(shape, values).map_err(|_| damaged())?;
-        let codebook = Codebook::new(centroids, weight, model as u32)?.with_unit_length(unit_length);
+        let codebook = Codebook::new(centroids, weight, model as u32)?.with_length(length).with_hubs(hubs)?;
         if codebook.tag() == id { Ok(codebook) } else { Err(damaged()) }
+    })
+}
+
+/// Id of the newest bank of a model; `None` if there is none.
+///
+/// # Errors
+/// If the table cannot be read.
+pub fn find_bank(model: u32) -> Result<Option<u32>> {
+    if !version::is_later_than_0_1_0() {
+        return Ok(None);
+    }
+    let id = first_value::<i64>(
+        "SELECT bank_id FROM sketch.bank WHERE model_id OPERATOR(pg_catalog.=) $1 ORDER BY created_at DESC LIMIT 1",
+        &[i64::from(model).into()],
+    )?;
+    Ok(id.map(|id| id as u32))
+}
+
+/// A bank, checked against its digest.
+///
+/// # Errors
+/// If there is no such row, or its bytes are not those that were loaded.
+pub fn read_bank(id: u32) -> Result<Bank> {
+    let bytes = first_value::<Vec<u8>>(
+        "SELECT drawings FROM sketch.bank WHERE bank_id OPERATOR(pg_catalog.=) $1",
+        &[i64::from(id).into()],
+    )?;
+    let bank = bytes.and_then(|bytes| Bank::from_bytes(&bytes).ok()).filter(|bank| bank.tag() == id);
+    bank.ok_or_else(|| {
+        SqlError::new(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, "bank of drawings is missing or damaged")
+            .detail(format!("Table sketch.bank has no bank with id {id}, or not the one of its digest."))
+            .hint("Load the bank again, with sketch_load_bank.")
     })
 }
 

@@ -1,4 +1,4 @@
-//! `sketch_fuse`, and the training of codebooks from a table.
+//! `sketch_fuse` and `sketch_correct`, and the training of codebooks from a table.
 
 use crate::call::{Call, View};
 use crate::catalog::{self, CodebookName};
@@ -9,51 +9,85 @@ use ndarray::Array2;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, spi};
-use sketch_model::codebook::{Codebook, CodebookError, CodebookOptions};
+use sketch_model::codebook::{Codebook, CodebookError, CodebookOptions, Hubs, Length};
+use sketch_model::form::Form;
 use sketch_model::simd;
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::rc::Rc;
+use std::sync::Arc;
 
-/// Codebooks that a backend keeps; rows of `sketch.codebook` never change, so that none grows stale.
+/// Forms that a backend keeps; rows of `sketch.codebook` and `sketch.bank` never change, so that none grows stale.
 const KEPT: usize = 4;
 /// Embeddings fetched at a time from the table that a codebook is trained on.
 const FETCHED: std::ffi::c_long = 1000;
 
 thread_local! {
-    static CODEBOOKS: RefCell<Vec<(u32, Rc<Codebook>)>> = const { RefCell::new(Vec::new()) };
+    static FORMS: RefCell<Vec<(Source, Rc<Form>)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The codebook of this id.
+/// What decides the form of stored photos: a codebook, or a bank alone, or neither.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    Codebook(u32),
+    Bank(u32),
+    Nothing,
+}
+
+/// The form of stored photos.
 ///
 /// # Errors
-/// If there is no such codebook or its rows are damaged.
-pub fn codebook(id: u32) -> Result<Rc<Codebook>> {
-    let known = CODEBOOKS.with_borrow(|kept| kept.iter().find(|(known, _)| *known == id).map(|(_, c)| c.clone()));
-    if let Some(codebook) = known {
-        return Ok(codebook);
+/// If there is no such codebook or bank, or its rows are damaged.
+pub fn form(source: Source) -> Result<Rc<Form>> {
+    let known = FORMS.with_borrow(|kept| kept.iter().find(|(known, _)| *known == source).map(|(_, form)| form.clone()));
+    if let Some(form) = known {
+        return Ok(form);
     }
-    let codebook = Rc::new(catalog::read_codebook(id)?);
-    CODEBOOKS.with_borrow_mut(|kept| {
+    let bank = |id| catalog::read_bank(id).map(Arc::new);
+    let form = Rc::new(match source {
+        Source::Codebook(id) => {
+            let codebook = catalog::read_codebook(id)?;
+            let bank = Some(codebook.hubs().bank).filter(|id| *id != 0).map(bank).transpose()?;
+            Form::fused(codebook, bank)?
+        }
+        Source::Bank(id) => Form::plain(Some(bank(id)?)),
+        Source::Nothing => Form::plain(None),
+    });
+    FORMS.with_borrow_mut(|kept| {
         if kept.len() == KEPT {
             kept.remove(0);
         }
-        kept.push((id, codebook.clone()));
+        kept.push((source, form.clone()));
     });
-    Ok(codebook)
+    Ok(form)
 }
 
-/// Fuses an embedding with a codebook of its model.
+/// Brings an embedding into the form in which it is stored.
 ///
 /// # Errors
 /// If the dimensions differ.
-pub fn fuse(embedding: Embedding<'_>, codebook: &Codebook) -> Result<Embedding<'static>> {
-    let fused = codebook.fuse(&embedding.values().to_f32_vec())?;
-    Embedding::new(&simd::to_f16(&fused), Origin { codebook: codebook.tag(), ..embedding.origin() })
+pub fn store(embedding: Embedding<'_>, form: &Form) -> Result<Embedding<'static>> {
+    let stored = form.apply(&embedding.values().to_f32_vec())?;
+    Embedding::new(&simd::to_f16(&stored), Origin { codebook: form.tag(), ..embedding.origin() })
+}
+
+/// Corrects an embedding for hubs with the newest bank of its model; without a bank it stays as it is.
+#[pg_extern(stable, strict, parallel_safe)]
+fn sketch_correct(embedding: Embedding<'_>) -> Result<Embedding<'static>, ErrorReport> {
+    let Origin { model, codebook } = embedding.origin();
+    if codebook != 0 {
+        return Err(fused_already().into());
+    }
+    let source = catalog::find_bank(model)?.map_or(Source::Nothing, Source::Bank);
+    Ok(store(embedding, &*form(source)?)?)
+}
+
+fn fused_already() -> SqlError {
+    SqlError::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "embedding is fused already")
 }
 
 /// What a statement keeps between its calls of `sketch_fuse`: what it sees, name and model, and what they have led to.
-type Statement = Option<(View, CodebookName, u32, Rc<Codebook>)>;
+type Statement = Option<(View, CodebookName, u32, Rc<Form>)>;
 
 #[pg_extern(stable, strict, parallel_safe)]
 fn sketch_fuse_with(fcinfo: pg_sys::FunctionCallInfo) -> Result<Embedding<'static>, ErrorReport> {
@@ -62,15 +96,15 @@ fn sketch_fuse_with(fcinfo: pg_sys::FunctionCallInfo) -> Result<Embedding<'stati
     let (embedding, name, owner): (Embedding<'_>, &str, &str) = (call.arg(0), call.arg(1), call.arg(2));
     let Origin { model, codebook: fused } = embedding.origin();
     if fused != 0 {
-        return Err(SqlError::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, "embedding is fused already").into());
+        return Err(fused_already().into());
     }
     let statement: &mut Statement = call.state();
     let view = View::now();
     let known = statement.as_ref().filter(|(seen, known, of, _)| {
         Some(*seen) == view && known.name == name && known.owner == owner && *of == model
     });
-    let codebook = match known {
-        Some((.., codebook)) => codebook.clone(),
+    let form = match known {
+        Some((.., form)) => form.clone(),
         None => {
             let name = CodebookName { owner: owner.to_owned(), name: name.to_owned() };
             let id = catalog::find_codebook(&name, model)?.ok_or_else(|| {
@@ -80,12 +114,12 @@ fn sketch_fuse_with(fcinfo: pg_sys::FunctionCallInfo) -> Result<Embedding<'stati
                     _ => error.detail(format!("The model of the embedding has id {model}.")),
                 }
             })?;
-            let codebook = codebook(id)?;
-            *statement = view.map(|view| (view, name, model, codebook.clone()));
-            codebook
+            let form = form(Source::Codebook(id))?;
+            *statement = view.map(|view| (view, name, model, form.clone()));
+            form
         }
     };
-    Ok(fuse(embedding, &codebook)?)
+    Ok(store(embedding, &form)?)
 }
 
 /// The error that `model` has no codebook of this name.
@@ -99,41 +133,74 @@ pub fn no_codebook(CodebookName { owner, name }: &CodebookName, model: &str) -> 
 
 /// K-means over a sample of a table's embeddings; returns the codebook as `sketch_load_codebook` takes it.
 ///
-/// `prototypes` NULL takes the square root of the number of samples, at most 256.
+/// `subspaces` and `prototypes` NULL take as many as suit the sample ([`CodebookOptions`]), `hubs` NULL the strength of the
+/// model's bank, if there is one.
 #[pg_extern(volatile, parallel_unsafe)]
-fn train_codebook(
+#[allow(clippy::too_many_arguments)]
+fn train_codebook_with(
     photos: pg_sys::Oid,
     column: &str,
-    subspaces: i32,
+    subspaces: Option<i32>,
     prototypes: Option<i32>,
     weight: f32,
     unit_length: bool,
     sample: i32,
+    hubs: Option<f32>,
 ) -> Result<JsonB, ErrorReport> {
     let sample = read_sample(photos, column, positive("sample", sample)?, None)?;
-    let prototypes = prototypes.map(|prototypes| positive("prototypes", prototypes)).transpose()?;
-    let subspaces = positive("subspaces", subspaces)?;
-    let options = CodebookOptions { subspaces, weight, unit_length, ..CodebookOptions::default() };
-    let codebook = train(sample, prototypes, options)?.map_err(SqlError::from)?;
+    let count = |name, value: Option<i32>| value.map(|value| positive(name, value)).transpose();
+    let (subspaces, prototypes) = (count("subspaces", subspaces)?, count("prototypes", prototypes)?);
+    let length = if unit_length { Length::Completed } else { Length::Own };
+    let options = CodebookOptions { weight, length, ..CodebookOptions::default() };
+    let codebook = train(sample, Choice { subspaces, prototypes, hubs, options })?.map_err(SqlError::from)?;
     Ok(JsonB(serde_json::from_str(&codebook.to_json()).expect("written by ourselves")))
+}
+
+/// How to train a codebook; `None` takes what suits the sample and its model.
+#[derive(Default)]
+pub struct Choice {
+    pub subspaces: Option<usize>,
+    pub prototypes: Option<usize>,
+    /// Strength of the hub correction.
+    pub hubs: Option<f32>,
+    /// All else.
+    pub options: CodebookOptions,
 }
 
 /// K-means over a sample; the inner error is that of the training.
 ///
 /// # Errors
-/// If there are no embeddings.
-pub fn train(
-    sample: Sample,
-    prototypes: Option<usize>,
-    options: CodebookOptions,
-) -> Result<std::result::Result<Codebook, CodebookError>> {
+/// If there are no embeddings, or a hub correction is asked for and there is no bank.
+pub fn train(sample: Sample, choice: Choice) -> Result<std::result::Result<Codebook, CodebookError>> {
+    let Choice { subspaces, prototypes, hubs, options } = choice;
     let (samples, model) = sample.finish()?;
-    let prototypes = prototypes.unwrap_or_else(|| (samples.nrows() as f64).sqrt().round().clamp(1.0, 256.0) as usize);
+    let subspaces = subspaces.unwrap_or_else(|| CodebookOptions::subspaces_for(samples.ncols()));
+    let prototypes = prototypes.unwrap_or_else(|| CodebookOptions::prototypes_for(samples.nrows()));
+    let hubs = hubs_of(model, samples.ncols(), hubs)?;
     let mut check = || {
         pgrx::check_for_interrupts!();
         ControlFlow::Continue(())
     };
-    Ok(Codebook::train_with(samples.view(), model, &CodebookOptions { prototypes, ..options }, &mut check))
+    let options = CodebookOptions { subspaces, prototypes, hubs, ..options };
+    Ok(Codebook::train_with(samples.view(), model, &options, &mut check))
+}
+
+/// The hub correction of a new codebook.
+fn hubs_of(model: u32, dimension: usize, strength: Option<f32>) -> Result<Hubs> {
+    if strength == Some(0.0) {
+        return Ok(Hubs::default());
+    }
+    let bank = catalog::find_bank(model)?.map(catalog::read_bank).transpose()?;
+    match bank.filter(|bank| bank.dimension() == dimension) {
+        Some(bank) => {
+            let strength = strength.unwrap_or(bank.correction().strength);
+            Ok(if strength == 0.0 { Hubs::default() } else { Hubs { bank: bank.tag(), strength } })
+        }
+        None if strength.is_none() => Ok(Hubs::default()),
+        None => Err(SqlError::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, "model has no bank of drawings")
+            .detail("Hubs are corrected by their nearness to such drawings.")
+            .hint("Load one with sketch_load_bank, or leave out \"hubs\".")),
+    }
 }
 
 /// # Errors

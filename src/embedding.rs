@@ -26,6 +26,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
 use pgrx::prelude::*;
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -97,6 +98,35 @@ impl<'a> Embedding<'a> {
         // SAFETY: the header is initialised and lives as long as `'a`.
         let header = unsafe { self.header.as_ref() };
         Origin { model: header.model, codebook: header.codebook }
+    }
+
+    /// Whether the last value is the hub channel of a photo ([`sketch_model::hubs`]) that `other` lacks.
+    #[inline]
+    pub fn has_hub_channel_beside(&self, other: Self) -> bool {
+        self.values().len() == other.values().len() + 1 && self.origin().model != 0
+    }
+
+    /// The values of a row as an index of `dimension` channels takes them.
+    ///
+    /// A hub channel that the row lacks is zero. One that the index lacks is left out: the distance can only grow by it, so
+    /// that a bound without it is a bound still.
+    pub fn values_for_index(&self, dimension: usize) -> Cow<'a, [f16]> {
+        match self.origin().model {
+            0 => Cow::Borrowed(self.values()),
+            _ => self.query_for_index(dimension),
+        }
+    }
+
+    /// The same of a query, which may lack the tag that tells a hub channel from other values.
+    pub fn query_for_index(&self, dimension: usize) -> Cow<'a, [f16]> {
+        let values = self.values();
+        if values.len() + 1 == dimension {
+            Cow::Owned([values, &[f16::ZERO]].concat())
+        } else if values.len() == dimension + 1 && self.origin().model != 0 {
+            Cow::Borrowed(&values[..dimension])
+        } else {
+            Cow::Borrowed(values)
+        }
     }
 
     /// The embedding as Postgres passes it.

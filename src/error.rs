@@ -5,6 +5,8 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiError;
 use sketch_model::codebook::CodebookError;
 use sketch_model::embedding::EmbeddingError;
+use sketch_model::form::FormError;
+use sketch_model::hubs::BankError;
 use sketch_model::index::IndexError;
 use sketch_model::inference::encoder::EncoderError;
 use sketch_model::inference::runner::RunnerError;
@@ -264,6 +266,22 @@ impl From<EmbeddingError> for SqlError {
             EmbeddingError::Length { .. } | EmbeddingError::Reserved { .. } => {
                 Self::of(ERRCODE_INVALID_BINARY_REPRESENTATION, &error)
             }
+        }
+    }
+}
+
+impl From<BankError> for SqlError {
+    fn from(error: BankError) -> Self {
+        Self::of(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, &error)
+    }
+}
+
+impl From<FormError> for SqlError {
+    fn from(error: FormError) -> Self {
+        match error {
+            FormError::Codebook(error) => error.into(),
+            FormError::Bank(error) => error.into(),
+            FormError::OtherBank { .. } => Self::of(PgSqlErrorCode::ERRCODE_DATA_CORRUPTED, &error),
         }
     }
 }

@@ -21,6 +21,7 @@ mod wait;
 pub use maintain::Step;
 
 use crate::catalog::{self, CodebookName};
+use crate::codebook::{self, Source};
 use crate::error::{Result, SqlError};
 use crate::role::as_owner;
 use crate::{settings, version};
@@ -30,7 +31,9 @@ use pgrx::iter::TableIterator;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::OwnedPreparedStatement;
+use sketch_model::form::Form;
 use std::cell::RefCell;
+use std::rc::Rc;
 
 thread_local! {
     /// The statement that reads a row.
@@ -48,6 +51,8 @@ pub struct Gallery {
     model: u32,
     mode: Mode,
     built: Option<Built>,
+    /// The bank that corrects photos for hubs as long as there is no codebook, which names its own.
+    bank: Option<u32>,
 }
 
 /// Who embeds new photos.
@@ -114,7 +119,7 @@ impl Gallery {
                     Some(plan) => plan,
                     None => {
                         let read = "SELECT image, embedding, fused, codebook, codebook_owner::pg_catalog.text, model_id, mode, \
-                             built_codebook, built_photos, built_error FROM sketch.gallery \
+                             built_codebook, built_photos, built_error, bank_id FROM sketch.gallery \
                              WHERE relation OPERATOR(pg_catalog.=) $1";
                         plan.insert(client.prepare(read, &[PgBuiltInOids::OIDOID.oid()])?.keep())
                     }
@@ -136,7 +141,8 @@ impl Gallery {
                 (Some(image), Some(embedding), Some(fused), Some(name), Some(owner), Some(model)) => {
                     let codebook = CodebookName { owner, name };
                     let model = model as u32;
-                    Some(Self { relation: table, image, embedding, fused, codebook, model, mode, built })
+                    let bank = row.get::<i64>(11)?.map(|id| id as u32);
+                    Some(Self { relation: table, image, embedding, fused, codebook, model, mode, built, bank })
                 }
                 _ => None,
             })
@@ -177,12 +183,13 @@ impl Gallery {
     fn write(&self) -> Result<()> {
         let sweep = "DELETE FROM sketch.gallery WHERE sketch.column_name(image) IS NULL \
             OR sketch.column_name(embedding) IS NULL OR sketch.column_name(fused) IS NULL";
-        let insert = "INSERT INTO sketch.gallery (relation, image, embedding, fused, codebook, codebook_owner, model_id, mode) \
-            VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name, $7, $8) \
+        let insert = "INSERT INTO sketch.gallery \
+            (relation, image, embedding, fused, codebook, codebook_owner, model_id, mode, bank_id) \
+            VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.name, $7, $8, $9) \
             ON CONFLICT (relation) DO UPDATE SET image = excluded.image, embedding = excluded.embedding, \
             fused = excluded.fused, codebook = excluded.codebook, codebook_owner = excluded.codebook_owner, \
-            model_id = excluded.model_id, mode = excluded.mode";
-        let Self { relation, image, embedding, fused, codebook, model, mode, .. } = self;
+            model_id = excluded.model_id, mode = excluded.mode, bank_id = excluded.bank_id";
+        let Self { relation, image, embedding, fused, codebook, model, mode, bank, .. } = self;
         as_owner(|| {
             Spi::run(sweep)?;
             Ok(Spi::run_with_args(
@@ -196,6 +203,7 @@ impl Gallery {
                     codebook.owner.as_str().into(),
                     i64::from(*model).into(),
                     mode.name().into(),
+                    bank.map(i64::from).into(),
                 ],
             )?)
         })
@@ -209,7 +217,7 @@ impl Gallery {
             return Ok(());
         }
         if enable::owns(self.relation)? {
-            self.model = current;
+            (self.model, self.bank) = (current, catalog::find_bank(current)?);
             return self.write();
         }
         let table = catalog::relation_name(self.relation)?;
@@ -223,10 +231,23 @@ impl Gallery {
         Ok(())
     }
 
+    /// The form in which photos are stored: that of the newest codebook, or as long as there is none that of the bank.
+    fn form(&self) -> Result<Rc<Form>> {
+        stored_form(&self.codebook, self.bank, self.model)
+    }
+
     fn delete(&self) -> Result<()> {
         let delete = "DELETE FROM sketch.gallery WHERE relation OPERATOR(pg_catalog.=) $1";
         as_owner(|| Ok(Spi::run_with_args(delete, &[self.relation.into()])?))
     }
+}
+
+fn stored_form(codebook: &CodebookName, bank: Option<u32>, model: u32) -> Result<Rc<Form>> {
+    codebook::form(match (catalog::find_codebook(codebook, model)?, bank) {
+        (Some(codebook), _) => Source::Codebook(codebook),
+        (None, Some(bank)) => Source::Bank(bank),
+        (None, None) => Source::Nothing,
+    })
 }
 
 fn not_enabled(table: pg_sys::Oid) -> SqlError {

@@ -1,15 +1,16 @@
-//! Loading networks and codebooks into the database.
+//! Loading networks, banks and codebooks into the database.
 
-use crate::catalog::{CodebookName, find_model, first_value};
+use crate::catalog::{CodebookName, find_bank, find_model, first_value};
 use crate::error::{Result, SqlError};
 use crate::role::as_owner;
-use crate::{catalog, codebook, files, inference, settings};
+use crate::{catalog, codebook, files, inference, settings, version};
 use pgrx::JsonB;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use sketch_model::codebook::Codebook;
+use sketch_model::codebook::{Codebook, Length};
 use sketch_model::digest;
+use sketch_model::hubs::Bank;
 use sketch_model::manifest::Manifest;
 use std::ffi::CString;
 use std::fs;
@@ -23,21 +24,37 @@ const LONGEST_CODEBOOK_NAME: usize = 63 + 1 + 63;
 #[pg_extern(volatile, parallel_unsafe)]
 fn load_shipped_model() -> Result<i64, ErrorReport> {
     if let Some(id) = find_model(None)? {
+        add_shipped_bank(id)?;
         return Ok(id.into());
     }
-    let read = |ending: &str| {
-        let path = files::path(&format!("{SHIPPED}.{ending}"));
-        fs::read(&path).map_err(|error| {
-            SqlError::new(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
-                format!("could not read the shipped model \"{}\"", path.display()),
-            )
-            .detail(format!("{error}."))
-            .hint("Install pg_sketch again, or load a model with sketch_load_model(name, onnx, manifest).")
-        })
-    };
-    let manifest = Manifest::from_json(&String::from_utf8_lossy(&read("json")?)).map_err(SqlError::from)?;
-    Ok(store_model(&manifest.name, &read("onnx")?, &manifest)?)
+    let manifest = Manifest::from_json(&String::from_utf8_lossy(&read_shipped("json")?)).map_err(SqlError::from)?;
+    let id = store_model(&manifest.name, &read_shipped("onnx")?, &manifest)?;
+    add_shipped_bank(id as u32)?;
+    Ok(id)
+}
+
+/// Loads the bank that comes with the extension, if it belongs to this model and the model has none.
+fn add_shipped_bank(model: u32) -> Result<()> {
+    if version::is_later_than_0_1_0() && find_bank(model)?.is_none() {
+        let bytes = read_shipped("bank")?;
+        let bank = Bank::from_bytes(&bytes)?;
+        if bank.model() == model {
+            store_bank(&bank, bytes)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_shipped(ending: &str) -> Result<Vec<u8>> {
+    let path = files::path(&format!("{SHIPPED}.{ending}"));
+    fs::read(&path).map_err(|error| {
+        SqlError::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_FILE,
+            format!("could not read the shipped model \"{}\"", path.display()),
+        )
+        .detail(format!("{error}."))
+        .hint("Install pg_sketch again, or load a model with sketch_load_model(name, onnx, manifest).")
+    })
 }
 
 #[pg_extern(volatile, strict, parallel_unsafe)]
@@ -69,6 +86,23 @@ fn store_model(name: &str, onnx: &[u8], manifest: &Manifest) -> Result<i64> {
 }
 
 #[pg_extern(volatile, strict, parallel_unsafe)]
+fn load_bank(drawings: &[u8]) -> Result<i64, ErrorReport> {
+    let bank = Bank::from_bytes(drawings).map_err(SqlError::from)?;
+    Ok(store_bank(&bank, drawings.to_vec())?)
+}
+
+/// Writes a bank, which its model must precede. Returns its id.
+fn store_bank(bank: &Bank, bytes: Vec<u8>) -> Result<i64> {
+    check_model(bank.model(), "bank")?;
+    let id = i64::from(bank.tag());
+    insert(
+        "INSERT INTO sketch.bank (bank_id, model_id, sha256, drawings) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        &[id.into(), i64::from(bank.model()).into(), bank.digest().to_vec().into(), bytes.into()],
+    )?;
+    Ok(id)
+}
+
+#[pg_extern(volatile, strict, parallel_unsafe)]
 fn load_codebook_for(name: &str, codebook: JsonB, owner: &str) -> Result<i64, ErrorReport> {
     let codebook = Codebook::from_json(&codebook.0.to_string()).map_err(SqlError::from)?;
     Ok(store_codebook(name, &codebook, owner)?)
@@ -81,7 +115,7 @@ fn export_codebook(name: &str, owner: &str) -> Result<JsonB, ErrorReport> {
     let model = catalog::model_in_use(settings::model().as_deref())?;
     let name = CodebookName { owner: owner.to_owned(), name: name.to_owned() };
     let id = catalog::find_codebook(&name, model)?.ok_or_else(|| codebook::no_codebook(&name, "current model"))?;
-    let text = codebook::codebook(id)?.to_json();
+    let text = catalog::read_codebook(id)?.to_json();
     Ok(JsonB(serde_json::from_str(&text).expect("written by ourselves")))
 }
 
@@ -93,7 +127,8 @@ fn export_codebook(name: &str, owner: &str) -> Result<JsonB, ErrorReport> {
 pub fn store_codebook(name: &str, codebook: &Codebook, owner: &str) -> Result<i64> {
     check_name("codebook", name, LONGEST_CODEBOOK_NAME)?;
     check_owner(owner)?;
-    check_model(codebook.model())?;
+    check_model(codebook.model(), "codebook")?;
+    check_bank(codebook.hubs().bank)?;
     as_owner(|| write_codebook(name, codebook, owner))
 }
 
@@ -101,8 +136,8 @@ fn write_codebook(name: &str, codebook: &Codebook, owner: &str) -> Result<i64> {
     let id = i64::from(codebook.tag());
     let digest = codebook.digest().to_vec();
     let is_new = insert(
-        "INSERT INTO sketch.codebook (codebook_id, model_id, dimension, subspaces, prototypes, weight, unit_length, sha256) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
+        "INSERT INTO sketch.codebook (codebook_id, model_id, dimension, subspaces, prototypes, weight, unit_length, sha256, \
+         channel, hubs, bank_id) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING",
         &[
             id.into(),
             i64::from(codebook.model()).into(),
@@ -110,8 +145,11 @@ fn write_codebook(name: &str, codebook: &Codebook, owner: &str) -> Result<i64> {
             (codebook.subspaces() as i32).into(),
             (codebook.prototypes() as i32).into(),
             codebook.weight().into(),
-            codebook.unit_length().into(),
+            (codebook.length() != Length::Own).into(),
             digest.clone().into(),
+            (codebook.length() == Length::Completed).into(),
+            codebook.hubs().strength.into(),
+            Some(i64::from(codebook.hubs().bank)).filter(|bank| *bank != 0).into(),
         ],
     )?;
     if is_new {
@@ -157,8 +195,8 @@ fn check_owner(owner: &str) -> Result<()> {
     .detail(format!("Only roles with privileges of \"{owner}\" may load one.")))
 }
 
-/// Refuses a codebook of a model that is not loaded.
-fn check_model(model: u32) -> Result<()> {
+/// Refuses what belongs to a model that is not loaded.
+fn check_model(model: u32, what: &str) -> Result<()> {
     let known = first_value::<bool>(
         "SELECT EXISTS (SELECT FROM sketch.model WHERE model_id OPERATOR(pg_catalog.=) $1)",
         &[i64::from(model).into()],
@@ -167,8 +205,25 @@ fn check_model(model: u32) -> Result<()> {
         return Ok(());
     }
     Err(SqlError::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("model with id {model} does not exist"))
-        .detail("The codebook was built for it.")
+        .detail(format!("The {what} was built for it."))
         .hint("Load the model first, with sketch_load_model."))
+}
+
+/// Refuses a codebook that names a bank which is not loaded; 0 names none.
+fn check_bank(bank: u32) -> Result<()> {
+    let known = first_value::<bool>(
+        "SELECT $1 OPERATOR(pg_catalog.=) 0 OR EXISTS (SELECT FROM sketch.bank WHERE bank_id OPERATOR(pg_catalog.=) $1)",
+        &[i64::from(bank).into()],
+    )?;
+    if known == Some(true) {
+        return Ok(());
+    }
+    Err(SqlError::new(
+        PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        format!("bank of drawings with id {bank} does not exist"),
+    )
+    .detail("The codebook corrects hubs with it.")
+    .hint("Load the bank first, with sketch_load_bank."))
 }
 
 /// Inserts a row; returns whether it is new.

@@ -81,6 +81,11 @@ fn current_codebook() -> Result<(), ErrorReport> {
 }
 
 #[pg_extern(volatile, parallel_unsafe)]
+fn train_codebook() -> Result<(), ErrorReport> {
+    Err(outdated("sketch_train_codebook")?.into())
+}
+
+#[pg_extern(volatile, parallel_unsafe)]
 fn load_codebook() -> Result<(), ErrorReport> {
     Err(outdated("sketch_load_codebook")?.into())
 }

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 export PG_CONFIG
 
 tests=("$@")
-[ $# -gt 0 ] || tests=(setup embedding distance embed once codebook gallery background foreign search_path model hostile index objects schema privileges)
+[ $# -gt 0 ] || tests=(setup embedding distance embed once codebook hubs gallery background foreign search_path model hostile index objects schema privileges)
 regress=$(dirname "$("$PG_CONFIG" --pgxs)")/../test/regress/pg_regress
 # pg_regress of the wheel's PostgreSQL 18 crashes at once; that of another version works with the server as well.
 "$regress" --version >/dev/null 2>&1 || regress=$(dirname "$(pg_config --pgxs)")/../test/regress/pg_regress

@@ -65,6 +65,14 @@ pub struct Key {
     place: String,
 }
 
+/// A photo with its class.
+#[derive(Clone, Debug)]
+pub struct Labelled {
+    pub key: Key,
+    pub class: String,
+    pub name: String,
+}
+
 /// A photo in the result of a query.
 #[derive(Clone, Debug)]
 pub struct Ranked {
@@ -166,16 +174,22 @@ impl Table {
         Ok(rows.iter().map(ranked).collect())
     }
 
-    /// The photos that have a class and an embedding in `column`, with their classes.
+    /// The photos that have a class and an embedding in `column`, with their classes and names.
     ///
     /// [`Self::distances`] and [`Self::embeddings`] return their rows in the same order.
     ///
     /// # Errors
     /// [`TableError::Database`].
-    pub fn labelled(&self, client: &mut impl GenericClient, column: &str) -> Result<Vec<(Key, String)>, TableError> {
-        let sql = format!("SELECT tableoid, ctid::text, {}::text {}", self.label(), self.rows(column));
-        let key = |row: &postgres::Row| Key { table: row.get(0), place: row.get(1) };
-        Ok(client.query(&sql, &[])?.iter().map(|row| (key(row), row.get(2))).collect())
+    pub fn labelled(&self, client: &mut impl GenericClient, column: &str) -> Result<Vec<Labelled>, TableError> {
+        let (label, name) = (self.label(), quote(&self.columns.name));
+        // Named "ctid", a column of text would be what ORDER BY sorts by.
+        let sql = format!("SELECT tableoid, ctid::text AS place, {label}::text, {name}::text {}", self.rows(column));
+        let labelled = |row: &postgres::Row| Labelled {
+            key: Key { table: row.get(0), place: row.get(1) },
+            class: row.get(2),
+            name: row.get::<_, Option<String>>(3).unwrap_or_default(),
+        };
+        Ok(client.query(&sql, &[])?.iter().map(labelled).collect())
     }
 
     /// The distance of every such photo to a drawing.

@@ -3,8 +3,8 @@
 //! The channels of an embedding are cut into `m` subspaces, each `dsub = d / m` wide, and the photos of the gallery
 //! are clustered in each. A prototype (the literature says centroid) is the centre of such a cluster.
 //! A photo's fused embedding is `weight · embedding + (1 − weight) · prototypes`, with the nearest prototype of each
-//! subspace side by side, normalised to unit length again. The patent leaves it as it is; but a photo that is like no other
-//! then gets a short one, which is near to every query; `make eval CODEBOOK='unit_length => false'` measures that.
+//! subspace side by side. Of a photo that is like no other it is short, and by L2 near to every drawing. What is done about
+//! that is the codebook's [`Length`].
 //!
 //! Source: patent CN117131214B; "Distribution Aligned Feature Clustering for Zero-Shot Sketch-Based Image Retrieval".
 
@@ -15,6 +15,7 @@ mod train;
 pub use train::CodebookOptions;
 
 use crate::digest::{self, Sha256Digest};
+use crate::hubs::MAX_STRENGTH;
 use crate::manifest::MAX_DIMENSION;
 use crate::simd::total;
 use kmeans::KMeansError;
@@ -49,6 +50,12 @@ pub enum CodebookError {
     /// The weight is not between 0 and 1.
     #[error("weight is {weight}, must be between 0 and 1")]
     Weight { weight: f32 },
+    /// The strength of the hub correction is not between 0 and 100.
+    #[error("strength of the hub correction is {strength}, must be between 0 and 100")]
+    Strength { strength: f32 },
+    /// A hub correction without a bank, or a bank without a correction.
+    #[error("hub correction has strength {strength} and bank {bank}, expected both or neither")]
+    Hubs { bank: u32, strength: f32 },
     /// A value is NaN or beyond ±[`MAX_VALUE`].
     #[error("value {value} at position {position} is not a finite half-precision number")]
     Value { position: usize, value: f32 },
@@ -90,8 +97,32 @@ pub struct Codebook {
     /// Shape `(m, k, dsub)`, row-major; every value finite, none of them -0.0.
     centroids: Array3<f32>,
     weight: f32,
-    unit_length: bool,
+    length: Length,
     model: u32,
+    hubs: Hubs,
+}
+
+/// What becomes of a fused embedding that is shorter than the photo's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Length {
+    /// It stays short, as in the patent.
+    Own,
+    /// It is scaled to unit length, as in version 0.1.0: then it is as near to drawings as one that agrees with its
+    /// prototypes.
+    Scaled,
+    /// One more channel makes up for what is missing ([`crate::form::Form`]), so that drawings are ranked by their inner
+    /// product with the short one.
+    #[default]
+    Completed,
+}
+
+/// How photos that are fused with a codebook are corrected for hubs ([`crate::hubs`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Hubs {
+    /// Tag of the bank, 0 for no correction.
+    pub bank: u32,
+    /// 0 for no correction.
+    pub strength: f32,
 }
 
 impl Codebook {
@@ -110,17 +141,37 @@ impl Codebook {
         check_values(centroids.iter())?;
         // SQL's numbers know no -0.0; without it, a codebook that went through SQL keeps its digest.
         let centroids = centroids.as_standard_layout().mapv(|value| value + 0.0);
-        Ok(Self { centroids, weight: weight + 0.0, unit_length: true, model })
+        Ok(Self { centroids, weight: weight + 0.0, length: Length::default(), model, hubs: Hubs::default() })
     }
 
-    /// Says whether fused embeddings are normalised to unit length; without it they are the patent's.
-    pub fn with_unit_length(self, unit_length: bool) -> Self {
-        Self { unit_length, ..self }
+    /// Says what becomes of short fused embeddings.
+    pub fn with_length(self, length: Length) -> Self {
+        Self { length, ..self }
     }
 
-    /// Whether fused embeddings are normalised to unit length.
-    pub fn unit_length(&self) -> bool {
-        self.unit_length
+    /// Says how fused embeddings are corrected for hubs; [`crate::form::Form`] does that.
+    ///
+    /// # Errors
+    /// [`CodebookError::Strength`] out of range, [`CodebookError::Hubs`] for one of a bank and a strength without the other.
+    pub fn with_hubs(self, hubs: Hubs) -> Result<Self, CodebookError> {
+        let Hubs { bank, strength } = hubs;
+        if !(0.0..=MAX_STRENGTH).contains(&strength) {
+            return Err(CodebookError::Strength { strength });
+        }
+        if (bank == 0) != (strength == 0.0) {
+            return Err(CodebookError::Hubs { bank, strength });
+        }
+        Ok(Self { hubs: Hubs { bank, strength: strength + 0.0 }, ..self })
+    }
+
+    /// How fused embeddings are corrected for hubs.
+    pub fn hubs(&self) -> Hubs {
+        self.hubs
+    }
+
+    /// What becomes of short fused embeddings.
+    pub fn length(&self) -> Length {
+        self.length
     }
 
     /// The number of subspaces, `m`.
@@ -211,7 +262,7 @@ impl Codebook {
     }
 
     /// Draws a photo's embedding towards its prototypes: `weight · embedding + (1 − weight) · prototypes`, which is then
-    /// normalised to unit length, unless [`Codebook::with_unit_length`] says otherwise or it is zero.
+    /// scaled to unit length if [`Length`] says so and it is not zero.
     ///
     /// `embedding`: shape `(d,)`. Returns shape `(d,)`. The same on every machine, to the bit.
     ///
@@ -223,8 +274,8 @@ impl Codebook {
         for (value, own) in iter::zip(&mut fused, embedding) {
             *value = self.weight * own + rest * *value;
         }
-        let length = l2_squared(&fused, &vec![0.0; fused.len()]).sqrt();
-        if self.unit_length && length > 0.0 {
+        let length = squared_length(&fused).sqrt();
+        if self.length == Length::Scaled && length > 0.0 {
             fused.iter_mut().for_each(|value| *value /= length);
         }
         Ok(fused)
@@ -233,13 +284,14 @@ impl Codebook {
     /// Returns the SHA-256 of everything that affects fused embeddings.
     ///
     /// It is taken over `"pg_sketch codebook 1"` in ASCII, then, little endian: the model's tag, `m`, `k`, `d`
-    /// (32-bit integers), 1 or 0 for unit length (32-bit integer), the weight and the prototypes, row-major (bits of
-    /// 32-bit floats).
+    /// (32-bit integers), 0 for the [`Length`] `Own`, 1 for `Scaled`, 2 for `Completed` (32-bit integer), the weight and the prototypes, row-major (bits of
+    /// 32-bit floats); and with a hub correction the tag of its bank (32-bit integer) and the strength (32-bit float).
     pub fn digest(&self) -> Sha256Digest {
         let sizes = [self.subspaces(), self.prototypes(), self.dimension()];
-        let header = iter::once(self.model).chain(sizes.map(|size| size as u32)).chain([u32::from(self.unit_length)]);
+        let header = iter::once(self.model).chain(sizes.map(|size| size as u32)).chain([self.length as u32]);
         let floats = iter::once(&self.weight).chain(&self.centroids).map(|value| value.to_bits());
-        let bytes: Vec<u8> = header.chain(floats).flat_map(u32::to_le_bytes).collect();
+        let hubs = [self.hubs.bank, self.hubs.strength.to_bits()].into_iter().filter(|_| self.hubs.bank != 0);
+        let bytes: Vec<u8> = header.chain(floats).chain(hubs).flat_map(u32::to_le_bytes).collect();
         digest::sha256([b"pg_sketch codebook 1".as_slice(), &bytes])
     }
 
@@ -281,6 +333,11 @@ fn check_values<'a>(values: impl IntoIterator<Item = &'a f32>) -> Result<(), Cod
         Some((position, &value)) => Err(CodebookError::Value { position, value }),
         None => Ok(()),
     }
+}
+
+/// Returns the squared length of a vector.
+pub(crate) fn squared_length(values: &[f32]) -> f32 {
+    l2_squared(values, &vec![0.0; values.len()])
 }
 
 /// Returns the squared L2 distance of two subvectors of the same length.

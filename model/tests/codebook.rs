@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, Array3, ArrayView2, array, s};
 use proptest::prelude::*;
-use sketch_model::codebook::{Codebook, CodebookError, CodebookOptions};
+use sketch_model::codebook::{Codebook, CodebookError, CodebookOptions, Hubs, Length};
 use std::iter;
 use std::ops::ControlFlow;
 
@@ -18,7 +18,7 @@ fn codebook() -> impl Strategy<Value = (Codebook, Vec<f32>)> {
         let embedding = prop::collection::vec(-1.0f32..1.0, m * dsub);
         (values, embedding).prop_map(move |(values, embedding)| {
             let centroids = Array3::from_shape_vec((m, k, dsub), values).unwrap();
-            (Codebook::new(centroids, weight, model).unwrap().with_unit_length(false), embedding)
+            (Codebook::new(centroids, weight, model).unwrap().with_length(Length::Own), embedding)
         })
     })
 }
@@ -79,13 +79,13 @@ proptest! {
 
     #[test]
     fn weight_1_leaves_the_embedding((codebook, embedding) in codebook()) {
-        let codebook = Codebook::new(codebook.centroids().to_owned(), 1.0, 0).unwrap().with_unit_length(false);
+        let codebook = Codebook::new(codebook.centroids().to_owned(), 1.0, 0).unwrap().with_length(Length::Own);
         prop_assert_eq!(codebook.fuse(&embedding).unwrap(), embedding);
     }
 
     #[test]
     fn weight_0_leaves_the_prototypes((codebook, embedding) in codebook()) {
-        let codebook = Codebook::new(codebook.centroids().to_owned(), 0.0, 0).unwrap().with_unit_length(false);
+        let codebook = Codebook::new(codebook.centroids().to_owned(), 0.0, 0).unwrap().with_length(Length::Own);
         let prototypes = codebook.decode(&codebook.encode(&embedding).unwrap()).unwrap();
         prop_assert_eq!(codebook.fuse(&embedding).unwrap(), prototypes);
     }
@@ -104,18 +104,19 @@ proptest! {
     #[test]
     fn unit_length_keeps_the_direction((codebook, x) in codebook()) {
         let plain = codebook.fuse(&x).unwrap();
-        let unit = codebook.clone().with_unit_length(true).fuse(&x).unwrap();
+        let unit = codebook.clone().with_length(Length::Scaled).fuse(&x).unwrap();
         let zero = vec![0.0; plain.len()];
         let length = squared(&plain, &zero).sqrt();
         prop_assume!(length > 1e-3);
         prop_assert!((squared(&unit, &zero) - 1.0).abs() < 1e-5);
         prop_assert!(iter::zip(&plain, &unit).all(|(plain, unit)| (f64::from(*plain) / length - f64::from(*unit)).abs() < 1e-5));
-        prop_assert_ne!(codebook.digest(), codebook.clone().with_unit_length(true).digest());
+        prop_assert_ne!(codebook.digest(), codebook.clone().with_length(Length::Scaled).digest());
     }
 
     #[test]
-    fn json_round_trip_is_the_identity((codebook, _) in codebook(), unit_length in any::<bool>()) {
-        let codebook = codebook.with_unit_length(unit_length);
+    fn json_round_trip_is_the_identity((codebook, _) in codebook(), length in 0usize..3, bank in 0u32..3) {
+        let hubs = Hubs { bank, strength: bank as f32 / 4.0 };
+        let codebook = codebook.with_length([Length::Own, Length::Scaled, Length::Completed][length]).with_hubs(hubs).unwrap();
         let back = Codebook::from_json(&codebook.to_json()).unwrap();
         prop_assert_eq!(&back, &codebook);
         prop_assert_eq!(back.digest(), codebook.digest());
@@ -128,7 +129,7 @@ proptest! {
         let values: Vec<f32> = values.into_iter().filter(|value| value.abs() <= 65504.0).collect();
         prop_assume!(!values.is_empty());
         let centroids = Array3::from_shape_vec((1, values.len(), 1), values.clone()).unwrap();
-        let codebook = Codebook::new(centroids, 0.2, 7).unwrap();
+        let codebook = Codebook::new(centroids, 0.2, 7).unwrap().with_length(Length::Scaled);
         let decimals: Vec<String> = values.iter().map(|value| format!("{value}")).collect();
         let jsonb = format!(
             r#"{{"model": 7, "format": 1, "unit_length": true, "weight": 0.2, "centroids": [{}], "dimension": 1, "subspaces": 1, "prototypes": {}}}"#,
@@ -382,12 +383,15 @@ fn json_that_is_no_codebook_is_refused() {
 fn digest_is_as_documented() {
     let codebook = Codebook::new(array![[[1.0, -0.0]], [[0.5, -2.0]]], 0.25, 3).unwrap();
     assert_eq!(codebook.tag(), u32::from_be_bytes(codebook.digest()[..4].try_into().unwrap()));
-    let hex: String = codebook.digest().iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(hex, EXPECTED_DIGEST);
+    let hex = |codebook: Codebook| -> String { codebook.digest().iter().map(|byte| format!("{byte:02x}")).collect() };
+    assert_eq!(hex(codebook.clone().with_length(Length::Scaled)), DIGEST_OF_0_1_0);
+    assert_eq!(hex(codebook.with_hubs(Hubs { bank: 7, strength: 0.5 }).unwrap()), DIGEST);
 }
 
 // python3: sha256(b"pg_sketch codebook 1" + struct.pack("<IIIIIfffff", 3, 2, 1, 4, 1, 0.25, 1, 0, 0.5, -2)).hexdigest()
-const EXPECTED_DIGEST: &str = "0696b74dc2225b964bdbc2d2b9e412608277c5f27f41fc62f27214f881d3c3fd";
+const DIGEST_OF_0_1_0: &str = "0696b74dc2225b964bdbc2d2b9e412608277c5f27f41fc62f27214f881d3c3fd";
+// python3: sha256(b"pg_sketch codebook 1" + struct.pack("<IIIIIfffffIf", 3, 2, 1, 4, 2, 0.25, 1, 0, 0.5, -2, 7, 0.5)).hexdigest()
+const DIGEST: &str = "3ad2a10c56cdab0d0d22ee3194695bde6916f76a5094e67e15bf8f871641a81e";
 
 #[test]
 fn digest_sees_all_that_matters() {

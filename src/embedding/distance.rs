@@ -12,10 +12,11 @@ static PREFETCH: [Prefetch; 2] = [const { Prefetch::new() }; 2];
 
 /// L2 distance of two embeddings of one model, of which at most one is fused, or both with one codebook.
 ///
-/// Others are infinitely far from each other, with a warning: one row from elsewhere must not end every search of its table.
+/// A hub channel that one of them lacks counts as zero, here and below. Others are infinitely far from each other, with a warning: one row
+/// from elsewhere must not end every search of its table.
 #[pg_extern(immutable, strict, parallel_safe)]
 fn embedding_l2_distance(a: Embedding<'_>, b: Embedding<'_>, fcinfo: pg_sys::FunctionCallInfo) -> f64 {
-    compare(a, b, fcinfo, |x, y| f64::from(simd::l2_squared(x, y)).sqrt())
+    compare(a, b, fcinfo, |x, y, channel| f64::from(simd::l2_squared(x, y) + channel * channel).sqrt())
 }
 
 /// Cosine distance, 1 − cos of the angle between two embeddings; NaN if one of them is zero.
@@ -23,31 +24,39 @@ fn embedding_l2_distance(a: Embedding<'_>, b: Embedding<'_>, fcinfo: pg_sys::Fun
 fn embedding_cosine_distance(a: Embedding<'_>, b: Embedding<'_>, fcinfo: pg_sys::FunctionCallInfo) -> f64 {
     let product = |x: &[f16], y: &[f16]| f64::from(simd::inner_product(x, y));
     // Rounding may carry the cosine of parallel vectors beyond 1.
-    compare(a, b, fcinfo, |x, y| 1.0 - (product(x, y) / (product(x, x) * product(y, y)).sqrt()).clamp(-1.0, 1.0))
+    compare(a, b, fcinfo, |x, y, channel| {
+        let longer = product(x, x) + f64::from(channel * channel);
+        1.0 - (product(x, y) / (longer * product(y, y)).sqrt()).clamp(-1.0, 1.0)
+    })
 }
 
 /// Negative inner product: the server sorts in ascending order.
 #[pg_extern(immutable, strict, parallel_safe)]
 fn embedding_negative_inner_product(a: Embedding<'_>, b: Embedding<'_>, fcinfo: pg_sys::FunctionCallInfo) -> f64 {
-    compare(a, b, fcinfo, |x, y| -f64::from(simd::inner_product(x, y)))
+    compare(a, b, fcinfo, |x, y, _| -f64::from(simd::inner_product(x, y)))
 }
 
-/// `distance` of the values of two embeddings that compare, infinity for others.
+/// `distance` of the values of two embeddings that compare, infinity for others. If one of them has a hub channel that the other
+/// lacks, its values come first, and the channel last: it is 0 otherwise.
 #[inline]
 fn compare(
     a: Embedding<'_>,
     b: Embedding<'_>,
     fcinfo: pg_sys::FunctionCallInfo,
-    distance: impl FnOnce(&[f16], &[f16]) -> f64,
+    distance: impl FnOnce(&[f16], &[f16], f32) -> f64,
 ) -> f64 {
     let (x, y) = (a.values(), b.values());
     PREFETCH[0].next(x);
     PREFETCH[1].next(y);
-    if x.len() != y.len() || !a.origin().fits(b.origin()) {
-        warn_once(fcinfo, a, b);
-        return f64::INFINITY;
+    match a.origin().fits(b.origin()) {
+        true if x.len() == y.len() => distance(x, y, 0.0),
+        true if a.has_hub_channel_beside(b) => distance(&x[..y.len()], y, x[y.len()].to_f32()),
+        true if b.has_hub_channel_beside(a) => distance(&y[..x.len()], x, y[x.len()].to_f32()),
+        _ => {
+            warn_once(fcinfo, a, b);
+            f64::INFINITY
+        }
     }
-    distance(x, y)
 }
 
 /// Says what does not compare, the first time in a statement.

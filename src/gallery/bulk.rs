@@ -1,10 +1,10 @@
 //! Embedding many photos of a table: several in flight at a time.
 
 use super::row::Row;
-use super::trigger::{broken, fuse_photo};
+use super::trigger::broken;
 use super::{Gallery, column::Column};
 use crate::catalog;
-use crate::codebook::positive;
+use crate::codebook::{self, positive};
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
 use crate::inference::{self, Embedder};
@@ -335,7 +335,7 @@ fn embed_batch(photos: pg_sys::Oid, batch: i32, progress: Option<JsonB>) -> Resu
 }
 
 fn embed_rows(gallery: &Gallery, part: &Part, rows: &[Version]) -> Result<()> {
-    let model = gallery.model;
+    let (model, form) = (gallery.model, gallery.form()?);
     let photos = part.embed(&*inference::embedder(model)?, rows)?;
     let mut photos = rows.iter().zip(photos);
     write(std::slice::from_ref(part), &mut || {
@@ -343,7 +343,7 @@ fn embed_rows(gallery: &Gallery, part: &Part, rows: &[Version]) -> Result<()> {
             match photo {
                 Photo::Embedded(embedding) => {
                     let embedding = Embedding::new(&embedding, Origin { model, codebook: 0 })?;
-                    let fused = fuse_photo(embedding, &gallery.codebook)?;
+                    let fused = codebook::store(embedding, &form)?;
                     return Ok(Some((part, *row, [Some(embedding), Some(fused)])));
                 }
                 Photo::Broken(cause) => {

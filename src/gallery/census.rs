@@ -5,7 +5,7 @@ use super::{Gallery, Mode};
 use crate::embedding::Embedding;
 use crate::error::Result;
 use crate::role::as_owner;
-use crate::{catalog, codebook, index};
+use crate::{catalog, index};
 use half::slice::HalfFloatSliceExt;
 use pgrx::iter::TableIterator;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -57,7 +57,7 @@ impl Census {
 
 /// Mean squared distance of photos from their prototypes, over a sample; `None` without photos.
 pub fn quantisation_error(gallery: &Gallery, id: u32, embedded: i64) -> Result<Option<f32>> {
-    let codebook = codebook::codebook(id)?;
+    let codebook = catalog::read_codebook(id)?;
     let percent = (100.0 * SAMPLE as f64 / embedded.max(1) as f64).min(100.0);
     let (table, embedding) = (catalog::relation_name(gallery.relation)?, gallery.embedding.quoted());
     let query = format!(

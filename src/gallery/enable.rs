@@ -4,18 +4,16 @@ use super::bulk::{self, Part, Photo};
 use super::column::Column;
 use super::fuse::{self, ENOUGH, SAMPLE};
 use super::store::Store;
-use super::trigger::fuse_photo;
 use super::wait::HINT;
-use super::{Gallery, Mode, maintain, not_enabled, queue};
+use super::{Gallery, Mode, maintain, not_enabled, queue, stored_form};
 use crate::catalog::CodebookName;
-use crate::codebook::Sample;
+use crate::codebook::{self, Choice, Sample};
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
 use crate::{background, catalog, inference, settings};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi;
-use sketch_model::codebook::CodebookOptions;
 use std::ffi::CStr;
 
 /// Photos embedded per query of the table.
@@ -148,7 +146,7 @@ impl Request {
         // A table restored from a dump of its own has triggers and columns already.
         let gallery = self.prepare(&triggers, gallery.is_some() || !triggers.is_empty(), model, mode)?;
         if let Some(Embedded { parts, embeddings, alike, built }) = embedded {
-            self.write(&parts, embeddings)?;
+            self.write(&parts, embeddings, model)?;
             if !alike {
                 fuse::fuse_photos(*photos)?;
             }
@@ -222,7 +220,7 @@ impl Request {
         }
         let enough = embeddings.len() >= ENOUGH && catalog::find_codebook(&self.codebook, model)?.is_none();
         let built = match enough {
-            true => fuse::build(&self.table, &self.codebook, sample(&mut embeddings)?, CodebookOptions::default())?,
+            true => fuse::build(&self.table, &self.codebook, sample(&mut embeddings)?, Choice::default())?,
             false => None,
         };
         Ok(Embedded { parts, embeddings, alike: enough && built.is_none(), built })
@@ -263,6 +261,7 @@ impl Request {
             model,
             mode,
             built: None,
+            bank: catalog::find_bank(model)?,
         };
         gallery.write()?;
         Ok(gallery)
@@ -299,13 +298,14 @@ impl Request {
         Ok(())
     }
 
-    fn write(&self, parts: &[Part], mut embeddings: Store) -> Result<()> {
+    fn write(&self, parts: &[Part], mut embeddings: Store, model: u32) -> Result<()> {
+        let form = stored_form(&self.codebook, catalog::find_bank(model)?, model)?;
         embeddings.rewind();
         bulk::write(parts, &mut || {
             let Some((table, row, embedding)) = embeddings.next()? else { return Ok(None) };
             let part = parts.iter().find(|part| part.table == table).expect("the embedding is of one of them");
             let embedding = embedding.copy();
-            let fused = fuse_photo(embedding, &self.codebook)?;
+            let fused = codebook::store(embedding, &form)?;
             Ok(Some((part, row, [Some(embedding), Some(fused)])))
         })?;
         // What is left: photos that were added or changed during the embedding, and broken ones, which the trigger reports

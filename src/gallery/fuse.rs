@@ -2,12 +2,12 @@
 
 use super::Gallery;
 use crate::catalog::CodebookName;
-use crate::codebook::{self, Sample};
+use crate::codebook::{self, Choice, Sample};
 use crate::error::{Result, SqlError};
 use crate::{catalog, load};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use sketch_model::codebook::{CodebookError, CodebookOptions};
+use sketch_model::codebook::{CodebookError, Length};
 
 /// The fewest photos for a codebook. With fewer, the prototypes would be the photos themselves.
 pub const ENOUGH: usize = 64;
@@ -33,17 +33,20 @@ pub fn fuse_photos(photos: pg_sys::Oid) -> Result<i64> {
     if count < ENOUGH as i64 {
         let notice = format!("table \"{table}\" has {count} embedded photos, too few for a codebook");
         unfused(notice, ENOUGH.to_string()).notice();
-        return Ok(0);
+        return correct(gallery, &table, &schema, &embedded);
     }
     let known = catalog::find_codebook(&gallery.codebook, model)?;
     let codebook = match known {
-        Some(id) => id,
+        Some(id) => {
+            hint_at_rebuilding(id, &gallery)?;
+            id
+        }
         None => {
             let column = gallery.embedding.name().unwrap_or_default();
             let sample = codebook::read_sample(photos, &column, SAMPLE, Some(model))?;
-            match build(&table, &gallery.codebook, sample, CodebookOptions::default())? {
+            match build(&table, &gallery.codebook, sample, Choice::default())? {
                 Some(id) => id,
-                None => return Ok(0),
+                None => return correct(gallery, &table, &schema, &embedded),
             }
         }
     };
@@ -65,8 +68,8 @@ pub fn fuse_photos(photos: pg_sys::Oid) -> Result<i64> {
 ///
 /// # Errors
 /// If the caller may not load a codebook under that name.
-pub fn build(table: &str, name: &CodebookName, sample: Sample, options: CodebookOptions) -> Result<Option<u32>> {
-    match codebook::train(sample, None, options)? {
+pub fn build(table: &str, name: &CodebookName, sample: Sample, choice: Choice) -> Result<Option<u32>> {
+    match codebook::train(sample, choice)? {
         Ok(codebook) => {
             load::store_codebook(&name.name, &codebook, &name.owner)?;
             Ok(Some(codebook.tag()))
@@ -80,6 +83,41 @@ pub fn build(table: &str, name: &CodebookName, sample: Sample, options: Codebook
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Corrects the photos of a gallery without a codebook for hubs, all or none: a photo that is not corrected stands before those
+/// that are. Returns 0: nothing was fused.
+fn correct(mut gallery: Gallery, table: &str, schema: &str, embedded: &str) -> Result<i64> {
+    if catalog::find_codebook(&gallery.codebook, gallery.model)?.is_some() {
+        return Ok(0);
+    }
+    let bank = catalog::find_bank(gallery.model)?;
+    if gallery.bank != bank {
+        gallery.bank = bank;
+        gallery.write()?;
+    }
+    let (embedding, fused) = (gallery.embedding.quoted(), gallery.fused.quoted());
+    let expected = gallery.form()?.dimension(0);
+    Spi::run(&format!(
+        "UPDATE {table} SET {fused} = {schema}.sketch_correct({embedding}) WHERE {embedded} \
+         AND COALESCE({schema}.sketch_dimension({fused}) OPERATOR(pg_catalog.-) {schema}.sketch_dimension({embedding}) \
+         OPERATOR(pg_catalog.<>) {expected}, true)"
+    ))?;
+    Ok(0)
+}
+
+/// Tells whoever has a codebook of an earlier version what a new one would bring.
+fn hint_at_rebuilding(codebook: u32, gallery: &Gallery) -> Result<()> {
+    if catalog::read_codebook(codebook)?.length() == Length::Scaled {
+        let CodebookName { name, .. } = &gallery.codebook;
+        SqlError::new(
+            PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
+            format!("codebook \"{name}\" was built by an earlier version of pg_sketch"),
+        )
+        .hint("Build it anew with sketch_build_codebook and call sketch_fuse_photos: drawings will find more.")
+        .notice();
+    }
+    Ok(())
 }
 
 fn unfused(message: String, wanted: String) -> SqlError {

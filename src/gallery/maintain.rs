@@ -7,14 +7,15 @@ use super::bulk::Part;
 use super::census::{Census, quantisation_error};
 use super::fuse::{self, ENOUGH, SAMPLE};
 use super::{Gallery, Mode, queue};
+use crate::catalog;
+use crate::codebook::{self, Choice};
 use crate::error::{Result, SqlError};
 use crate::role::{Acting, as_owner};
-use crate::{catalog, codebook};
 use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
-use sketch_model::codebook::CodebookOptions;
+use sketch_model::codebook::{CodebookOptions, Length};
 
 /// Photos from which on an index is faster than a scan: at 10,000 about twice as fast (docs/benchmarks.md).
 pub const INDEX_PAYS: i64 = 10_000;
@@ -135,17 +136,19 @@ fn renew_codebook(gallery: &Gallery) -> Result<()> {
     let Some(reason) = outgrown(gallery, &census)? else { return Ok(()) };
     let table = catalog::relation_name(gallery.relation)?;
     // What was chosen for the last one counts for the next.
-    let options = match census.codebook {
-        Some(id) => {
-            let last = codebook::codebook(id)?;
-            let (subspaces, weight, unit_length) = (last.subspaces(), last.weight(), last.unit_length());
-            CodebookOptions { subspaces, weight, unit_length, ..CodebookOptions::default() }
-        }
-        None => CodebookOptions::default(),
+    let choice = match census.codebook.map(catalog::read_codebook).transpose()? {
+        // An earlier version chose for it, and had less to choose from.
+        Some(last) if last.length() != Length::Scaled => Choice {
+            subspaces: Some(last.subspaces()),
+            hubs: Some(last.hubs().strength),
+            options: CodebookOptions { weight: last.weight(), length: last.length(), ..CodebookOptions::default() },
+            ..Choice::default()
+        },
+        _ => Choice::default(),
     };
     let column = gallery.embedding.name().unwrap_or_default();
     let sample = codebook::read_sample(gallery.relation, &column, SAMPLE, Some(gallery.model))?;
-    let Some(built) = fuse::build(&table, &gallery.codebook, sample, options)? else { return Ok(()) };
+    let Some(built) = fuse::build(&table, &gallery.codebook, sample, choice)? else { return Ok(()) };
     let fused = fuse_with(gallery, built)?;
     gallery.record_built(built)?;
     notice!("codebook of table \"{table}\" is new: {reason}; {fused} photos are fused with it");

@@ -20,6 +20,7 @@ use pgrx::heap_tuple::PgHeapTuple;
 use pgrx::itemptr::item_pointer_to_u64;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::prelude::*;
+use sketch_model::form::Form;
 use std::collections::HashSet;
 
 /// Photos of a transaction: half a second of work on two cores.
@@ -273,7 +274,7 @@ enum Lack {
 /// Completes the rows of entries. Returns what became of each.
 fn embed(gallery: &Gallery, role: Option<pg_sys::Oid>, entries: &[Entry]) -> Result<Vec<Fate>> {
     let model = gallery.model;
-    let newest = catalog::find_codebook(&gallery.codebook, model)?;
+    let (newest, form) = (catalog::find_codebook(&gallery.codebook, model)?, gallery.form()?);
     let mut fates: Vec<Option<Fate>> = entries.iter().map(|_| None).collect();
     let mut tables: Vec<pg_sys::Oid> = entries.iter().map(|entry| entry.part).collect();
     tables.sort_by_key(|table| table.to_u32());
@@ -326,7 +327,7 @@ fn embed(gallery: &Gallery, role: Option<pg_sys::Oid>, entries: &[Entry]) -> Res
                     }
                 },
             };
-            let written = part.complete(version, values.as_ref().map(|(v, o)| (v.as_slice(), *o)), newest)?;
+            let written = part.complete(version, values.as_ref().map(|(v, o)| (v.as_slice(), *o)), &form)?;
             if fates[index].is_none() {
                 fates[index] = Some(if written { Fate::Done } else { Fate::Locked });
             }
@@ -369,9 +370,9 @@ impl Part {
         })
     }
 
-    /// Writes a row's embedding and what it makes with the codebook, unless another transaction has the row. NULLs for a photo
+    /// Writes a row's embedding and the form in which it is stored, unless another transaction has the row. NULLs for a photo
     /// that cannot be embedded: an embedding by another model would not rank.
-    fn complete(&self, row: Version, embedding: Option<(&[f16], Origin)>, newest: Option<u32>) -> Result<bool> {
+    fn complete(&self, row: Version, embedding: Option<(&[f16], Origin)>, form: &Form) -> Result<bool> {
         let update = format!(
             "UPDATE {name} SET {embedding} = $1, {fused} = $2 WHERE ctid OPERATOR(pg_catalog.=) (SELECT ctid FROM {name} \
              WHERE ctid OPERATOR(pg_catalog.=) $3 AND xmin OPERATOR(pg_catalog.=) $4 FOR NO KEY UPDATE SKIP LOCKED) \
@@ -382,10 +383,7 @@ impl Part {
         );
         Spi::connect_mut(|client| {
             let embedding = embedding.map(|(values, origin)| Embedding::new(values, origin)).transpose()?;
-            let fused = match (embedding, newest) {
-                (Some(embedding), Some(id)) => Some(codebook::fuse(embedding, &*codebook::codebook(id)?)?),
-                (embedding, _) => embedding.map(|embedding| embedding.copy()),
-            };
+            let fused = embedding.map(|embedding| codebook::store(embedding, form)).transpose()?;
             let args = [embedding.into(), fused.into(), row.tid.into(), row.xmin.into()];
             Ok(client.update(update.as_str(), None, &args)?.len() == 1)
         })

@@ -11,6 +11,7 @@ use crate::settings::{self, BrokenPhoto};
 use crate::{codebook, inference, version};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use sketch_model::form::Form;
 use sketch_model::inference::encoder::Domain;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -20,8 +21,8 @@ struct Known {
     gallery: Gallery,
     /// Width of an embedding by its model.
     dimension: usize,
-    /// The codebook in use.
-    codebook: Option<u32>,
+    /// How its photos are stored.
+    form: Rc<Form>,
 }
 
 thread_local! {
@@ -43,8 +44,8 @@ impl Known {
             if version::is_later_than_0_1_0() { Gallery::find(table)? } else { gallery_of_args(trigger, table)? };
         let gallery = gallery.ok_or_else(|| not_enabled(table))?;
         let (_, manifest) = catalog::read_manifest(gallery.model)?;
-        let codebook = catalog::find_codebook(&gallery.codebook, gallery.model)?;
-        let known = Rc::new(Self { gallery, dimension: manifest.dimension, codebook });
+        let form = gallery.form()?;
+        let known = Rc::new(Self { gallery, dimension: manifest.dimension, form });
         KNOWN.set(view.map(|view| (view, table, known.clone())));
         Ok(known)
     }
@@ -79,7 +80,7 @@ fn embed_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<NewRow> {
         Some(bytes) => embed_photo(&row, image, embedding_column, &known, bytes)?,
         None => None,
     };
-    let fused = embedding.map(|embedding| fuse_with(embedding, known.codebook)).transpose()?;
+    let fused = embedding.map(|embedding| codebook::store(embedding, &known.form)).transpose()?;
     Ok(row.with([(embedding_column, embedding), (fused_column, fused)]))
 }
 
@@ -107,7 +108,17 @@ fn gallery_of_args(trigger: &PgTrigger<'_>, relation: pg_sys::Oid) -> Result<Opt
     };
     let codebook = CodebookName { owner: String::new(), name: codebook };
     let model = catalog::model_in_use(settings::model().as_deref())?;
-    Ok(Some(Gallery { relation, image, embedding, fused, codebook, model, mode: Mode::Trigger, built: None }))
+    Ok(Some(Gallery {
+        relation,
+        image,
+        embedding,
+        fused,
+        codebook,
+        model,
+        mode: Mode::Trigger,
+        built: None,
+        bank: None,
+    }))
 }
 
 fn embed_photo<'a>(
@@ -149,17 +160,5 @@ pub fn broken(row: &Row<'_>, gallery: &Gallery, cause: SqlError) -> Result<()> {
             error.warn();
             Ok(())
         }
-    }
-}
-
-/// Fuses with the newest codebook of that name; a gallery that has none yet is ranked by its embeddings.
-pub fn fuse_photo<'a>(embedding: Embedding<'a>, codebook: &CodebookName) -> Result<Embedding<'a>> {
-    fuse_with(embedding, catalog::find_codebook(codebook, embedding.origin().model)?)
-}
-
-fn fuse_with(embedding: Embedding<'_>, codebook: Option<u32>) -> Result<Embedding<'_>> {
-    match codebook {
-        Some(id) => codebook::fuse(embedding, &*codebook::codebook(id)?),
-        None => Ok(embedding),
     }
 }

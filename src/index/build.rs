@@ -15,6 +15,7 @@ use pgrx::prelude::*;
 use sample::Sample;
 use sketch_model::index::{self, BuildOptions, Coder, IndexError, Quantizer, RowId, Writer};
 use sort::Sort;
+use std::borrow::Cow;
 use std::ffi::{CStr, c_void};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -170,7 +171,8 @@ impl Build {
                 quantizer = unsafe { cache::quantizer(self.index, pages)? };
             }
             index += 1;
-            index::insert(pages, &quantizer, embedding.values(), embedding.origin(), row)
+            let values = embedding.values_for_index(quantizer.dimension());
+            index::insert(pages, &quantizer, &values, embedding.origin(), row)
         });
         Counts { heap, index }
     }
@@ -238,10 +240,8 @@ fn code_rows(build: Build, quantizer: &Quantizer, mut sort: Sort, scan: pg_sys::
     let mut coder = Coder::new(quantizer);
     let mut index = 0;
     let heap = build.scan(scan, |embedding, row, alive| {
-        if !check_dimension(build.info, quantizer.dimension(), embedding, alive)? {
-            return Ok(());
-        }
-        let coded = coder.code(embedding.values())?;
+        let Some(values) = check_dimension(build.info, quantizer.dimension(), embedding, alive)? else { return Ok(()) };
+        let coded = coder.code(&values)?;
         sort.put(coded.list, coded.order, row, embedding.origin(), coded.bytes);
         index += 1;
         Ok(())
@@ -251,20 +251,21 @@ fn code_rows(build: Build, quantizer: &Quantizer, mut sort: Sort, scan: pg_sys::
     (Counts { heap, index }, sort)
 }
 
-/// Whether a row can be coded. A dead row of another dimension is left out, and the index kept from those who still
+/// The values of a row to be coded. A dead row of another dimension is left out, and the index kept from those who still
 /// might see that row.
 ///
 /// # Errors
 /// [`IndexError::Dimension`] if the row is alive.
-fn check_dimension(
+fn check_dimension<'a>(
     info: *mut pg_sys::IndexInfo,
     expected: usize,
-    embedding: Embedding<'_>,
+    embedding: Embedding<'a>,
     alive: bool,
-) -> Result<bool> {
-    let actual = embedding.values().len();
+) -> Result<Option<Cow<'a, [f16]>>> {
+    let values = embedding.values_for_index(expected);
+    let actual = values.len();
     if actual == expected {
-        return Ok(true);
+        return Ok(Some(values));
     }
     if alive {
         return Err(SqlError::from(IndexError::Dimension { expected, actual })
@@ -272,7 +273,7 @@ fn check_dimension(
     }
     // SAFETY: the server's, for this build.
     unsafe { (*info).ii_BrokenHotChain = true };
-    Ok(false)
+    Ok(None)
 }
 
 /// Writes the sorted rows.

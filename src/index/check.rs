@@ -187,10 +187,8 @@ unsafe fn check(opened: &Opened) -> Result<(Checked, u64)> {
         let checked = index::check(&pages, &quantizer, |row, origin, stored: StoredRow<'_>| {
             pgrx::check_for_interrupts!();
             let agrees = rows.fetch(row, |embedding| {
-                let same = embedding.origin() == origin;
-                Ok(same
-                    && quantizer.dimension() == embedding.values().len()
-                    && stored.matches(&mut coder, embedding.values())?)
+                let (same, values) = (embedding.origin() == origin, embedding.values_for_index(quantizer.dimension()));
+                Ok(same && quantizer.dimension() == values.len() && stored.matches(&mut coder, &values)?)
             })?;
             match agrees {
                 Some(false) => Err(corrupted(opened.index, row, "has an entry that is not of its embedding")),

@@ -43,7 +43,7 @@ unsafe fn insert_row(relation: pg_sys::Relation, embedding: Embedding<'_>, row: 
         }
         // Most of the work, and others may insert meanwhile: the quantizer of an index stays what it is.
         let mut coder = Coder::new(&quantizer);
-        let coded = coder.code(embedding.values())?;
+        let coded = coder.code(&embedding.values_for_index(quantizer.dimension()))?;
         let _lock = InsertLock::take(relation);
         index::insert_coded(&mut pages, &quantizer, &coded, embedding.origin(), row)
     }

@@ -172,8 +172,9 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &IndexPages) -> Result<State
             (any()?, Distances::Null)
         } else {
             from_embedding(order.sk_argument, |query| -> Result<_> {
-                if query.values().len() == quantizer.dimension() {
-                    Ok((search(&quantizer, query.values(), query.origin())?, Distances::Bounded))
+                let values = query.query_for_index(quantizer.dimension());
+                if values.len() == quantizer.dimension() {
+                    Ok((search(&quantizer, &values, query.origin())?, Distances::Bounded))
                 } else {
                     Ok((any()?, Distances::Infinite))
                 }

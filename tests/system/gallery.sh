@@ -69,7 +69,7 @@ waits enable
 tell 'COMMIT;'
 wait "$enable"
 right="SELECT string_agg(id || CASE WHEN embedding OPERATOR(hidden.<->) hidden.photo_embed(image) = 0
-       AND fused OPERATOR(hidden.<->) embedding = 0 THEN '' ELSE ' wrong' END, ',' ORDER BY id) FROM photo"
+       AND fused OPERATOR(hidden.<->) hidden.sketch_correct(embedding) = 0 THEN '' ELSE ' wrong' END, ',' ORDER BY id) FROM photo"
 is "embeddings after changes during sketch_enable" 1,3,4,5 "$(sql -c "$right")"
 
 # The embedding of an old photo is not written to a new one, with or without TID scans.

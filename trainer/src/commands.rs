@@ -1,6 +1,7 @@
 //! One file for each command.
 
 mod ablate;
+mod bank;
 mod codebook;
 mod eval;
 mod export;
@@ -10,6 +11,7 @@ mod progress;
 mod query;
 mod soup;
 mod train;
+mod tune;
 
 use std::path::{Path, PathBuf};
 
@@ -30,12 +32,16 @@ pub enum Command {
     Ablate(ablate::Arguments),
     /// Average the weights of several trainings
     Soup(soup::Arguments),
+    /// Make the bank of drawings by which a network's gallery corrects hubs
+    Bank(bank::Arguments),
     /// Describe a network or a data set
     Inspect(inspect::Arguments),
     /// Build a codebook from a folder of photos
     Codebook(codebook::Arguments),
     /// Measure retrieval over classes unseen in training
     Eval(eval::Arguments),
+    /// Compare ways to store photos over galleries of several kinds and sizes
+    Tune(tune::Arguments),
     /// Rank the photos of a table by drawings
     Query(query::Arguments),
 }
@@ -47,9 +53,11 @@ impl Command {
             Self::Train(arguments) => train::run(&arguments),
             Self::Ablate(arguments) => ablate::run(&arguments),
             Self::Soup(arguments) => soup::run(&arguments),
+            Self::Bank(arguments) => bank::run(&arguments),
             Self::Inspect(arguments) => inspect::run(&arguments),
             Self::Codebook(arguments) => codebook::run(&arguments),
             Self::Eval(arguments) => eval::run(&arguments),
+            Self::Tune(arguments) => tune::run(&arguments),
             Self::Query(arguments) => query::run(&arguments),
         }
     }

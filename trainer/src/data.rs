@@ -198,6 +198,23 @@ impl DataSet {
         self.select(collection, Split::Val)
     }
 
+    /// At most `count` photos that show no class of the split `val`: unlabelled ones first, then those of training classes,
+    /// evenly spread over each collection.
+    pub fn distractors(&self, count: usize) -> Vec<&Item> {
+        let mut found: Vec<&Item> = Vec::new();
+        for labelled in [false, true] {
+            let is_one = |item: &&Item| {
+                item.collection.domain == Domain::Photo
+                    && item.split == Split::Train
+                    && item.class.is_empty() != labelled
+            };
+            let items: Vec<&Item> = self.items.iter().filter(is_one).collect();
+            let wanted = (count - found.len()).min(items.len());
+            found.extend((0..wanted).map(|i| items[i * items.len() / wanted]));
+        }
+        found
+    }
+
     fn select(&self, collection: &str, split: Split) -> Vec<&Item> {
         self.items.iter().filter(|item| item.collection.name == collection && item.split == split).collect()
     }

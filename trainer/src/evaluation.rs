@@ -1,6 +1,7 @@
 //! Evaluates rankings of a gallery by drawings.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use ndarray::{Array2, ArrayView2, Axis};
 use serde::Serialize;
@@ -22,6 +23,8 @@ pub struct Search {
     /// The class of each query and of each photo.
     pub queries: Vec<String>,
     pub gallery: Vec<String>,
+    /// Position of the very photo that each query was drawn after, where that is known; empty if it never is.
+    pub own: Vec<Option<usize>>,
     /// Breaks ties between photos at equal distance.
     pub seed: u64,
 }
@@ -38,13 +41,21 @@ pub struct Metric {
 /// A metric's name and value.
 type Column = (&'static str, fn(&Scores) -> f64);
 
-const COLUMNS: [Column; 5] = [
+/// The first [`MAIN`] are what a person sees first.
+const COLUMNS: [Column; 7] = [
+    ("found@1", |scores| scores.first),
+    ("P@10", |scores| scores.precision_10),
+    ("found@10", |scores| scores.found),
     ("mAP@all", |scores| scores.map),
     ("mAP@200", |scores| scores.map_200),
     ("VOC AP", |scores| scores.voc),
     ("P@25", |scores| scores.precision),
-    ("found@10", |scores| scores.found),
 ];
+
+/// Metrics that are always shown.
+pub const MAIN: usize = 4;
+/// Names of the metrics of [`Search::own`]: the share of queries whose own photo is the first, or among the first ten.
+pub const OWN: [&str; 2] = ["own@1", "own@10"];
 
 /// All results of a search, as written to a file.
 #[derive(Clone, Debug, Serialize)]
@@ -73,19 +84,38 @@ impl Search {
     /// Every metric, its curve, and every class.
     pub fn summary(&self) -> Summary {
         let classes = self.classes();
-        let metric = |(name, part): Column| {
-            let values: Vec<f64> = classes.values().map(part).collect();
+        let metric = |name, values: Vec<f64>| {
             let (low, high) = bootstrap(&values, DRAWS, self.seed);
             Metric { name, mean: values.iter().sum::<f64>() / values.len().max(1) as f64, low, high }
         };
+        let of_classes = |(name, part): Column| metric(name, classes.values().map(part).collect());
+        let own = OWN.into_iter().zip(self.own_found()).filter(|(_, values)| !values.is_empty());
         Summary {
             name: self.name.clone(),
             queries: self.queries.len(),
             photos: self.gallery.len(),
-            metrics: COLUMNS.into_iter().map(metric).collect(),
+            metrics: COLUMNS
+                .into_iter()
+                .map(of_classes)
+                .chain(own.map(|(name, values)| metric(name, values)))
+                .collect(),
             classes: classes.iter().map(|(class, scores)| ((*class).to_owned(), scores.map)).collect(),
             precision: self.curve(),
         }
+    }
+
+    /// Share of the queries of each class whose own photo is the first, or among the first ten, 0 to 100.
+    fn own_found(&self) -> [Vec<f64>; 2] {
+        [1, 10].map(|among| {
+            let mut classes: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+            for (query, own) in self.own.iter().enumerate() {
+                if let Some(own) = own {
+                    let found = self.ranking(query).iter().take(among).any(|photo| photo == own);
+                    classes.entry(&self.queries[query]).or_default().push(if found { 100.0 } else { 0.0 });
+                }
+            }
+            classes.into_values().map(|found| found.iter().sum::<f64>() / found.len() as f64).collect()
+        })
     }
 
     /// Positions of photos from the nearest to the farthest.
@@ -133,6 +163,17 @@ impl Search {
     }
 }
 
+/// Positions of the photos that sketches were drawn after, by their file names, as in Sketchy: `…_10151-3.png` after
+/// `…_10151.jpg`. Empty if that is known of none.
+pub fn own_photos(sketches: &[String], photos: &[String]) -> Vec<Option<usize>> {
+    let stem = |name: &str| Path::new(name).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let photos: BTreeMap<String, usize> =
+        photos.iter().enumerate().filter_map(|(position, name)| Some((stem(name)?, position))).collect();
+    let own = |name: &String| photos.get(stem(name)?.rsplit_once('-')?.0).copied();
+    let found: Vec<Option<usize>> = sketches.iter().map(own).collect();
+    if found.iter().all(Option::is_none) { Vec::new() } else { found }
+}
+
 fn names(classes: &[String]) -> Vec<&str> {
     classes.iter().map(String::as_str).collect()
 }
@@ -166,6 +207,7 @@ mod tests {
             distances: array![[0.0, 1.0, 2.0], [0.0, 1.0, 2.0], [2.0, 1.0, 0.0]],
             queries: vec![name("a"), name("b"), name("b")],
             gallery: vec![name("a"), name("a"), name("b")],
+            own: vec![Some(0), None, Some(1)],
             seed: 0,
         }
     }
@@ -176,11 +218,23 @@ mod tests {
         // Class a: 1. Class b: once at rank 3, once at rank 1.
         assert!((summary.classes["a"] - 100.0).abs() < 1e-9);
         assert!((summary.classes["b"] - 100.0 * (1.0 / 3.0 + 1.0) / 2.0).abs() < 1e-9);
-        let map = &summary.metrics[0];
+        let metric = |name| summary.metrics.iter().find(|metric| metric.name == name).unwrap();
+        assert!((metric("found@1").mean - 75.0).abs() < 1e-9);
+        // The one known photo of class a is its first, that of class b its second.
+        assert!((metric("own@1").mean - 50.0).abs() < 1e-9 && (metric("own@10").mean - 100.0).abs() < 1e-9);
+        let map = metric("mAP@all");
         assert!((map.mean - (summary.classes["a"] + summary.classes["b"]) / 2.0).abs() < 1e-9);
         assert!(map.low <= map.mean && map.mean <= map.high);
         assert_eq!(summary.precision.len(), RECALLS);
         assert!((summary.precision[0] - (1.0 + 2.0 / 3.0) / 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn sketches_know_their_photos() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let photos = names(&["ant/n1_7.jpg", "ant/n1_8.jpg"]);
+        assert_eq!(own_photos(&names(&["x/ant/n1_8-2.png", "n1_9-1.png"]), &photos), [Some(1), None]);
+        assert!(own_photos(&names(&["ant.ndjson:1", "t-shirt.ndjson:2"]), &photos).is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod augment;
 pub mod backbone;
 pub mod board;
+pub mod cache;
 pub mod data;
 pub mod engine;
 pub mod evaluation;
@@ -21,5 +22,6 @@ pub mod statistics;
 pub mod store;
 pub mod thumbnail;
 pub mod train;
+pub mod tune;
 pub mod variants;
 pub mod weights;

@@ -26,6 +26,10 @@ pub struct Scores {
     ///
     /// Source: PASCAL VOC development kit, 2010 and later.
     pub voc: f64,
+    /// Share of photos of the query's class among the first ten.
+    pub precision_10: f64,
+    /// Share of the queries whose first photo is of their class.
+    pub first: f64,
     /// Share of the queries with a photo of their class among the first ten.
     pub found: f64,
 }
@@ -40,6 +44,8 @@ impl Scores {
             precision: sum(|scores| scores.precision),
             map_200: sum(|scores| scores.map_200),
             voc: sum(|scores| scores.voc),
+            precision_10: sum(|scores| scores.precision_10),
+            first: sum(|scores| scores.first),
             found: sum(|scores| scores.found),
         }
     }
@@ -67,10 +73,15 @@ pub fn bootstrap(values: &[f64], draws: usize, seed: u64) -> (f64, f64) {
 
 /// Squared L2 distances between rows in half precision, as the database computes them.
 ///
-/// `queries`: shape `(q, d)`. `gallery`: shape `(g, d)`. Returns shape `(q, g)`.
+/// `queries`: shape `(q, d)`. `gallery`: shape `(g, d)`, or `(g, d + 1)` with a channel that is zero in the queries.
+/// Returns shape `(q, g)`.
 pub fn distances(queries: ArrayView2<f32>, gallery: ArrayView2<f32>) -> Array2<f32> {
+    let dimension = queries.ncols();
     let (queries, gallery) = (halves(queries), halves(gallery));
-    Array2::from_shape_fn((queries.len(), gallery.len()), |(i, j)| l2_squared(&queries[i], &gallery[j]))
+    let channel = |photo: &[f16]| photo.get(dimension).map_or(0.0, |channel| channel.to_f32().powi(2));
+    Array2::from_shape_fn((queries.len(), gallery.len()), |(i, j)| {
+        l2_squared(&queries[i], &gallery[j][..dimension]) + channel(&gallery[j])
+    })
 }
 
 fn halves(rows: ArrayView2<f32>) -> Vec<Vec<f16>> {
@@ -141,6 +152,8 @@ pub fn score_ranking(relevant: &[bool]) -> Option<Scores> {
         precision: 100.0 * among(PRECISION_AT) as f64 / PRECISION_AT as f64,
         map_200: mean(&precisions[..among(200)]),
         voc: mean(&envelope(&precisions)),
+        precision_10: 10.0 * among(10) as f64,
+        first: 100.0 * among(1) as f64,
         found: if among(10) > 0 { 100.0 } else { 0.0 },
     })
 }
@@ -186,6 +199,7 @@ mod tests {
         assert!(close(scores.map, 100.0 * (1.0 + 2.0 / 3.0 + 0.5) / 3.0));
         assert!(close(scores.precision, 100.0 * 3.0 / 25.0));
         assert!(close(scores.map_200, scores.map) && close(scores.found, 100.0));
+        assert!(close(scores.first, 100.0) && close(scores.precision_10, 30.0));
         // Precision 1, 2/3, 1/2 falls, so that its envelope is itself; 1/2, 2/3 rises.
         assert!(close(scores.voc, scores.map));
         let rising = score_ranking(&[false, true, true]).unwrap();
@@ -197,7 +211,8 @@ mod tests {
         assert!(close(late.map_200, 100.0) && close(late.map, 100.0 * (1.0 + 2.0 / 250.0) / 2.0));
         let mut last = vec![false; 11];
         last[10] = true;
-        assert!(close(score_ranking(&last).unwrap().found, 0.0));
+        let last = score_ranking(&last).unwrap();
+        assert!(close(last.found, 0.0) && close(last.first, 0.0) && close(last.precision_10, 0.0));
         assert_eq!(score_ranking(&[false; 4]), None);
         let all = score_ranking(&[true; 30]).unwrap();
         assert!(close(all.map, 100.0) && close(all.precision, 100.0));
@@ -258,5 +273,8 @@ mod tests {
     fn distances_are_squared_and_exact_on_halves() {
         let found = distances(array![[1.0, 0.0], [0.5, 2.0]].view(), array![[0.0, 0.0], [1.0, 2.0]].view());
         assert_eq!(found, array![[1.0, 4.0], [4.25, 0.25]]);
+        // A drawing lacks the channel that a stored photo may have.
+        let found = distances(array![[1.0]].view(), array![[0.0, 0.0], [1.0, 2.0]].view());
+        assert_eq!(found, array![[1.0, 4.0]]);
     }
 }

@@ -262,6 +262,7 @@ mod tests {
             distances: array![[0.0, 1.0]],
             queries: vec!["<b>".to_owned()],
             gallery: vec!["<b>".to_owned(), "c".to_owned()],
+            own: Vec::new(),
             seed: 0,
         };
         let found = Hit { label: "\"p\"".to_owned(), picture: Some(RgbImage::new(4, 4)), is_right: true };

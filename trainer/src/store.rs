@@ -1,8 +1,10 @@
-//! A network on disk: its graph, `NAME.onnx`, with the manifest beside it, `NAME.json`.
+//! A network on disk: its graph, `NAME.onnx`, with the manifest beside it, `NAME.json`, and maybe a bank of drawings,
+//! `NAME.bank`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sketch_model::hubs::{Bank, BankError};
 use sketch_model::inference::encoder::{Encoder, EncoderError, EncoderOptions};
 use sketch_model::inference::onnx::{self, ModelProto, OnnxError};
 use sketch_model::manifest::{Manifest, ManifestError};
@@ -18,6 +20,8 @@ pub enum StoreError {
     Manifest { path: PathBuf, source: ManifestError },
     #[error("could not use \"{}\"", path.display())]
     Graph { path: PathBuf, source: OnnxError },
+    #[error("could not use \"{}\"", path.display())]
+    Bank { path: PathBuf, source: BankError },
     #[error("network \"{}\" has no input \"domain\"", path.display())]
     NoDomain { path: PathBuf },
     #[error(transparent)]
@@ -41,6 +45,19 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>, StoreError> {
 pub fn read_manifest(path: &Path) -> Result<Manifest, StoreError> {
     let text = fs::read_to_string(path).map_err(|source| StoreError::Read { path: path.to_owned(), source })?;
     Manifest::from_json(&text).map_err(|source| StoreError::Manifest { path: path.to_owned(), source })
+}
+
+/// Reads the bank beside a network; `None` if there is none.
+///
+/// # Errors
+/// [`StoreError::Read`], [`StoreError::Bank`].
+pub fn read_bank(network: &Path) -> Result<Option<Bank>, StoreError> {
+    let path = network.with_extension("bank");
+    if !path.exists() {
+        return Ok(None);
+    }
+    let bank = Bank::from_bytes(&read_bytes(&path)?);
+    bank.map(Some).map_err(|source| StoreError::Bank { path, source })
 }
 
 /// Reads a graph without its manifest.

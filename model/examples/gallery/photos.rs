@@ -7,7 +7,7 @@ use ndarray_rand::rand::Rng;
 use ndarray_rand::rand_distr::{Distribution, StandardNormal};
 use rand_xoshiro::Xoshiro256Plus;
 use rayon::prelude::*;
-use sketch_model::codebook::{Codebook, CodebookError, CodebookOptions};
+use sketch_model::codebook::{Codebook, CodebookError, CodebookOptions, Length};
 use sketch_model::simd;
 use std::error::Error;
 use std::fs;
@@ -65,7 +65,9 @@ impl Gallery {
         let photos: Vec<f32> =
             (0..SAMPLE as u64).into_par_iter().flat_map_iter(|id| self.photo(&mut rng(u64::MAX, id))).collect();
         let samples = Array2::from_shape_vec((SAMPLE, DIMENSION), photos).expect("each photo has as many values");
-        let options = CodebookOptions { prototypes: SAMPLE.isqrt(), ..CodebookOptions::default() };
+        // Without a channel, which the other index would need in its queries.
+        let (prototypes, length) = (SAMPLE.isqrt(), Length::Scaled);
+        let options = CodebookOptions { subspaces: 2, prototypes, weight: 0.2, length, ..CodebookOptions::default() };
         let mut codebook = None;
         // In a thread of rayon's, so that all of them train.
         rayon::scope(|_| codebook = Some(Codebook::train(samples.view(), self.model, &options)));

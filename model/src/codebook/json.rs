@@ -1,6 +1,6 @@
 //! The file format of codebooks, which the trainer writes and SQL takes as `jsonb`.
 
-use super::{Codebook, CodebookError, check_sizes, check_weight};
+use super::{Codebook, CodebookError, Hubs, Length, check_sizes, check_weight};
 use ndarray::Array3;
 use serde::{Deserialize, Serialize};
 
@@ -17,10 +17,22 @@ struct File {
     prototypes: usize,
     dimension: usize,
     weight: f32,
+    /// Whether fused embeddings are brought to unit length: by one more channel, or else by scaling.
     unit_length: bool,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    channel: bool,
     /// Shape `(m, k, d / m)`, row-major. One flat list costs a reader no more memory than a small multiple of the
     /// text's length, whatever the text says.
     centroids: Vec<f32>,
+    /// Absent, as `channel`, where earlier versions have nothing of the kind: they read such a codebook.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    hubs: f32,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    bank: u32,
+}
+
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What every format has.
@@ -39,8 +51,11 @@ impl Codebook {
             prototypes: self.prototypes(),
             dimension: self.dimension(),
             weight: self.weight,
-            unit_length: self.unit_length,
+            unit_length: self.length != Length::Own,
+            channel: self.length == Length::Completed,
             centroids: self.centroids.iter().copied().collect(),
+            hubs: self.hubs.strength,
+            bank: self.hubs.bank,
         };
         // Numbers and lists of numbers always have a JSON form.
         serde_json::to_string(&file).unwrap_or_default()
@@ -62,7 +77,13 @@ impl Codebook {
         let actual = file.centroids.len();
         let centroids = Array3::from_shape_vec(shape, file.centroids)
             .map_err(|_| CodebookError::ValueCount { actual, expected: file.prototypes * file.dimension })?;
-        Ok(Self::new(centroids, file.weight, file.model)?.with_unit_length(file.unit_length))
+        let length = match (file.unit_length, file.channel) {
+            (false, _) => Length::Own,
+            (true, false) => Length::Scaled,
+            (true, true) => Length::Completed,
+        };
+        let codebook = Self::new(centroids, file.weight, file.model)?.with_length(length);
+        codebook.with_hubs(Hubs { bank: file.bank, strength: file.hubs })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The training of codebooks: k-means in each subspace.
 
 use super::kmeans::{best_run, keep_to_this_thread};
-use super::{Codebook, CodebookError, check_sizes, check_values, check_weight};
+use super::{Codebook, CodebookError, Hubs, Length, check_sizes, check_values, check_weight};
 use ndarray::{Array3, ArrayView2, Axis, s};
 use ndarray_rand::rand::SeedableRng;
 use rand_xoshiro::Xoshiro256Plus;
@@ -16,8 +16,10 @@ pub struct CodebookOptions {
     pub prototypes: usize,
     /// The share of the photo's own embedding in the fused one, 0 to 1.
     pub weight: f32,
-    /// Whether fused embeddings are brought to unit length.
-    pub unit_length: bool,
+    /// What becomes of short fused embeddings.
+    pub length: Length,
+    /// How fused embeddings are corrected for hubs.
+    pub hubs: Hubs,
     /// Seed of the random numbers: the same samples and seed give the same codebook, to the bit.
     pub seed: u64,
     /// k-means ends when an iteration moves the prototypes of a subspace, taken together, by less (L2).
@@ -28,14 +30,35 @@ pub struct CodebookOptions {
     pub runs: usize,
 }
 
+impl CodebookOptions {
+    /// What suits a gallery of embeddings of this shape, `(n, d)`.
+    pub fn of_gallery((photos, dimension): (usize, usize)) -> Self {
+        let (subspaces, prototypes) = (Self::subspaces_for(dimension), Self::prototypes_for(photos));
+        Self { subspaces, prototypes, ..Self::default() }
+    }
+
+    /// The number of subspaces for embeddings of `dimension` channels: 8, or as many fewer as they can be cut into.
+    pub fn subspaces_for(dimension: usize) -> usize {
+        (1..=8).rev().find(|subspaces| dimension.is_multiple_of(*subspaces)).unwrap_or(1)
+    }
+
+    /// The number of prototypes for a gallery of `photos`: 0.7 times the square root, at most 256.
+    ///
+    /// Chosen with weight and subspaces: `docs/experiments.md`.
+    pub fn prototypes_for(photos: usize) -> usize {
+        (0.7 * (photos as f64).sqrt()).round().clamp(1.0, 256.0) as usize
+    }
+}
+
 impl Default for CodebookOptions {
-    /// The paper's weight and subspaces; as many prototypes as a small gallery has classes.
+    /// What `docs/experiments.md` found best over galleries of 64 to 7,000 photos; prototypes for 1,000 of them.
     fn default() -> Self {
         Self {
-            subspaces: 2,
-            prototypes: 64,
-            weight: 0.2,
-            unit_length: true,
+            subspaces: 8,
+            prototypes: 22,
+            weight: 0.35,
+            length: Length::default(),
+            hubs: Hubs::default(),
             seed: 0,
             tolerance: 1e-4,
             max_iterations: 100,
@@ -92,7 +115,7 @@ impl Codebook {
             let best = best_run(subspace, subvectors, options, &mut rng, check)?;
             centroids.index_axis_mut(Axis(0), subspace).assign(&best);
         }
-        Ok(Self::new(centroids, options.weight, model)?.with_unit_length(options.unit_length))
+        Self::new(centroids, options.weight, model)?.with_length(options.length).with_hubs(options.hubs)
     }
 }
 

@@ -91,16 +91,14 @@ impl Sample {
 
     /// Keeps a row, or throws it or another one away: Vitter's algorithm R.
     fn draw(&mut self, info: *mut pg_sys::IndexInfo, embedding: Embedding<'_>, alive: bool) -> Result<()> {
-        let values = embedding.values();
         if self.seen == 0 {
             if !alive {
                 return Ok(());
             }
-            self.dimension = values.len();
+            self.dimension = embedding.values().len();
             self.wanted = self.wanted.min((memory() / (4 * self.dimension)).max(LEAST));
-        } else if !check_dimension(info, self.dimension, embedding, alive)? {
-            return Ok(());
         }
+        let Some(values) = check_dimension(info, self.dimension, embedding, alive)? else { return Ok(()) };
         self.seen += 1;
         if self.seen <= self.wanted as u64 {
             self.values.extend(values.to_f32_vec());

@@ -11,7 +11,7 @@ SELECT mode, photos, embedded, fused, pending, failed, advice FROM sketch_galler
 SELECT sketch_wait('photo', '0 s');
 SELECT value AS before FROM sketch_status() WHERE name = 'photos_embedded' \gset
 CALL sketch_maintain('photo');
-SELECT id, embedding <-> photo_embed(image) AS distance, embedding <-> fused AS fused FROM photo ORDER BY id;
+SELECT id, embedding <-> photo_embed(image) AS distance, sketch_correct(embedding) <-> fused AS fused FROM photo ORDER BY id;
 SELECT count(*) AS queued FROM sketch.queue;
 SELECT sketch_wait('photo', '0 s');
 
@@ -28,7 +28,7 @@ DELETE FROM photo WHERE id = 7;
 SELECT value AS before FROM sketch_status() WHERE name = 'photos_embedded' \gset
 CALL sketch_maintain('photo');
 SELECT value::int - :before AS embedded FROM sketch_status() WHERE name = 'photos_embedded';
-SELECT id, embedding <-> photo_embed(image) AS distance, embedding <-> fused AS fused FROM photo ORDER BY id;
+SELECT id, embedding <-> photo_embed(image) AS distance, sketch_correct(embedding) <-> fused AS fused FROM photo ORDER BY id;
 SELECT count(*) AS queued FROM sketch.queue;
 BEGIN;
 INSERT INTO photo (id, image) SELECT 8, bytes FROM fixture WHERE name = 'plain.jpg';

@@ -4,7 +4,7 @@ CREATE TABLE photo (id int PRIMARY KEY, title text, image bytea);
 INSERT INTO photo SELECT n, 'p' || n, bytes FROM fixture, generate_series(1, 3) AS n WHERE name = 'photo.png';
 SELECT sketch_enable('photo', 'image');
 \d photo
-SELECT id, sketch_dimension(embedding), sketch_codebook_id(fused), embedding <-> fused AS distance FROM photo ORDER BY id;
+SELECT id, sketch_dimension(embedding) AS embedding, sketch_dimension(fused) AS fused, sketch_codebook_id(fused) FROM photo ORDER BY id;
 SELECT * FROM sketch_gallery('photo');
 SELECT relation, image, embedding, fused, codebook FROM sketch.gallery;
 
@@ -184,7 +184,7 @@ INSERT INTO copied SELECT bytes FROM fixture WHERE name = 'photo.png';
 SELECT sketch_enable('copied', 'image', embed => false);
 INSERT INTO copied SELECT bytes FROM fixture WHERE name = 'photo.png';
 UPDATE copied SET fused = '[1,2]@deadbeef';
-SELECT embedding <-> photo_embed(image) AS distance, embedding <-> fused AS fused FROM copied;
+SELECT embedding <-> photo_embed(image) AS distance, sketch_correct(embedding) <-> fused AS fused FROM copied;
 DROP TABLE copied;
 
 -- Partitions: each photo gets its own embedding, although rows of two partitions have the same ctid.
@@ -225,7 +225,7 @@ CREATE TABLE alike AS SELECT n AS id, bytes AS image FROM fixture, generate_seri
 SELECT sketch_enable('alike', 'image');
 CALL sketch_embed_photos('alike');
 SELECT sketch_fuse_photos('alike');
-SELECT count(fused) AS photos, max(embedding <-> fused) AS distance, sketch_current_codebook('public.alike') AS codebook FROM alike;
+SELECT count(fused) AS photos, max(sketch_correct(embedding) <-> fused) AS distance, sketch_current_codebook('public.alike') AS codebook FROM alike;
 UPDATE alike SET image = set_byte(image, position('\xffdb'::bytea IN image) + 4, id);
 SELECT sketch_fuse_photos('alike') AS fused;
 DROP TABLE alike;

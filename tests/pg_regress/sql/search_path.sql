@@ -51,7 +51,7 @@ DROP SCHEMA trap CASCADE;
 RESET client_min_messages;
 DELETE FROM sketch.codebook;
 
--- Every SQL function is parsed at creation or has its own search_path; only the procedure, which commits, cannot have one.
+-- Every SQL function is parsed at creation or has its own search_path; only procedures, which commit, cannot have one.
 SELECT p.oid::regprocedure AS without FROM pg_proc AS p JOIN pg_language AS l ON l.oid = prolang
     JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
     JOIN pg_extension AS e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid AND extname = 'pg_sketch'

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
-use sketch_model::codebook::{Codebook, CodebookOptions};
+use anyhow::{Context, bail, ensure};
+use sketch_model::codebook::{Codebook, CodebookOptions, Hubs};
 use sketch_model::inference::encoder::{Domain, Encoder};
 
 use sketch_import::folder::list_photos;
@@ -19,18 +19,21 @@ use super::progress::Bar;
 pub struct Arguments {
     /// Folder of PNG, JPEG and WebP files, searched recursively
     photos: PathBuf,
-    /// Network that embeds the photos, with its manifest beside it
+    /// Network that embeds the photos, with its manifest, and maybe its bank, beside it
     #[arg(long, value_name = "FILE")]
     model: PathBuf,
-    /// Subspaces: blocks of channels, each with its own prototypes
-    #[arg(long, default_value_t = 2)]
-    subspaces: usize,
-    /// Prototypes of each subspace
-    #[arg(long, default_value_t = 32)]
-    prototypes: usize,
+    /// Subspaces: blocks of channels, each with its own prototypes; by default what suits the network
+    #[arg(long)]
+    subspaces: Option<usize>,
+    /// Prototypes of each subspace; by default what suits the number of photos
+    #[arg(long)]
+    prototypes: Option<usize>,
     /// Weight of a photo's own embedding; its prototypes get the rest
-    #[arg(long, default_value_t = 0.2)]
+    #[arg(long, default_value_t = CodebookOptions::default().weight)]
     weight: f32,
+    /// Strength of the hub correction; by default the bank's, or 0 without a bank
+    #[arg(long)]
+    hubs: Option<f32>,
     /// Seed of k-means
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -64,8 +67,16 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let embeddings = Network { encoder, manifest }.extract(images, Domain::Photo, Output::Embedding, &bar)?;
     drop(bar);
 
-    let Arguments { subspaces, prototypes, weight, seed, .. } = *arguments;
-    let options = CodebookOptions { subspaces, prototypes, weight, seed, ..CodebookOptions::default() };
+    let fitting = CodebookOptions::of_gallery(embeddings.dim());
+    let (subspaces, prototypes) =
+        (arguments.subspaces.unwrap_or(fitting.subspaces), arguments.prototypes.unwrap_or(fitting.prototypes));
+    let hubs = match (store::read_bank(&arguments.model)?, arguments.hubs) {
+        (_, Some(0.0)) | (None, None) => Hubs::default(),
+        (Some(bank), strength) => Hubs { bank: bank.tag(), strength: strength.unwrap_or(bank.correction().strength) },
+        (None, Some(_)) => bail!("there is no bank beside \"{}\"", arguments.model.display()),
+    };
+    let Arguments { weight, seed, .. } = *arguments;
+    let options = CodebookOptions { subspaces, prototypes, weight, hubs, seed, ..fitting };
     let json = Codebook::train(embeddings.view(), tag, &options)?.to_json();
     if let Some(path) = &arguments.output {
         fs::write(path, &json).with_context(|| format!("could not write \"{}\"", path.display()))?;

@@ -13,7 +13,7 @@ use image::RgbImage;
 use ndarray::Array2;
 
 use sketch_trainer::data::{DataSet, Item};
-use sketch_trainer::evaluation::{Metric, Search, Summary, plane};
+use sketch_trainer::evaluation::{MAIN, Metric, OWN, Search, Summary, plane};
 use sketch_trainer::metrics::Scores;
 use sketch_trainer::report::{Example, Hit, Map, Report, Section};
 use sketch_trainer::thumbnail::{self, SIDE};
@@ -40,7 +40,7 @@ pub struct Arguments {
     files: files::Arguments,
     #[command(flatten)]
     sql: sql::Arguments,
-    /// Show more metrics, each with its 95 % bootstrap interval over classes
+    /// Show all metrics
     #[arg(long)]
     metrics: bool,
     /// Write all metrics, curves and classes as JSON
@@ -56,12 +56,14 @@ pub struct Arguments {
     runtime: RuntimeArguments,
 }
 
-/// Sizes of a codebook, as on the command line.
+/// A codebook, as on the command line.
 #[derive(Clone, Copy, Debug)]
 struct CodebookArgument {
     subspaces: usize,
     prototypes: usize,
     weight: f32,
+    /// Strength of the hub correction.
+    hubs: f32,
 }
 
 impl FromStr for CodebookArgument {
@@ -69,14 +71,18 @@ impl FromStr for CodebookArgument {
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let parts: Vec<&str> = text.split(',').collect();
-        let [subspaces, prototypes, weight] = parts.as_slice() else { bail!("expected M,K,W") };
-        Ok(Self { subspaces: subspaces.parse()?, prototypes: prototypes.parse()?, weight: weight.parse()? })
+        let (sizes, hubs) = match parts.as_slice() {
+            [sizes @ .., hubs] if sizes.len() == 3 => (sizes, hubs.parse()?),
+            sizes => (sizes, 0.0),
+        };
+        let [subspaces, prototypes, weight] = sizes else { bail!("expected M,K,W or M,K,W,H") };
+        Ok(Self { subspaces: subspaces.parse()?, prototypes: prototypes.parse()?, weight: weight.parse()?, hubs })
     }
 }
 
 impl std::fmt::Display for CodebookArgument {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{},{},{}", self.subspaces, self.prototypes, self.weight)
+        write!(f, "{},{},{},{}", self.subspaces, self.prototypes, self.weight, self.hubs)
     }
 }
 
@@ -138,28 +144,29 @@ impl<'a> Printer<'a> {
         Self { arguments, written: Written { summaries: Vec::new(), report } }
     }
 
-    fn head(columns: &[String]) {
-        let columns: String = columns.iter().map(|column| format!("{column:>19}")).collect();
-        println!("{:32}{columns}", "mAP / P@25");
-    }
-
+    /// Prints a line for each way to store the photos.
     fn set(&mut self, name: &str, ranked: &Ranked, gallery: &mut dyn Gallery) -> anyhow::Result<()> {
-        let scores: Vec<Scores> = ranked.searches.iter().map(|(_, runs)| mean_of(runs)).collect();
-        let cells: String = scores.iter().map(|scores| format!("{:>19}", show(scores))).collect();
-        println!("{name:32}{cells}");
         let summarised = |(how, runs): &(String, Vec<Search>)| Some((how.clone(), summary(how, runs)?));
         let summaries: Vec<(String, Summary)> = ranked.searches.iter().filter_map(summarised).collect();
-        if let Some((_, first)) = summaries.first().filter(|_| self.arguments.metrics) {
-            for (i, metric) in first.metrics.iter().enumerate() {
-                let cells: String = summaries.iter().map(|(_, summary)| interval(&summary.metrics[i])).collect();
-                println!("    {:28}{cells}", metric.name);
-            }
+        if let Some((_, first)) = summaries.first() {
+            let title = format!("{name}: {} drawings, {} photos", first.queries, first.photos);
+            let shown = self.shown(first);
+            println!("{title:44}{}", shown.iter().map(|metric| format!("{:>18}", metric.name)).collect::<String>());
+        }
+        for (how, summary) in &summaries {
+            println!("    {how:40}{}", self.shown(summary).into_iter().map(interval).collect::<String>());
         }
         if let Some(report) = &mut self.written.report {
             report.sections.push(section(&summaries, ranked, gallery)?);
         }
         self.written.summaries.extend(summaries.into_iter().map(|(_, summary)| summary));
         Ok(())
+    }
+
+    fn shown<'s>(&self, summary: &'s Summary) -> Vec<&'s Metric> {
+        let is_main = |(i, metric): &(usize, &Metric)| *i < MAIN || OWN.contains(&metric.name);
+        let shown = summary.metrics.iter().enumerate().filter(|metric| self.arguments.metrics || is_main(metric));
+        shown.map(|(_, metric)| metric).collect()
     }
 }
 
@@ -179,11 +186,7 @@ fn summary(how: &str, runs: &[Search]) -> Option<Summary> {
 }
 
 fn interval(metric: &Metric) -> String {
-    format!("{:7.1} {:>11}", metric.mean, format!("{:.1}-{:.1}", metric.low, metric.high))
-}
-
-fn mean_of(runs: &[Search]) -> Scores {
-    Scores::mean(&runs.iter().map(Search::scores).collect::<Vec<_>>())
+    format!("{:6.1} {:>11}", metric.mean, format!("{:.1}-{:.1}", metric.low, metric.high))
 }
 
 fn show(scores: &Scores) -> String {

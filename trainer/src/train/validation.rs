@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ndarray::{Array1, Array2, Axis};
 use ort::session::Session;
-use sketch_model::codebook::{Codebook, CodebookOptions};
+use sketch_model::codebook::{Codebook, CodebookOptions, Length};
 use sketch_model::inference::encoder::{Domain, EncoderOptions, open_session};
 use sketch_model::inference::onnx;
 
@@ -145,7 +145,9 @@ fn names(classes: &[String]) -> Vec<&str> {
 /// The gallery fused with a codebook trained on it.
 fn fused(gallery: &Array2<f32>) -> Result<Array2<f32>, TrainError> {
     let prototypes = 32.min(gallery.len_of(Axis(0)));
-    let options = CodebookOptions { subspaces: 2, prototypes, weight: 0.2, ..CodebookOptions::default() };
+    // As in all earlier trainings, so that their figures compare.
+    let length = Length::Scaled;
+    let options = CodebookOptions { subspaces: 2, prototypes, weight: 0.2, length, ..CodebookOptions::default() };
     let codebook = Codebook::train(gallery.view(), 0, &options)?;
     let mut fused = gallery.clone();
     for mut row in fused.rows_mut() {

@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use ndarray::{Array1, Array2};
-use sketch_model::codebook::{Codebook, CodebookOptions};
+use sketch_model::codebook::{Codebook, CodebookOptions, Hubs};
+use sketch_model::form::Form;
+use sketch_model::hubs::Bank;
 use sketch_model::inference::encoder::{Domain, Encoder, EncoderOptions};
 use sketch_model::render::preprocess::{PhotoPreprocessing, SketchPreprocessing};
 
 use sketch_trainer::data::{DataSet, Item, QUICKDRAW};
-use sketch_trainer::evaluation::Search;
+use sketch_trainer::evaluation::{Search, own_photos};
 use sketch_trainer::features::{FeatureError, Image, Network, Output};
 use sketch_trainer::metrics::distances;
 use sketch_trainer::store;
@@ -28,8 +31,12 @@ pub struct Arguments {
     /// Collection of photos to search; by default the first with photos of the split "val"
     #[arg(long, value_name = "NAME", requires = "model")]
     gallery: Option<String>,
-    /// Also evaluate embeddings fused with a codebook: M subspaces, K prototypes, weight W; repeatable
-    #[arg(long, value_name = "M,K,W", requires = "model")]
+    /// Photos of training collections to add to the gallery, which show nothing that is searched for; the unlabelled first
+    #[arg(long, default_value_t = 0, requires = "model")]
+    distractors: usize,
+    /// Also evaluate embeddings fused with a codebook: M subspaces, K prototypes, weight W, strength H of the hub
+    /// correction; repeatable
+    #[arg(long, value_name = "M,K,W[,H]", requires = "model")]
     codebook: Vec<CodebookArgument>,
     /// Codebooks trained per size, with different seeds; the mean is shown
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
@@ -55,25 +62,26 @@ pub fn evaluate(arguments: &super::Arguments, model: &Path, data: &DataSet) -> a
     let options = arguments.runtime.start()?;
     let own = &arguments.files;
     let mut network = load_network(own, model, &options)?;
-    let photos = gallery(own, data)?;
+    let mut photos = gallery(own, data)?;
     let (name, facts) = (photos[0].collection.name.clone(), facts(model, &network, photos[0]));
-    let read = Set::read(&mut network, &name, &photos, Variant::Strokes, own.features)?;
-    let codebooks = fuse(own, &read.embeddings)?;
-    let mut gallery = Photos { items: photos, set: read, codebooks, facts };
+    let searched = photos.len();
+    photos.extend(data.distractors(own.distractors));
+    let mut read = Set::read(&mut network, &name, &photos, Variant::Strokes, own.features)?;
+    read.classes[searched..].iter_mut().for_each(String::clear);
+    let forms = stored(own, &read.embeddings, store::read_bank(model)?)?;
+    let mut gallery = Photos { items: photos, set: read, forms, facts };
     let means = if own.features { Some(Means::measure(&mut network, data, own.sample)?) } else { None };
 
     let mut printer = Printer::new(arguments, gallery.facts());
-    let columns: Vec<String> = own.codebook.iter().map(ToString::to_string).collect();
-    Printer::head(&[vec!["no codebook".to_owned()], columns].concat());
     for (name, items, variant) in sets(own, data) {
         let with_features = own.features && variant == Variant::Strokes;
         let queries = Set::read(&mut network, &name, &items, variant, with_features)?;
         let ranked = gallery.rank(&name, items, &queries, arguments);
-        printer.set(&format!("{name}, embedding"), &ranked, &mut gallery)?;
+        printer.set(&name, &ranked, &mut gallery)?;
         if let Some(means) = means.as_ref().filter(|_| with_features) {
             for (how, queries_as, gallery_as) in means.views(&queries.features, &gallery.set.features) {
                 let search = gallery.search(&name, &queries_as, &queries.classes, &gallery_as, arguments.seed);
-                println!("{:32}{:>19}", format!("{name}, {how}"), show(&search.scores()));
+                println!("    {how:40}{}", show(&search.scores()));
             }
         }
     }
@@ -177,30 +185,52 @@ fn changed(item: &Item, variant: Variant) -> Result<Image, FeatureError> {
     Ok(image)
 }
 
-/// The photos fused with each requested codebook, once per run.
-fn fuse(arguments: &Arguments, photos: &Array2<f32>) -> anyhow::Result<Vec<(String, Vec<Array2<f32>>)>> {
-    let of = |sizes: &CodebookArgument, seed| -> anyhow::Result<Array2<f32>> {
-        let CodebookArgument { subspaces, prototypes, weight } = *sizes;
-        let options = CodebookOptions { subspaces, prototypes, weight, seed, ..CodebookOptions::default() };
-        let codebook = Codebook::train(photos.view(), 0, &options)?;
-        let mut fused = photos.clone();
-        for mut row in fused.rows_mut() {
-            row.assign(&Array1::from(codebook.fuse(&row.to_vec())?));
-        }
-        Ok(fused)
+/// The photos in each form: as they are embedded, corrected for hubs, as the extension stores them, and fused with each
+/// requested codebook, once per run.
+fn stored(
+    arguments: &Arguments,
+    photos: &Array2<f32>,
+    bank: Option<Bank>,
+) -> anyhow::Result<Vec<(String, Vec<Array2<f32>>)>> {
+    let bank = bank.map(Arc::new);
+    let fused = |options: CodebookOptions| -> anyhow::Result<Vec<Array2<f32>>> {
+        let of = |seed| {
+            let codebook = Codebook::train(photos.view(), 0, &CodebookOptions { seed, ..options.clone() })?;
+            apply(&Form::fused(codebook, bank.clone())?, photos)
+        };
+        (0..arguments.runs).map(of).collect()
     };
-    let runs = |sizes: &CodebookArgument| {
-        let runs = (0..arguments.runs).map(|seed| of(sizes, seed)).collect::<anyhow::Result<_>>()?;
-        Ok((format!("codebook {sizes}"), runs))
-    };
-    arguments.codebook.iter().map(runs).collect()
+    let hubs = |strength: f32| bank.as_ref().filter(|_| strength > 0.0).map(|bank| Hubs { bank: bank.tag(), strength });
+    let default = |strength| CodebookOptions { hubs: hubs(strength).unwrap_or_default(), ..CodebookOptions::default() };
+    let mut forms = vec![("embedding".to_owned(), vec![photos.clone()])];
+    if bank.is_some() {
+        forms.push(("embedding, hubs corrected".to_owned(), vec![apply(&Form::plain(bank.clone()), photos)?]));
+    }
+    let strength = bank.as_ref().map_or(0.0, |bank| bank.correction().strength);
+    let served = CodebookOptions::of_gallery(photos.dim());
+    forms.push(("as served".to_owned(), fused(CodebookOptions { hubs: default(strength).hubs, ..served })?));
+    for sizes in &arguments.codebook {
+        let CodebookArgument { subspaces, prototypes, weight, hubs } = *sizes;
+        let options = CodebookOptions { subspaces, prototypes, weight, ..default(hubs) };
+        forms.push((format!("codebook {sizes}"), fused(options)?));
+    }
+    Ok(forms)
 }
 
-/// The gallery, plain and fused with each codebook.
+fn apply(form: &Form, photos: &Array2<f32>) -> anyhow::Result<Array2<f32>> {
+    let mut stored = Array2::zeros((photos.nrows(), form.dimension(photos.ncols())));
+    for (mut row, photo) in stored.rows_mut().into_iter().zip(photos.rows()) {
+        row.assign(&Array1::from(form.apply(&photo.to_vec())?));
+    }
+    Ok(stored)
+}
+
+/// The gallery in several forms.
 struct Photos<'a> {
     items: Vec<&'a Item>,
     set: Set,
-    codebooks: Vec<(String, Vec<Array2<f32>>)>,
+    /// By the name of the form.
+    forms: Vec<(String, Vec<Array2<f32>>)>,
     facts: Vec<(String, String)>,
 }
 
@@ -211,15 +241,20 @@ impl Photos<'_> {
             distances: distances(queries.view(), photos.view()),
             queries: classes.to_vec(),
             gallery: self.set.classes.clone(),
+            own: Vec::new(),
             seed,
         }
     }
 
     fn rank<'b>(&self, name: &str, items: Vec<&'b Item>, queries: &Set, arguments: &super::Arguments) -> Ranked<'b> {
-        let search = |photos| self.search(name, &queries.embeddings, &queries.classes, photos, arguments.seed);
-        let mut searches = vec![("embedding".to_owned(), vec![search(&self.set.embeddings)])];
-        searches.extend(self.codebooks.iter().map(|(how, runs)| (how.clone(), runs.iter().map(search).collect())));
-        Ranked { items, searches, embeddings: Some(queries.embeddings.clone()) }
+        let labels = |items: &[&Item]| items.iter().map(|item| item.label()).collect::<Vec<_>>();
+        let own = own_photos(&labels(&items), &labels(&self.items));
+        let search = |photos| Search {
+            own: own.clone(),
+            ..self.search(name, &queries.embeddings, &queries.classes, photos, arguments.seed)
+        };
+        let searches = self.forms.iter().map(|(how, runs)| (how.clone(), runs.iter().map(search).collect()));
+        Ranked { searches: searches.collect(), items, embeddings: Some(queries.embeddings.clone()) }
     }
 }
 

@@ -5,9 +5,9 @@ use ndarray::Array2;
 use postgres::{Client, IsolationLevel, Transaction};
 use sketch_model::inference::encoder::Domain;
 
-use sketch_import::table::{Columns, Key, Table, connect};
+use sketch_import::table::{Columns, Labelled, Table, connect};
 use sketch_trainer::data::{DataSet, Item};
-use sketch_trainer::evaluation::Search;
+use sketch_trainer::evaluation::{Search, own_photos};
 use sketch_trainer::progress::Progress;
 
 use super::{Gallery, Printer, Ranked, Written};
@@ -21,9 +21,12 @@ pub struct Arguments {
     /// Table of photos that sketch_enable prepared
     #[arg(long, requires = "url", required_unless_present = "model")]
     table: Option<String>,
-    /// Column of embeddings to compare with
-    #[arg(long, default_value = "fused")]
-    embedding_column: String,
+    /// Columns of embeddings to compare with, one after the other
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',', default_value = "embedding,fused")]
+    embedding_column: Vec<String>,
+    /// Column of a photo's file name, which tells the photo that a sketch was drawn after
+    #[arg(long)]
+    name_column: Option<String>,
     /// Column of a photo's bytes
     #[arg(long, default_value = "image")]
     image_column: String,
@@ -39,20 +42,20 @@ pub fn evaluate(arguments: &super::Arguments, url: &str, data: &DataSet) -> anyh
     // All queries must see the same rows.
     let mut transaction = snapshot(&mut client)?;
     let (image, label) = (own.image_column.clone(), Some(own.label_column.clone()));
-    let columns = Columns { name: own.label_column.clone(), image, label };
-    let table = Table::open(&mut transaction, name, columns)?;
-    let (keys, classes): (Vec<Key>, Vec<String>) =
-        table.labelled(&mut transaction, &own.embedding_column)?.into_iter().unzip();
-    ensure!(
-        !keys.is_empty(),
-        "no photo of table \"{name}\" has both a class and an embedding in \"{}\"",
-        own.embedding_column
-    );
-    let column = own.embedding_column.clone();
-    let facts = [("table", name), ("embeddings", &column)].map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let mut printer = Printer::new(arguments, facts.to_vec());
-    Printer::head(std::slice::from_ref(&column));
-    let mut gallery = Rows { transaction, table, column, keys, classes, facts: facts.to_vec() };
+    let name_column = own.name_column.as_ref().unwrap_or(&own.label_column).clone();
+    let table = Table::open(&mut transaction, name, Columns { name: name_column, image, label })?;
+    let columns = own.embedding_column.clone();
+    let mut photos: Vec<Vec<Labelled>> = Vec::new();
+    for column in &columns {
+        photos.push(table.labelled(&mut transaction, column)?);
+    }
+    let photos = same_rows(photos).with_context(|| format!("columns {} differ", columns.join(" and ")))?;
+    ensure!(!photos.is_empty(), "no photo of table \"{name}\" has both a class and an embedding");
+    let facts = [("table", name.to_owned()), ("embeddings", columns.join(", "))];
+    let facts = facts.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    let mut printer = Printer::new(arguments, facts.clone());
+    let classes = photos.iter().map(|photo| photo.class.clone()).collect();
+    let mut gallery = Rows { transaction, table, columns, photos, classes, facts };
     for collection in data.of_domain(Domain::Sketch) {
         let items = data.validation(&collection.name);
         if !items.is_empty() {
@@ -68,12 +71,20 @@ fn snapshot(client: &mut Client) -> anyhow::Result<Transaction<'_>> {
     transaction.start().context("could not begin a transaction")
 }
 
+/// The rows that have an embedding in each column, if they are the same rows.
+fn same_rows(columns: Vec<Vec<Labelled>>) -> anyhow::Result<Vec<Labelled>> {
+    let mut columns = columns.into_iter();
+    let first = columns.next().unwrap_or_default();
+    ensure!(columns.all(|other| other.len() == first.len()), "some photos lack one of the embeddings");
+    Ok(first)
+}
+
 /// The rows of the table that have a class and an embedding.
 struct Rows<'a> {
     transaction: Transaction<'a>,
     table: Table,
-    column: String,
-    keys: Vec<Key>,
+    columns: Vec<String>,
+    photos: Vec<Labelled>,
     classes: Vec<String>,
     facts: Vec<(String, String)>,
 }
@@ -85,35 +96,45 @@ impl Rows<'_> {
         items: Vec<&'b Item>,
         arguments: &super::Arguments,
     ) -> anyhow::Result<Ranked<'b>> {
-        let (count, photos) = (items.len(), self.keys.len());
+        let (count, photos) = (items.len(), self.photos.len());
         ensure!(
-            count * photos <= MOST_DISTANCES,
+            count * photos * self.columns.len() <= MOST_DISTANCES,
             "{count} drawings and {photos} photos are too many to hold in memory"
         );
         let bar = Bar::of(name, count);
-        let (mut values, mut embeddings) = (Vec::with_capacity(count * photos), Vec::new());
+        let (mut values, mut embeddings) = (vec![Vec::new(); self.columns.len()], Vec::new());
         for item in &items {
             let bytes = item.bytes()?;
-            let distances = self.table.distances(&mut self.transaction, &self.column, &bytes);
-            values.extend(distances.with_context(|| format!("could not rank photos by \"{}\"", item.label()))?);
+            for (column, values) in self.columns.iter().zip(&mut values) {
+                let distances = self.table.distances(&mut self.transaction, column, &bytes);
+                values.extend(distances.with_context(|| format!("could not rank photos by \"{}\"", item.label()))?);
+            }
             if arguments.report.is_some() {
                 embeddings.extend(self.table.embed(&mut self.transaction, &bytes)?);
             }
             bar.advance(1);
         }
         drop(bar);
-        let search = Search {
-            name: name.to_owned(),
-            distances: Array2::from_shape_vec((count, photos), values)?,
-            queries: items.iter().map(|item| item.class.clone()).collect(),
-            gallery: self.classes.clone(),
-            seed: arguments.seed,
-        };
+        let labels: Vec<String> = items.iter().map(|item| item.label()).collect();
+        let names: Vec<String> = self.photos.iter().map(|photo| photo.name.clone()).collect();
+        let own = own_photos(&labels, &names);
+        let mut searches = Vec::new();
+        for (column, values) in self.columns.iter().zip(values) {
+            let search = Search {
+                name: name.to_owned(),
+                distances: Array2::from_shape_vec((count, photos), values)?,
+                queries: items.iter().map(|item| item.class.clone()).collect(),
+                gallery: self.classes.clone(),
+                own: own.clone(),
+                seed: arguments.seed,
+            };
+            searches.push((column.clone(), vec![search]));
+        }
         let embeddings = match embeddings.len() / count {
             0 => None,
             width => Some(Array2::from_shape_vec((count, width), embeddings)?),
         };
-        Ok(Ranked { items, searches: vec![(self.column.clone(), vec![search])], embeddings })
+        Ok(Ranked { items, searches, embeddings })
     }
 }
 
@@ -127,12 +148,12 @@ impl Gallery for Rows<'_> {
     }
 
     fn embeddings(&mut self) -> anyhow::Result<Array2<f32>> {
-        let values = self.table.embeddings(&mut self.transaction, &self.column)?;
-        let width = values.len() / self.keys.len().max(1);
-        Ok(Array2::from_shape_vec((self.keys.len(), width), values)?)
+        let values = self.table.embeddings(&mut self.transaction, &self.columns[0])?;
+        let width = values.len() / self.photos.len().max(1);
+        Ok(Array2::from_shape_vec((self.photos.len(), width), values)?)
     }
 
     fn photo(&mut self, position: usize) -> anyhow::Result<Vec<u8>> {
-        Ok(self.table.image(&mut self.transaction, &self.keys[position])?)
+        Ok(self.table.image(&mut self.transaction, &self.photos[position].key)?)
     }
 }
