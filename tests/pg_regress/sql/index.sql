@@ -392,5 +392,5 @@ SELECT sketch_check_index('photo_c') IS NULL;
 -- The first statement of a session.
 \c -
 SELECT recall FROM sketch_measure_recall('twin_p', ARRAY(SELECT e FROM twin WHERE e IS NOT NULL LIMIT 1));
-DROP TABLE moved, photo, small, origin, empty, mixed, changed, twin, line, wide, unlogged, part, passing;
+DROP TABLE moved, photo, small, origin, empty, mixed, changed, twin, line, wide, unlogged, part;
 DROP FUNCTION exact_all, exact, plan, spot;
