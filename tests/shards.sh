@@ -137,7 +137,7 @@ for call in "sketch_distance(fused, '$strokes')" "sketch_distance(fused, '$strok
 done
 # No shard sends more than the limit, in packets of fetch_size.
 fetched=$(sql coordinator -c "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) SELECT id FROM on_5.photo ORDER BY sketch_distance(fused, '$strokes') LIMIT 10" |
-    sed -nE 's/.*Foreign Scan.*actual rows=([0-9]+).*/\1/p' | paste -sd+ | bc)
+    sed -nE 's/.*Foreign Scan.*actual rows=([0-9]+).*/\1/p' | awk '{ sum += $1 } END { print sum }')
 check "rows fetched: $fetched" "$((fetched > 10 * shards))"
 # Shards that are named work at the same time, and get the limit.
 for ((i = 1; i <= shards; i++)); do
