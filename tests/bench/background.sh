@@ -48,7 +48,7 @@ for round in $(seq "${ROUNDS:-5}"); do
     written=$(date +%s.%N)
     [ "$(sql -c "SELECT sketch_wait('photo', '10 min')")" = t ]
     embedded=$(date +%s.%N)
-    echo "$plain $background $(echo "$written - $began" | bc) $(echo "$embedded - $began" | bc)" | tee -a "$dir/figures" |
+    echo "$plain $background $(awk "BEGIN { print $written - $began }") $(awk "BEGIN { print $embedded - $began }")" | tee -a "$dir/figures" |
         awk -v round="$round" '{ printf "round %s: plain p50 %s ms, p95 %s ms; background p50 %s ms, p95 %s ms; written in %.1f s, embedded in %.1f s\n", round, $1, $2, $3, $4, $5, $6 }'
     [ "$(sql -c 'SELECT count(*) FILTER (WHERE fused IS NULL) FROM photo')" = 0 ]
 done
