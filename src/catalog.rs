@@ -1,7 +1,7 @@
 //! Reading `sketch.model`, `sketch.codebook` and `sketch.bank`: which row is in use, and what it holds.
 
 use crate::error::{Result, SqlError};
-use crate::{settings, version};
+use crate::settings;
 use ndarray::Array3;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -49,6 +49,25 @@ pub fn column<A: FromDatum + IntoDatum>(query: &str, args: &[DatumWithOid<'_>]) 
         let values = client.select(query, None, args)?.map(|row| row.get(1)).collect::<Result<Vec<Option<A>>, _>>()?;
         Ok(values.into_iter().flatten().collect())
     })
+}
+
+/// Whether the SQL in this database is later than version 0.1.0, which had neither `sketch.gallery` nor
+/// `sketch.codebook_name`: its triggers told about galleries by their arguments, and a codebook's name was the database's.
+pub fn is_later_than_0_1_0() -> bool {
+    // SAFETY: plain look-ups in the catalog; no relation is in a schema that does not exist.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"sketch".as_ptr(), true);
+        pg_sys::get_relname_relid(c"gallery".as_ptr(), schema) != pg_sys::InvalidOid
+    }
+}
+
+/// Whether the SQL in this database has `sketch.queue`, the queue of the background worker.
+pub fn has_queue() -> bool {
+    // SAFETY: as above.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"sketch".as_ptr(), true);
+        pg_sys::get_relname_relid(c"queue".as_ptr(), schema) != pg_sys::InvalidOid
+    }
 }
 
 /// Id of the newest model of that name, or of all if there is no name; `None` if there is none.
@@ -128,7 +147,7 @@ pub struct CodebookName {
 /// If the table cannot be read.
 pub fn find_codebook(codebook: &CodebookName, model: u32) -> Result<Option<u32>> {
     let (name, model) = (codebook.name.as_str().into(), i64::from(model).into());
-    let id = if version::is_later_than_0_1_0() {
+    let id = if is_later_than_0_1_0() {
         first_value::<i64>(
             "SELECT n.codebook_id FROM sketch.codebook_name AS n \
              JOIN sketch.codebook AS c ON c.codebook_id OPERATOR(pg_catalog.=) n.codebook_id \
@@ -156,8 +175,7 @@ pub fn read_codebook(id: u32) -> Result<Codebook> {
             .detail(format!("The rows of sketch.prototype for codebook_id {id} are not those of its digest."))
     };
     Spi::connect(|client| {
-        let later =
-            if version::is_later_than_0_1_0() { "channel, hubs, bank_id" } else { "false, 0::real, NULL::bigint" };
+        let later = if is_later_than_0_1_0() { "channel, hubs, bank_id" } else { "false, 0::real, NULL::bigint" };
         let query = format!(
             "SELECT model_id, subspaces, prototypes, dimension, weight, unit_length, {later} FROM sketch.codebook \
              WHERE codebook_id OPERATOR(pg_catalog.=) $1"
@@ -195,7 +213,7 @@ pub fn read_codebook(id: u32) -> Result<Codebook> {
 /// # Errors
 /// If the table cannot be read.
 pub fn find_bank(model: u32) -> Result<Option<u32>> {
-    if !version::is_later_than_0_1_0() {
+    if !is_later_than_0_1_0() {
         return Ok(None);
     }
     let id = first_value::<i64>(

@@ -109,7 +109,7 @@ impl Gallery {
 
     /// The row of this very table.
     fn read(table: pg_sys::Oid) -> Result<Option<Self>> {
-        if !version::is_later_than_0_1_0() {
+        if !catalog::is_later_than_0_1_0() {
             return Err(version::outdated("a gallery")?);
         }
         Spi::connect(|client| {

@@ -9,12 +9,14 @@
 //! | [`embedding`] | the type `embedding`: its layout, text and binary forms, casts, distances, mean |
 //! | [`embed`] | `sketch_embed`, `photo_embed`: bytes to embeddings, once per statement |
 //! | [`inference`] | pixels to embeddings: in this connection or by the inference worker; `sketch_stat` |
+//! | [`shared_memory`] | what the postmaster reserves for all processes |
 //! | [`process`] | signals, environment and memory of the process |
 //! | [`catalog`] | `sketch.model`, `sketch.codebook`: which one is in use, what it holds |
 //! | [`load`] | `sketch_load_model`, `sketch_load_codebook` |
 //! | [`codebook`] | `sketch_fuse`, `sketch_build_codebook` |
 //! | [`gallery`] | tables of photos: triggers, the queue, bulk embedding, maintenance |
 //! | [`background`] | the background worker: embeds the queue, maintains galleries |
+//! | [`wakeup`] | which databases want a background worker |
 //! | [`mod@index`] | the access method `ivfexact` |
 //! | [`settings`] | every `pg_sketch.…` |
 //! | [`status`] | `sketch_status()` |
@@ -44,8 +46,10 @@ mod load;
 mod process;
 mod role;
 mod settings;
+mod shared_memory;
 mod status;
 mod version;
+mod wakeup;
 
 use pgrx::prelude::*;
 

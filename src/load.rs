@@ -3,7 +3,7 @@
 use crate::catalog::{CodebookName, find_bank, find_model, first_value};
 use crate::error::{Result, SqlError};
 use crate::role::as_owner;
-use crate::{catalog, codebook, files, inference, settings, version};
+use crate::{catalog, codebook, files, inference, settings};
 use pgrx::JsonB;
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -35,7 +35,7 @@ fn load_shipped_model() -> Result<i64, ErrorReport> {
 
 /// Loads the bank that comes with the extension, if it belongs to this model and the model has none.
 fn add_shipped_bank(model: u32) -> Result<()> {
-    if version::is_later_than_0_1_0() && find_bank(model)?.is_none() {
+    if catalog::is_later_than_0_1_0() && find_bank(model)?.is_none() {
         let bytes = read_shipped("bank")?;
         let bank = Bank::from_bytes(&bytes)?;
         if bank.model() == model {

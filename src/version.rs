@@ -38,25 +38,6 @@ pub fn outdated(what: &str) -> Result<SqlError> {
     .hint("Run ALTER EXTENSION pg_sketch UPDATE."))
 }
 
-/// Whether the SQL in this database is later than version 0.1.0, which had neither `sketch.gallery` nor
-/// `sketch.codebook_name`: its triggers told about galleries by their arguments, and a codebook's name was the database's.
-pub fn is_later_than_0_1_0() -> bool {
-    // SAFETY: plain look-ups in the catalog; no relation is in a schema that does not exist.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"sketch".as_ptr(), true);
-        pg_sys::get_relname_relid(c"gallery".as_ptr(), schema) != pg_sys::InvalidOid
-    }
-}
-
-/// Whether the SQL in this database has `sketch.queue`, the queue of the background worker.
-pub fn has_queue() -> bool {
-    // SAFETY: as above.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"sketch".as_ptr(), true);
-        pg_sys::get_relname_relid(c"queue".as_ptr(), schema) != pg_sys::InvalidOid
-    }
-}
-
 // Symbols that version 0.1.0 of the SQL names and later ones do not. Without them, a dump of it could not be restored; with
 // other arguments than theirs, they would read what is not there.
 

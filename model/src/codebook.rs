@@ -15,6 +15,7 @@ mod train;
 pub use train::CodebookOptions;
 
 use crate::digest::{self, Sha256Digest};
+use crate::embedding::MAX_VALUE;
 use crate::hubs::MAX_STRENGTH;
 use crate::manifest::MAX_DIMENSION;
 use crate::simd::total;
@@ -28,9 +29,6 @@ pub const MAX_PROTOTYPES: usize = 1 << 16;
 
 /// The most values of a codebook, 128 MiB: as many as the most prototypes of 512 dimensions.
 pub const MAX_VALUES: usize = MAX_PROTOTYPES * 512;
-
-/// The largest magnitude of a value: what half precision holds, so that a sum of squares never overflows.
-pub const MAX_VALUE: f32 = 65_504.0;
 
 /// Why a codebook could not be trained, read or used.
 #[derive(Debug, Error)]

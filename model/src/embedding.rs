@@ -10,6 +10,9 @@ use half::f16;
 use std::fmt::Write;
 use thiserror::Error;
 
+/// The largest magnitude of a value: what half precision holds, so that a sum of squares never overflows.
+pub const MAX_VALUE: f32 = 65_504.0;
+
 /// Bytes of the binary form before the values.
 const HEADER: usize = 12;
 

@@ -7,8 +7,8 @@
 //! Source: Chowdhury et al., "Nearest Neighbor Normalization Improves Multimodal Retrieval", EMNLP 2024. There the bias is
 //! subtracted from the score; of unit vectors that is the same.
 
-use crate::codebook::MAX_VALUE;
 use crate::digest::{self, Sha256Digest};
+use crate::embedding::MAX_VALUE;
 use crate::manifest::MAX_DIMENSION;
 use crate::simd::total;
 use ndarray::ArrayView2;

@@ -1,8 +1,8 @@
 //! The launcher: starts a worker in every database that asks for one.
 
-use super::{Wanted, shared};
 use crate::inference::{WaitEvent, wait_for_latch};
 use crate::settings;
+use crate::wakeup::{Wanted, shared};
 use pgrx::bgworkers::{
     BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, BgWorkerStartTime, DynamicBackgroundWorker,
     SignalWakeFlags,

@@ -2,12 +2,12 @@
 //!
 //! It is connected as a superuser, and acts as the owner of a table whenever it touches it ([`crate::role::Acting`]).
 
-use super::shared;
 use crate::attempt::attempt;
 use crate::error::{Result, SqlError};
 use crate::gallery::{Gallery, Step, maintain, queue};
 use crate::inference::{WaitEvent, wait_for_latch};
-use crate::{process, settings, version};
+use crate::wakeup::shared;
+use crate::{catalog, process, settings};
 use pgrx::bgworkers::{BackgroundWorker, SignalWakeFlags};
 use pgrx::pg_guard;
 use pgrx::prelude::*;
@@ -45,7 +45,7 @@ pub extern "C-unwind" fn pg_sketch_background_main(database: pg_sys::Datum) {
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(database), None);
     process::disable_telemetry();
     let all_due = shared::enter(database);
-    if !transaction("looking for galleries", version::has_queue) {
+    if !transaction("looking for galleries", catalog::has_queue) {
         shared::leave(database, false);
     } else {
         Worker { database, chores: Vec::new(), all_due }.run();

@@ -126,7 +126,7 @@ fn queued(gallery: &Gallery) -> Result<(i64, i64)> {
 fn advice(gallery: &Gallery, census: &Census, pending: i64, worth_reindex: &[String]) -> Result<Option<String>> {
     let table = catalog::relation_name(gallery.relation)?;
     let mut advice = Vec::new();
-    let is_tended = gallery.mode == Mode::Background && crate::background::is_there();
+    let is_tended = gallery.mode == Mode::Background && crate::wakeup::is_there();
     if !is_tended && (pending > 0 || outgrown(gallery, census)?.is_some()) {
         advice.push(format!("CALL sketch_maintain({})", pgrx::spi::quote_literal(&table)));
     }

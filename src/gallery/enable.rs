@@ -10,7 +10,7 @@ use crate::catalog::CodebookName;
 use crate::codebook::{self, Choice, Sample};
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
-use crate::{background, catalog, inference, settings};
+use crate::{catalog, inference, settings, wakeup};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi;
@@ -171,7 +171,7 @@ impl Request {
             )
             .detail("No other process can read it."));
         }
-        if !background::is_there() {
+        if !wakeup::is_there() {
             SqlError::new(
                 PgSqlErrorCode::ERRCODE_WARNING,
                 format!("no background worker embeds the photos of table \"{}\"", self.table),

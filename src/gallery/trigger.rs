@@ -8,7 +8,7 @@ use crate::catalog::{self, CodebookName};
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
 use crate::settings::{self, BrokenPhoto};
-use crate::{codebook, inference, version};
+use crate::{codebook, inference};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use sketch_model::form::Form;
@@ -41,7 +41,7 @@ impl Known {
         }
         // Rows are written between the installation of this library and ALTER EXTENSION ... UPDATE, too.
         let gallery =
-            if version::is_later_than_0_1_0() { Gallery::find(table)? } else { gallery_of_args(trigger, table)? };
+            if catalog::is_later_than_0_1_0() { Gallery::find(table)? } else { gallery_of_args(trigger, table)? };
         let gallery = gallery.ok_or_else(|| not_enabled(table))?;
         let (_, manifest) = catalog::read_manifest(gallery.model)?;
         let form = gallery.form()?;
@@ -87,7 +87,7 @@ fn embed_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<NewRow> {
 /// Whether a row is left to the background worker as it is: it brings no embedding along. Little is looked up for it, for it is
 /// what writers wait for.
 fn is_for_worker(row: &Row<'_>) -> Result<bool> {
-    if !row.is_new() || !version::has_queue() {
+    if !row.is_new() || !catalog::has_queue() {
         return Ok(false);
     }
     let Some(gallery) = Gallery::find(row.table_oid())?.filter(|gallery| gallery.mode == Mode::Background) else {

@@ -4,7 +4,7 @@ use super::Gallery;
 use crate::error::{Result, SqlError};
 use crate::inference::{WaitEvent, wait_for_latch};
 use crate::role::as_owner;
-use crate::{background, catalog};
+use crate::{catalog, wakeup};
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -30,7 +30,7 @@ fn sketch_wait(photos: pg_sys::Oid, timeout: Interval) -> Result<bool, ErrorRepo
     }
     while waits(&gallery, "")? {
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            if !background::is_there() {
+            if !wakeup::is_there() {
                 SqlError::new(PgSqlErrorCode::ERRCODE_WARNING, "no background worker is running").hint(HINT).warn();
             }
             return Ok(false);

@@ -3,13 +3,14 @@
 use super::wait::WaitEvent;
 use crate::error::Result;
 use crate::settings;
+use crate::shared_memory::{self, Part};
 use half::f16;
-use pgrx::pg_guard;
 use pgrx::pg_sys;
 use sketch_model::inference::notice::Notice;
 use sketch_model::inference::slot::{Slot, State};
 use sketch_model::inference::stat::StatTable;
 use std::cell::UnsafeCell;
+use std::ffi::c_void;
 use std::mem::size_of;
 use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -32,50 +33,24 @@ struct Control {
 
 /// Written in the postmaster, and inherited by all its children.
 static CONTROL: AtomicPtr<Control> = AtomicPtr::new(ptr::null_mut());
-static mut PREVIOUS_REQUEST_HOOK: pg_sys::shmem_request_hook_type = None;
-static mut PREVIOUS_STARTUP_HOOK: pg_sys::shmem_startup_hook_type = None;
 
-/// Installs the hooks that reserve and initialise the shared memory. Only while the postmaster loads its libraries.
+/// Requests the shared memory. Only while the postmaster loads its libraries.
 pub fn request() {
-    // SAFETY: the postmaster has one thread, and calls each hook once its library is loaded.
-    unsafe {
-        PREVIOUS_REQUEST_HOOK = pg_sys::shmem_request_hook;
-        pg_sys::shmem_request_hook = Some(request_hook);
-        PREVIOUS_STARTUP_HOOK = pg_sys::shmem_startup_hook;
-        pg_sys::shmem_startup_hook = Some(startup_hook);
-    }
+    shared_memory::request(Part { name: c"pg_sketch", size, lock: None, attach });
 }
 
-fn size(slots: usize, slot_bytes: usize) -> usize {
+fn size() -> usize {
+    let (slots, slot_bytes) = settings::queue();
     size_of::<Control>() + slots * (size_of::<Slot>() + slot_bytes)
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn request_hook() {
-    // SAFETY: the server calls this hook when it is ready for requests.
-    unsafe {
-        if let Some(previous) = PREVIOUS_REQUEST_HOOK {
-            previous();
-        }
+/// See [`Part::attach`].
+unsafe fn attach(memory: *mut c_void, is_new: bool) {
+    let control = memory.cast::<Control>();
+    if is_new {
         let (slots, slot_bytes) = settings::queue();
-        pg_sys::RequestAddinShmemSpace(size(slots, slot_bytes));
-    }
-}
-
-/// Runs in the postmaster, at the start and again after a crash of one of its children, when all shared memory is new.
-#[pg_guard]
-unsafe extern "C-unwind" fn startup_hook() {
-    // SAFETY: no other process is there yet, so that no lock is needed; memory is as long as asked for and aligned to
-    // cache lines, and is written before it is read.
-    unsafe {
-        if let Some(previous) = PREVIOUS_STARTUP_HOOK {
-            previous();
-        }
-        let (slots, slot_bytes) = settings::queue();
-        let mut found = false;
-        let memory = pg_sys::ShmemInitStruct(c"pg_sketch".as_ptr(), size(slots, slot_bytes), &mut found);
-        let control = memory.cast::<Control>();
-        if !found {
+        // SAFETY: the memory has room for it, and nobody else uses it, so that no lock is needed.
+        unsafe {
             // Zeroes are what the counters and the notice begin with, and too large to be made on the stack.
             ptr::write_bytes(control, 0, 1);
             (*control).slots = slots;
@@ -86,8 +61,8 @@ unsafe extern "C-unwind" fn startup_hook() {
             let first = control.add(1).cast::<Slot>();
             (0..slots).for_each(|index| first.add(index).write(Slot::default()));
         }
-        CONTROL.store(control, Release);
     }
+    CONTROL.store(control, Release);
 }
 
 /// The shared memory, as this process sees it.

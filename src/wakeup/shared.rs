@@ -1,8 +1,9 @@
 //! The memory that launcher, workers and connections share: one place for each database with background galleries.
 
 use super::Wanted;
-use pgrx::pg_guard;
+use crate::shared_memory::{self, Part};
 use pgrx::pg_sys;
+use std::ffi::{CStr, c_void};
 use std::ptr;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -57,53 +58,33 @@ struct Control {
 
 /// Written in the postmaster, and inherited by all its children.
 static CONTROL: AtomicPtr<Control> = AtomicPtr::new(ptr::null_mut());
-static mut PREVIOUS_REQUEST_HOOK: pg_sys::shmem_request_hook_type = None;
-static mut PREVIOUS_STARTUP_HOOK: pg_sys::shmem_startup_hook_type = None;
 
-/// Installs the hooks that reserve and initialise the shared memory. Only while the postmaster loads its libraries.
+/// Name of the lock, as `pg_stat_activity` shows it.
+const LOCK: &CStr = c"pg_sketch_background";
+
+/// Requests the shared memory. Only while the postmaster loads its libraries.
 pub fn request() {
-    // SAFETY: the postmaster has one thread, and calls each hook once its library is loaded.
-    unsafe {
-        PREVIOUS_REQUEST_HOOK = pg_sys::shmem_request_hook;
-        pg_sys::shmem_request_hook = Some(request_hook);
-        PREVIOUS_STARTUP_HOOK = pg_sys::shmem_startup_hook;
-        pg_sys::shmem_startup_hook = Some(startup_hook);
-    }
+    shared_memory::request(Part {
+        name: c"pg_sketch background",
+        size: || size_of::<Control>(),
+        lock: Some(LOCK),
+        attach,
+    });
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn request_hook() {
-    // SAFETY: the server calls this hook when it is ready for requests.
-    unsafe {
-        if let Some(previous) = PREVIOUS_REQUEST_HOOK {
-            previous();
-        }
-        pg_sys::RequestAddinShmemSpace(size_of::<Control>());
-        pg_sys::RequestNamedLWLockTranche(c"pg_sketch_background".as_ptr(), 1);
-    }
-}
-
-/// Runs in the postmaster, at the start and again after a crash of one of its children, when all shared memory is new.
-#[pg_guard]
-unsafe extern "C-unwind" fn startup_hook() {
-    // SAFETY: no other process is there yet; memory is as long as asked for, aligned to cache lines, and written before it
-    // is read.
-    unsafe {
-        if let Some(previous) = PREVIOUS_STARTUP_HOOK {
-            previous();
-        }
-        let mut found = false;
-        let memory = pg_sys::ShmemInitStruct(c"pg_sketch background".as_ptr(), size_of::<Control>(), &mut found);
-        let control = memory.cast::<Control>();
-        if !found {
-            let lock = &raw mut (*pg_sys::GetNamedLWLockTranche(c"pg_sketch_background".as_ptr())).lock;
-            (&raw mut (*control).lock).write(lock);
+/// See [`Part::attach`].
+unsafe fn attach(memory: *mut c_void, is_new: bool) {
+    let control = memory.cast::<Control>();
+    if is_new {
+        // SAFETY: the memory has room for it, and nobody else uses it.
+        unsafe {
+            (&raw mut (*control).lock).write(shared_memory::lock(LOCK));
             (&raw mut (*control).launcher).write(ptr::null_mut());
             let first = (&raw mut (*control).places).cast::<Place>();
             (0..PLACES).for_each(|index| first.add(index).write(FREE));
         }
-        CONTROL.store(control, Release);
     }
+    CONTROL.store(control, Release);
 }
 
 /// Whether the server has a launcher.
