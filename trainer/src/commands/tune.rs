@@ -9,6 +9,8 @@ use ndarray::{Array2, ArrayView2, Axis, Slice};
 use sketch_model::codebook::Length;
 use sketch_model::digest::Sha256Digest;
 use sketch_model::inference::encoder::{Domain, Encoder};
+use sketch_model::manifest::Manifest;
+use sketch_model::render::preprocess::SketchPreprocessing;
 
 use sketch_trainer::cache;
 use sketch_trainer::data::{DataSet, Item};
@@ -87,9 +89,10 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let onnx = store::read_bytes(&arguments.model)?;
     let manifest = store::read_manifest(&arguments.model.with_extension("json"))?;
     let digest = manifest.digest(&onnx);
+    let photos_digest = Manifest { sketch: SketchPreprocessing::exact(), ..manifest.clone() }.digest(&onnx);
     let bank = Arc::new(store::read_bank(&arguments.model)?.context("there is no bank beside the network")?);
     let network = Network { encoder: Encoder::load(&onnx, &manifest, &options)?, manifest };
-    let mut reader = Reader { network, digest, cache: arguments.cache.clone() };
+    let mut reader = Reader { network, digest, photos_digest, cache: arguments.cache.clone() };
     let data = DataSet::open(&arguments.data)?;
 
     let mut queries = Vec::new();
@@ -147,13 +150,19 @@ fn groups(searched: &[Labelled], others: ArrayView2<f32>, arguments: &Arguments)
 struct Reader {
     network: Network,
     digest: Sha256Digest,
+    /// Of all that makes a photo's embedding: how drawings are prepared has no part in it.
+    photos_digest: Sha256Digest,
     cache: Option<PathBuf>,
 }
 
 impl Reader {
     fn embed(&mut self, items: &[&Item], domain: Domain) -> anyhow::Result<Array2<f32>> {
         let bar = Bar::of("embedding", items.len());
-        Ok(cache::embed(&mut self.network, &self.digest, items, domain, self.cache.as_deref(), &bar)?)
+        let digest = match domain {
+            Domain::Sketch => self.digest,
+            Domain::Photo => self.photos_digest,
+        };
+        Ok(cache::embed(&mut self.network, &digest, items, domain, self.cache.as_deref(), &bar)?)
     }
 
     /// `None` if there are no images.
