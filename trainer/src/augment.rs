@@ -39,7 +39,7 @@ pub enum AugmentError {
 }
 
 /// What a view shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     Sketch,
     Photo,

@@ -244,6 +244,8 @@ fn what_cannot_be_trained_is_named() {
     assert!(matches!(error, TrainError::NoImages { what: "sketches" }), "{error:?}");
     let error = refused(&["leave_out=[\"Caltech\"]"]);
     assert!(matches!(&error, TrainError::Data(DataError::Collection { name }) if name == "Caltech"), "{error:?}");
+    let error = refused(&["shares={Caltech=0.5}"]);
+    assert!(matches!(&error, TrainError::Data(DataError::Collection { name }) if name == "Caltech"), "{error:?}");
     let error = refused(&["loss.distill=3e38"]);
     assert!(matches!(error, TrainError::NotFinite { step: 1, checkpoint: 0 }), "{error:?}");
 

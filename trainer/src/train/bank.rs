@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use ndarray::{Array1, Array2, ArrayView1, Axis};
 
 use super::anchors::Anchors;
-use super::views::ViewOutputs;
+use super::views::{View, ViewOutputs};
 use crate::data::Item;
 
 /// Indices of the training classes by name, in alphabetical order.
@@ -43,18 +43,19 @@ pub struct Bank {
     pub classes: Vec<Option<usize>>,
     /// Which photo each is a view of.
     pub items: Vec<usize>,
-    /// Position of each row among all views of photos, ascending.
-    views: Vec<usize>,
+    /// The view of each row, ascending.
+    views: Vec<View>,
 }
 
 impl Bank {
     /// `seen`: views of `items` with embeddings and logits, filtered to `wanted` items.
     pub fn new(seen: &ViewOutputs, items: &[&Item], classes: &Classes, wanted: impl Fn(&Item) -> bool) -> Self {
-        let views: Vec<usize> = (0..seen.views.len()).filter(|&view| wanted(items[seen.views[view].item])).collect();
-        let of_views: Vec<usize> = views.iter().map(|&view| seen.views[view].item).collect();
+        let rows: Vec<usize> = (0..seen.views.len()).filter(|&row| wanted(items[seen.views[row].item])).collect();
+        let views: Vec<View> = rows.iter().map(|&row| seen.views[row]).collect();
+        let of_views: Vec<usize> = views.iter().map(|view| view.item).collect();
         Self {
-            embeddings: seen.embeddings.select(Axis(0), &views),
-            probabilities: softmax(&seen.logits.select(Axis(0), &views)),
+            embeddings: seen.embeddings.select(Axis(0), &rows),
+            probabilities: softmax(&seen.logits.select(Axis(0), &rows)),
             classes: of_views.iter().map(|&item| classes.number(&items[item].class)).collect(),
             items: of_views,
             views,
@@ -62,7 +63,7 @@ impl Bank {
     }
 
     /// The teacher's class probabilities for a view of a photo; none if the bank lacks the view.
-    pub fn of_view(&self, view: usize) -> Option<ArrayView1<'_, f32>> {
+    pub fn of_view(&self, view: View) -> Option<ArrayView1<'_, f32>> {
         self.views.binary_search(&view).ok().map(|row| self.probabilities.row(row))
     }
 

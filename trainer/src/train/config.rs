@@ -1,5 +1,7 @@
 //! Configuration of a training, as TOML. Unknown keys are refused.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::TrainError;
@@ -29,6 +31,9 @@ pub struct Config {
     /// Names of collections to leave out.
     #[serde(default)]
     pub leave_out: Vec<String>,
+    /// How often a collection is drawn from, beside the others of its kind: 1 unless it is named here.
+    #[serde(default)]
+    pub shares: BTreeMap<String, f32>,
 }
 
 /// Which part of the network trains.
@@ -75,7 +80,7 @@ pub enum HeadConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BatchConfig {
-    /// Drawings, drawn equally from all collections of sketches.
+    /// Drawings, of all collections of sketches by their shares.
     pub sketches: usize,
     /// Edge maps of photos.
     #[serde(default)]
@@ -228,6 +233,7 @@ impl Config {
         let photos_for_shared = self.network.branch == Branch::Sketch || batch.photos > 0;
         in_range(photos_for_shared && (batch.photos == 0 || self.network.branch == Branch::Shared), "batch.photos")?;
         in_range(!contrasts || self.network.branch == Branch::Sketch, "loss.contrast")?;
+        in_range(self.shares.values().all(|share| share.is_finite() && *share > 0.0), "shares")?;
         in_range(self.augment.is_in_range(), "augment")
     }
 }
@@ -284,6 +290,8 @@ mod tests {
         let parse = |setting: &str| Config::parse(text, &[setting.to_owned()]);
         assert_eq!(parse("loss.distill=0.25").unwrap().loss.distill, 0.25);
         assert_eq!(parse("leave_out=[\"QuickDraw\"]").unwrap().leave_out, ["QuickDraw"]);
+        assert_eq!(parse("shares={QuickDraw=0.5}").unwrap().shares["QuickDraw"], 0.5);
+        assert!(matches!(parse("shares={QuickDraw=0.0}"), Err(TrainError::Range { key: "shares" })));
         assert!(matches!(parse("loss.distil=1.0"), Err(TrainError::Config(_))));
         assert!(matches!(parse("loss"), Err(TrainError::Setting { .. })));
         assert!(matches!(parse("loss.temperature=0.001"), Err(TrainError::Range { key: "loss.temperature" })));

@@ -1,6 +1,6 @@
 //! Precomputes what trainings need: the trunk's output for views of all images, the bank of photos, validation.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use ndarray::Array1;
 use sketch_model::inference::encoder::{Domain, EncoderOptions};
@@ -13,7 +13,7 @@ use super::config::{BatchConfig, Branch, Config};
 use super::cut::{EMBEDDING, LOGITS};
 use super::plan::PlanInputs;
 use super::run::Material;
-use super::sampler::Sampler;
+use super::sampler::{Sampler, Views};
 use super::validation::{Gallery, Queries, Validation};
 use super::views::{View, ViewOutputs, ViewRunner};
 use super::{Cut, Plan, TrainError};
@@ -25,6 +25,8 @@ use crate::progress::Progress;
 /// Outputs of trunk and teacher for images of the training classes.
 pub struct Collected<'a> {
     sketch_items: Vec<&'a Item>,
+    /// Of which `sketches` holds those that some step draws.
+    sketch_views: Vec<View>,
     photo_items: Vec<&'a Item>,
     sketches: ViewOutputs,
     pseudo: ViewOutputs,
@@ -43,7 +45,7 @@ pub struct Start<'a> {
 }
 
 impl<'a> Collected<'a> {
-    /// Runs every view of every image through the network once, for trainings by any of `configs`.
+    /// Runs every view that a step needs through the network once, for trainings by any of `configs`.
     ///
     /// The first configuration decides seed, augmentation, precision and cut.
     ///
@@ -81,13 +83,18 @@ impl<'a> Collected<'a> {
         let classes = Classes::of(sketch_items.iter().chain(&photo_items).copied());
         let views = views_of(photo_items.len(), Kind::Photo, wanted.most(|batch| batch.photo_views));
         let photos = run("photos", &photo_items, &views, of_photos, &[EMBEDDING, LOGITS])?;
-        let mut taught = HashSet::new();
+        let sketch_views = views_of(sketch_items.len(), Kind::Sketch, wanted.most(|batch| batch.sketch_views));
+        let mut drawn = BTreeSet::new();
         for config in configs {
-            taught.extend(Known::of(config, &photos, &photo_items, &classes)?.taught);
+            let taught = Known::of(config, &photos, &photo_items, &classes)?.taught;
+            let sketches = (sketch_views.as_slice(), sketch_items.as_slice());
+            let sampler = sampler(config, sketches, (&[], &[]), (&[], &[]), &classes, &taught);
+            if sampler.missing() == Some(Kind::Sketch) {
+                return Err(TrainError::NoImages { what: "sketches" });
+            }
+            drawn.extend((0..config.schedule.steps).flat_map(|step| sampler.sketches(step)).map(|row| row.view));
         }
-        let mut views = views_of(sketch_items.len(), Kind::Sketch, wanted.most(|batch| batch.sketch_views));
-        views.retain(|view| is_taught(sketch_items[view.item], &classes, &taught));
-        let sketches = run("sketches", &sketch_items, &views, cut, &[])?;
+        let sketches = run("sketches", &sketch_items, &Vec::from_iter(drawn), cut, &[])?;
         let pseudo = match pseudo_views {
             0 => ViewOutputs::default(),
             count => {
@@ -96,7 +103,7 @@ impl<'a> Collected<'a> {
             }
         };
         let validation = validate(&wanted, data, &runner, cut, start.progress)?;
-        Ok(Self { sketch_items, photo_items, sketches, pseudo, photos, classes, validation })
+        Ok(Self { sketch_items, sketch_views, photo_items, sketches, pseudo, photos, classes, validation })
     }
 
     /// Counts in one line.
@@ -136,15 +143,13 @@ impl<'a> Collected<'a> {
     /// [`TrainError::NoImages`] if a batch needs images of a kind that there are none of.
     pub fn material(&self, config: &Config) -> Result<Material<'_>, TrainError> {
         let Known { bank, targets, taught } = Known::of(config, &self.photos, &self.photo_items, &self.classes)?;
-        let wanted = |item: &Item| !leaves_out(config, &item.collection);
-        let sampler = Sampler::new(
-            config.seed,
-            &config.batch,
-            (&self.sketches, &self.sketch_items),
-            (&self.pseudo, &self.photo_items),
-            (&self.photos, &self.photo_items),
+        let sampler = sampler(
+            config,
+            (&self.sketch_views, &self.sketch_items),
+            (&self.pseudo.views, &self.photo_items),
+            (&self.photos.views, &self.photo_items),
             &self.classes,
-            |kind, item| wanted(item) && (kind != Kind::Sketch || is_taught(item, &self.classes, &taught)),
+            &taught,
         );
         if let Some(kind) = sampler.missing() {
             let what = match kind {
@@ -195,8 +200,19 @@ impl Known {
     }
 }
 
-fn is_taught(item: &Item, classes: &Classes, taught: &HashSet<usize>) -> bool {
-    classes.number(&item.class).is_some_and(|class| taught.contains(&class))
+/// Samples of all but the collections that are left out; of sketches, only those that some loss has a target for.
+fn sampler(
+    config: &Config,
+    sketches: Views,
+    pseudo: Views,
+    photos: Views,
+    classes: &Classes,
+    taught: &HashSet<usize>,
+) -> Sampler {
+    let is_taught = |item: &Item| classes.number(&item.class).is_some_and(|class| taught.contains(&class));
+    Sampler::new(config, sketches, pseudo, photos, classes, |kind, item| {
+        !leaves_out(config, &item.collection) && (kind != Kind::Sketch || is_taught(item))
+    })
 }
 
 /// The combined requirements of several configurations.
@@ -207,7 +223,7 @@ struct Wanted<'a> {
 
 impl<'a> Wanted<'a> {
     fn of(configs: &'a [Config], data: &DataSet) -> Result<Self, TrainError> {
-        for name in configs.iter().flat_map(|config| &config.leave_out) {
+        for name in configs.iter().flat_map(|config| config.leave_out.iter().chain(config.shares.keys())) {
             data.collection(name)?;
         }
         let first = configs.first().ok_or(TrainError::Range { key: "configuration" })?;

@@ -169,7 +169,7 @@ fn feeds(plan: &Plan, material: &Material, config: &Config, step: u64) -> Vec<(S
         feeds.push(average_feed(config.schedule.average(step)));
     }
     feeds.push((plan.cut.tensor.clone(), images(material, &rows)));
-    let domains: Vec<i64> = rows.iter().map(|row| domain(row.kind) as i64).collect();
+    let domains: Vec<i64> = rows.iter().map(|row| domain(row.view.kind) as i64).collect();
     feeds.push((DOMAIN.to_owned(), Feed::Integers(vec![rows.len()], domains)));
     feeds.extend(classification(material, config, &rows));
     feeds.extend(distillation(material, config, &rows));
@@ -181,25 +181,25 @@ fn feeds(plan: &Plan, material: &Material, config: &Config, step: u64) -> Vec<(S
 }
 
 fn images(material: &Material, rows: &[Row]) -> Feed {
-    let maps = |kind| match kind {
-        Kind::Sketch => &material.sketches.maps,
-        Kind::PseudoSketch => &material.pseudo.maps,
-        Kind::Photo => &material.photos.maps,
+    let outputs = |kind| match kind {
+        Kind::Sketch => material.sketches,
+        Kind::PseudoSketch => material.pseudo,
+        Kind::Photo => material.photos,
     };
-    let first = maps(rows[0].kind);
+    let first = &outputs(rows[0].view.kind).maps;
     let length = first.length();
     let mut values = vec![0.0; rows.len() * length];
     for (row, to) in rows.iter().zip(values.chunks_exact_mut(length)) {
-        maps(row.kind).read(row.view, to);
+        outputs(row.view.kind).read_map(row.view, to);
     }
     Feed::Floats([rows.len()].iter().chain(&first.shape).copied().collect(), values)
 }
 
 /// Weights of the images in a loss: `weight`, divided by the number of images of the kind that have one.
 fn shares(rows: &[Row], weight: impl Fn(&Row) -> f32) -> Vec<f32> {
-    let count = |kind| rows.iter().filter(|row| row.kind == kind && weight(row) > 0.0).count().max(1) as f32;
+    let count = |kind| rows.iter().filter(|row| row.view.kind == kind && weight(row) > 0.0).count().max(1) as f32;
     let counts = [Kind::Sketch, Kind::PseudoSketch, Kind::Photo].map(|kind| (kind, count(kind)));
-    let count = |row: &Row| counts.iter().find(|(kind, _)| *kind == row.kind).map_or(1.0, |(_, count)| *count);
+    let count = |row: &Row| counts.iter().find(|(kind, _)| *kind == row.view.kind).map_or(1.0, |(_, count)| *count);
     rows.iter().map(|row| weight(row) / count(row)).collect()
 }
 
@@ -221,9 +221,9 @@ fn classification(material: &Material, config: &Config, rows: &[Row]) -> [(Strin
 fn distillation(material: &Material, config: &Config, rows: &[Row]) -> [(String, Feed); 2] {
     let (n, width) = (rows.len(), material.bank.probabilities.ncols());
     let of_items = |item: usize| material.bank.items.iter().position(|&found| found == item);
-    let target = |row: &Row| match row.kind {
+    let target = |row: &Row| match row.view.kind {
         Kind::Photo => material.bank.of_view(row.view).map(|target| target.to_owned()),
-        Kind::PseudoSketch => of_items(row.item).map(|found| material.bank.probabilities.row(found).to_owned()),
+        Kind::PseudoSketch => of_items(row.view.item).map(|found| material.bank.probabilities.row(found).to_owned()),
         Kind::Sketch => row.class.and_then(|class| material.targets.get(&class).cloned()),
     };
     let targets: Vec<Option<Array1<f32>>> = rows.iter().map(target).collect();
@@ -232,7 +232,7 @@ fn distillation(material: &Material, config: &Config, rows: &[Row]) -> [(String,
         target.iter().for_each(|target| values.iter_mut().zip(target).for_each(|(to, from)| *to = *from));
     }
     let shared = config.network.branch == Branch::Shared;
-    let weight = |row: &Row| match row.kind {
+    let weight = |row: &Row| match row.view.kind {
         Kind::PseudoSketch => config.loss.distill_pseudo,
         // The paper's code distills photos only; a sketch branch has no photos.
         Kind::Photo => config.loss.distill,
@@ -267,15 +267,17 @@ fn contrast(material: &Material, config: &Config, rows: &[Row]) -> [(String, Fee
     let with_photos: HashSet<usize> = bank.classes.iter().flatten().copied().collect();
     for (i, row) in rows.iter().enumerate() {
         for (j, (&item, &class)) in bank.items.iter().zip(&bank.classes).enumerate() {
-            let (is_near, counts) = match row.kind {
-                Kind::PseudoSketch => (item == row.item, item == row.item || class.is_none() || class != row.class),
+            let (is_near, counts) = match row.view.kind {
+                Kind::PseudoSketch => {
+                    (item == row.view.item, item == row.view.item || class.is_none() || class != row.class)
+                }
                 _ => (class.is_some() && class == row.class, class.is_some()),
             };
             near[i * photos + j] = f32::from(u8::from(is_near));
             all[i * photos + j] = f32::from(u8::from(counts));
         }
     }
-    let weight = |row: &Row| match row.kind {
+    let weight = |row: &Row| match row.view.kind {
         Kind::PseudoSketch => config.loss.contrast_pseudo,
         Kind::Photo => 0.0,
         Kind::Sketch => row.class.filter(|class| with_photos.contains(class)).map_or(0.0, |_| config.loss.contrast),

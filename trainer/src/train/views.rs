@@ -27,7 +27,7 @@ const BATCH: usize = 32;
 const AHEAD: usize = 2;
 
 /// One view of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct View {
     /// Index of the image in its list.
     pub item: usize,
@@ -98,7 +98,7 @@ impl Maps {
     }
 }
 
-/// Views of images, with the network's outputs for them.
+/// Views of images in their order, with the network's outputs for them.
 #[derive(Clone, Debug, Default)]
 pub struct ViewOutputs {
     pub views: Vec<View>,
@@ -106,6 +106,15 @@ pub struct ViewOutputs {
     /// One row per view; without columns if not requested.
     pub embeddings: Array2<f32>,
     pub logits: Array2<f32>,
+}
+
+impl ViewOutputs {
+    /// Copies the map of `view`, one of `views`, to `to`, which has the length of one map.
+    pub fn read_map(&self, view: View, to: &mut [f32]) {
+        let row = self.views.binary_search(&view);
+        debug_assert!(row.is_ok(), "a step draws what was not run");
+        self.maps.read(row.unwrap_or_else(|place| place), to);
+    }
 }
 
 /// Runs views through a network.
