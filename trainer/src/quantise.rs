@@ -2,12 +2,13 @@
 //!
 //! [`calibrate`] runs a network on images and notes what values its tensors take. [`quantise`] then stores the kernels of
 //! convolutions as integers, one scale per output channel, and marks tensors between them with `QuantizeLinear` and
-//! `DequantizeLinear`: standard ONNX, in which ONNX Runtime recognises convolutions of integers. The first convolution, whose
-//! input is the image, and the head stay in single precision.
+//! `DequantizeLinear`: standard ONNX, in which ONNX Runtime recognises convolutions of integers. The first convolutions, until
+//! the channels first become more, and the head stay in single precision.
 //!
 //! Source: Jacob et al., "Quantization and training of neural networks for efficient integer-arithmetic-only inference", 2018.
 
 mod centre;
+mod equalise;
 mod kernel;
 mod ranges;
 #[cfg(test)]
@@ -23,6 +24,8 @@ use sketch_model::inference::onnx::messages::{GraphProto, ModelProto, NodeProto,
 use sketch_model::inference::onnx::{OnnxError, is_quantised};
 
 use crate::engine::EngineError;
+
+use equalise::equalise;
 
 pub use centre::recentre;
 pub use kernel::{Kernel, MOST_OF_NEIGHBOURS};
@@ -43,11 +46,6 @@ pub enum QuantiseError {
     Encoder(#[from] EncoderError),
 }
 
-/// Kernels of so few products a sum are stored as unsigned integers. Signed ones must keep a bound ([`MOST_OF_NEIGHBOURS`]),
-/// which costs short sums most: drawings, by the first kernels of the network that ships, twice the error. Unsigned ones are
-/// slower, but these kernels wait for memory anyway.
-const UNSIGNED_UP_TO: usize = 48;
-
 /// How a tensor becomes bytes: `value = scale · (byte - zero)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
@@ -65,9 +63,10 @@ pub fn quantise(model: &ModelProto, ranges: &Ranges) -> Result<ModelProto, Quant
     if is_quantised(model) {
         return Err(QuantiseError::Already);
     }
-    let mut result = model.clone();
+    let (mut result, mut ranges) = (model.clone(), ranges.clone());
     let graph = result.graph.as_mut().ok_or(OnnxError::NoGraph)?;
     let points = points(graph)?;
+    equalise(graph, &points, &mut ranges)?;
     let mut writer = Writer::new(std::mem::take(&mut graph.initializer));
     for mut node in std::mem::take(&mut graph.node) {
         let source = node.input.first().and_then(|name| writer.steps.get(name).copied());
@@ -102,7 +101,9 @@ enum Point {
     As(String),
 }
 
-/// Tensors to be quantised: what convolutions return, after their activation; sums of these, and rows of these.
+/// Tensors to be quantised: what convolutions return, after their activation; sums of these, and rows of these. But for those at
+/// the beginning, until the channels first become more again: an image's flat areas have the same error everywhere, so that these
+/// tensors cost photos more than all others together, and single precision takes no more time for them.
 fn points(graph: &GraphProto) -> Result<HashMap<String, Point>, QuantiseError> {
     let mut readers: HashMap<&str, Vec<&NodeProto>> = HashMap::new();
     for node in &graph.node {
@@ -115,14 +116,29 @@ fn points(graph: &GraphProto) -> Result<HashMap<String, Point>, QuantiseError> {
         }
         _ => None,
     };
+    let widths: HashMap<&str, i64> =
+        graph.initializer.iter().filter_map(|tensor| Some((tensor.name(), *tensor.dims.first()?))).collect();
+    let width = |conv: &NodeProto| conv.input.get(1).and_then(|name| widths.get(&**name)).copied();
+    // Whether all that reads a tensor is one convolution to no more channels than it has.
+    let narrows = |output: &str, from: Option<i64>| match readers.get(output).map(Vec::as_slice) {
+        Some([only]) => only.op_type() == "Conv" && width(only) <= from && !outputs.contains(output),
+        _ => false,
+    };
     let (mut points, mut convolutions) = (HashMap::new(), 0);
+    // What the image becomes before the first tensor to be quantised.
+    let mut beginning: HashSet<String> = graph.input.iter().map(|input| input.name().to_owned()).collect();
     for node in &graph.node {
         let Some(output) = node.output.first() else { continue };
         let is_point = |input: &String| points.contains_key(input);
         match node.op_type() {
             "Conv" => {
                 convolutions += usize::from(node.input.first().is_some_and(is_point));
-                points.insert(activation(output).unwrap_or_else(|| output.clone()), Point::Own);
+                let end = activation(output).unwrap_or_else(|| output.clone());
+                if node.input.first().is_some_and(|input| beginning.contains(input)) && narrows(&end, width(node)) {
+                    beginning.insert(end);
+                } else {
+                    points.insert(end, Point::Own);
+                }
             }
             "Add" if node.input.iter().all(is_point) => {
                 points.insert(output.clone(), Point::Own);
@@ -183,37 +199,27 @@ impl Writer {
         let bias = conv.input.get(2).and_then(|name| self.constants.get(name)).map(tensor_values).transpose()?;
         let bias = bias.unwrap_or_else(|| vec![0.0; shape[0]]);
         let (values, groups) = (tensor_values(kernel)?, groups.unwrap_or(1) as usize);
-        let together: usize = shape[1..].iter().product();
-        let is_bounded = shape[1] > 1 && together > UNSIGNED_UP_TO;
+        let is_bounded = shape[1] > 1;
         let kernel = Kernel::new(is_bounded, &values, &bias, groups, step.scale, channels);
         let name = conv.input[1].clone();
-        let (whole, zero) = (format!("{name}.whole"), format!("{name}.zero"));
-        if is_bounded || shape[1] == 1 {
-            self.added.push(tensor_i8(&whole, &shape, &kernel.whole)?);
-        } else {
-            let unsigned: Vec<u8> = kernel.whole.iter().map(|&whole| (i16::from(whole) + 128) as u8).collect();
-            self.added.push(tensor_u8(&whole, &shape, &unsigned)?);
-            self.added.push(tensor_u8(&zero, &[shape[0]], &vec![128; shape[0]])?);
-        }
+        self.added.push(tensor_i8(&format!("{name}.whole"), &shape, &kernel.whole)?);
         let scales: Vec<f32> = kernel.scales.iter().map(|scale| scale * step.scale).collect();
         let whole: Vec<i32> =
             kernel.bias.iter().zip(&scales).map(|(bias, scale)| (bias / scale).round() as i32).collect();
         let bias = format!("{}.bias", conv.name());
         self.added.push(tensor_i32(&format!("{bias}.whole"), &[shape[0]], &whole)?);
         conv.input.truncate(1);
-        let zero = (!is_bounded && shape[1] > 1).then_some(zero);
-        conv.input.push(self.dequantise(&name, &kernel.scales, zero.as_deref())?);
-        conv.input.push(self.dequantise(&bias, &scales, None)?);
+        conv.input.push(self.dequantise(&name, &kernel.scales)?);
+        conv.input.push(self.dequantise(&bias, &scales)?);
         Ok(())
     }
 
     /// The integers `name.whole` as numbers; returns their name.
-    fn dequantise(&mut self, name: &str, scales: &[f32], zero: Option<&str>) -> Result<String, OnnxError> {
+    fn dequantise(&mut self, name: &str, scales: &[f32]) -> Result<String, OnnxError> {
         let (whole, scale) = (format!("{name}.whole"), format!("{name}.scale"));
         self.added.push(tensor_f32(&scale, &[scales.len()], scales)?);
         let output = from_bytes(name);
-        let inputs: Vec<&str> = [&whole, &scale].into_iter().map(String::as_str).chain(zero).collect();
-        self.nodes.push(node("DequantizeLinear", &inputs, &[&output], vec![attribute_int("axis", 0)]));
+        self.nodes.push(node("DequantizeLinear", &[&whole, &scale], &[&output], vec![attribute_int("axis", 0)]));
         Ok(output)
     }
 

@@ -102,6 +102,62 @@ fn integers_compute_nearly_what_numbers_do() {
     assert!(error > 0.0 && error < 0.05, "{error}");
 }
 
+/// Only what lies between two convolutions is scaled, and the network computes what it did.
+#[test]
+fn equalised_channels_change_nothing() {
+    let (model, _, manifest) = quantised();
+    let mut calibration = images(7, 20).into_iter().map(|image| Ok::<_, QuantiseError>((Domain::Photo, image)));
+    let mut ranges = calibrate(&model, &manifest, &mut calibration, &OPTIONS, &()).unwrap();
+    let mut scaled = model.clone();
+    let graph = scaled.graph.as_mut().unwrap();
+    // Without the sum, whose other part comes from an activation.
+    for node in &mut graph.node {
+        node.input.iter_mut().filter(|input| *input == "sum").for_each(|input| "project".clone_into(input));
+    }
+    graph.node.retain(|node| node.name() != "sum");
+    let before = scaled.clone();
+    let graph = scaled.graph.as_mut().unwrap();
+    let points = points(graph).unwrap();
+    equalise(graph, &points, &mut ranges).unwrap();
+    let weights = |model: &ModelProto, name: &str| {
+        let found = model.graph.as_ref().unwrap().initializer.iter().find(|tensor| tensor.name() == name).cloned();
+        tensor_values(&found.unwrap()).unwrap()
+    };
+    for (name, changes) in
+        [("project.weight", true), ("project.bias", true), ("top.weight", true), ("expand.weight", false)]
+    {
+        assert_eq!(weights(&scaled, name) != weights(&before, name), changes, "{name}");
+    }
+    let encode = |model: &ModelProto| {
+        let mut encoder = Encoder::load(&onnx::write(model), &manifest, &OPTIONS).unwrap();
+        encoder.encode(Domain::Photo, &images(8, 6).concat(), 6).unwrap()
+    };
+    let (found, expected) = (encode(&scaled), encode(&before));
+    assert!(found.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 1e-4));
+}
+
+/// Convolutions to no more channels, straight after the image, stay as they are.
+#[test]
+fn integers_begin_where_channels_become_more() {
+    let (mut model, ..) = quantised();
+    let is_point = |model: &ModelProto, name: &str| points(model.graph.as_ref().unwrap()).unwrap().contains_key(name);
+    assert!(is_point(&model, "stem.relu6") && is_point(&model, "project"));
+    // Without the sum and the widening, the beginning goes on.
+    let graph = model.graph.as_mut().unwrap();
+    graph.node.retain(|node| !matches!(node.name(), "sum" | "expand" | "expand.relu6"));
+    for input in graph.node.iter_mut().flat_map(|node| &mut node.input) {
+        match input.as_str() {
+            "sum" => "project".clone_into(input),
+            "expand.relu6" => "stem.relu6".clone_into(input),
+            _ => {}
+        }
+    }
+    for tensor in graph.initializer.iter_mut().filter(|tensor| tensor.name().starts_with("depthwise.")) {
+        tensor.dims[0] = WIDTH as i64;
+    }
+    assert!(!is_point(&model, "stem.relu6") && !is_point(&model, "depthwise.relu6") && is_point(&model, "project"));
+}
+
 #[test]
 fn all_convolutions_but_the_first_are_integers() {
     let (_, integers, _) = quantised();
