@@ -90,6 +90,12 @@ CREATE FUNCTION sketch_load_model() RETURNS bigint
     AS 'MODULE_PATHNAME', 'load_shipped_model_wrapper';
 COMMENT ON FUNCTION sketch_load_model() IS 'load the network that ships with the extension, unless a model is loaded, and its bank; returns the model_id in use';
 
+CREATE FUNCTION sketch_update_model() RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'update_model_wrapper';
+REVOKE EXECUTE ON FUNCTION sketch_update_model() FROM PUBLIC;
+COMMENT ON FUNCTION sketch_update_model() IS 'load the network that ships with this version of the extension beside those that are loaded, and its bank; returns its model_id';
+
 CREATE FUNCTION sketch_load_model(name text, onnx bytea, manifest jsonb) RETURNS bigint
     LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'load_model_wrapper';

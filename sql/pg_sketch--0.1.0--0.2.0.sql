@@ -239,6 +239,12 @@ GRANT SELECT ON sketch.model, sketch.bank, sketch.codebook, sketch.codebook_name
 SELECT pg_catalog.pg_extension_config_dump('sketch.bank', '');
 SELECT pg_catalog.pg_extension_config_dump('sketch.codebook_name', '');
 COMMENT ON FUNCTION sketch_load_model() IS 'load the network that ships with the extension, unless a model is loaded, and its bank; returns the model_id in use';
+CREATE FUNCTION sketch_update_model() RETURNS bigint
+    LANGUAGE c VOLATILE PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'update_model_wrapper';
+REVOKE EXECUTE ON FUNCTION sketch_update_model() FROM PUBLIC;
+COMMENT ON FUNCTION sketch_update_model() IS 'load the network that ships with this version of the extension beside those that are loaded, and its bank; returns its model_id';
+
 COMMENT ON FUNCTION sketch_load_model(text, bytea, jsonb) IS 'load a model, an ONNX graph and its manifest; returns its model_id';
 
 CREATE FUNCTION sketch_load_bank(drawings bytea) RETURNS bigint

@@ -27,7 +27,18 @@ fn load_shipped_model() -> Result<i64, ErrorReport> {
         add_shipped_bank(id)?;
         return Ok(id.into());
     }
-    let manifest = Manifest::from_json(&String::from_utf8_lossy(&read_shipped("json")?)).map_err(SqlError::from)?;
+    Ok(store_shipped()?)
+}
+
+/// Loads the network that ships beside older ones, which galleries may still have.
+#[pg_extern(volatile, parallel_unsafe)]
+fn update_model() -> Result<i64, ErrorReport> {
+    Ok(store_shipped()?)
+}
+
+/// Writes the network that ships, and its bank. Returns its id.
+fn store_shipped() -> Result<i64> {
+    let manifest = Manifest::from_json(&String::from_utf8_lossy(&read_shipped("json")?))?;
     let id = store_model(&manifest.name, &read_shipped("onnx")?, &manifest)?;
     add_shipped_bank(id as u32)?;
     Ok(id)

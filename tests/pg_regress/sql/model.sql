@@ -8,6 +8,15 @@ CREATE FUNCTION graph() RETURNS bytea LANGUAGE sql STABLE AS $$ SELECT onnx FROM
 SELECT sketch_load_model('twin', graph(), manifest('{"origin": "a twin"}')) AS twin \gset
 SELECT count(DISTINCT model_id) = 2 AS another, sketch_load_model('twin', graph(), manifest('{"origin": "a twin"}')) = :twin AS again,
        sketch_current_model() = :twin AS newest_is_current, sketch_load_model() = :twin AS shipped_one_not_again FROM sketch.model;
+-- The network that ships, in a database that has another: beside it, and in use from then on.
+SELECT sketch_update_model() = min(model_id) FILTER (WHERE name = 'lite2-sketch') AS there_already FROM sketch.model;
+BEGIN;
+DELETE FROM sketch.bank;
+DELETE FROM sketch.model WHERE name = 'lite2-sketch';
+SELECT sketch_load_model() = :twin AS not_by_itself, sketch_update_model() <> :twin AS loaded;
+SELECT name, model_id = sketch_current_model() AS in_use FROM sketch.model ORDER BY created_at;
+SELECT model_id = sketch_current_model() AS with_its_bank FROM sketch.bank;
+ROLLBACK;
 SELECT sketch_load_model('triplet', graph(), manifest('{"origin": "a twin"}'));
 SET pg_sketch.model = 'lite2-sketch';
 SELECT sketch_current_model() <> :twin AS by_name;

@@ -77,6 +77,7 @@ INSERT INTO walk (object, call) VALUES
     ('sketch_index_scan()', $$SELECT count(*) FROM sketch_index_scan()$$),
     ('sketch_current_model()', $$SELECT sketch_current_model()$$),
     ('sketch_load_model()', $$SELECT sketch_load_model()$$),
+    ('sketch_update_model()', $$SELECT sketch_update_model()$$),
     ('sketch_load_model(text,bytea,jsonb)', $$SELECT sketch_load_model('x', '\x00', '{}')$$),
     ('sketch_current_codebook(text,text)', $$SELECT sketch_current_codebook('x', 'sketch_owner')$$),
     ('sketch_correct(embedding)', $$SELECT sketch_correct('[1]')$$),
