@@ -63,7 +63,7 @@ $(BUILD)/npm: | $(BUILD)/packages
 	@npm ci --prefix $* --silent --no-audit --no-fund && touch $@
 
 # All else needs the trainer, too: to load photos, to compare, to write pictures.
-CRATES := $(if $(filter-out setup build install deb pg-sketch test-packages test-upgrade test-release,$(or $(MAKECMDGOALS),help)),,-p pg_sketch)
+CRATES := $(if $(filter-out setup build install deb pg-sketch test-packages test-upgrade test-release test-crash test-disk-full test-load test-stress test-valgrind,$(or $(MAKECMDGOALS),help)),,-p pg_sketch)
 
 build: setup ## compile the extension
 	$(CARGO) build --release --no-default-features --features pg$(PG) $(CRATES)

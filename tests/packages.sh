@@ -16,20 +16,24 @@ clean=$roots/bookworm-$major.tar
 if [ ! -f "$clean" ]; then
     mkdir -p "$roots"
     partial=$(mktemp -d "$roots/partial.XXXXXX")
+    # The user postgres must be able to enter it, and the caller's TMPDIR does not exist in it.
+    chmod 755 "$partial"
     trap 'rm -rf "$partial"' EXIT
     echo "making a clean Debian 12 with PostgreSQL $major"
-    debootstrap --variant=minbase bookworm "$partial" >"$roots/debootstrap.log" || { tail "$roots/debootstrap.log" >&2; exit 1; }
-    [ "$major" = 15 ] || { cp packaging/pgdg.sh "$partial/tmp/" && chroot "$partial" /tmp/pgdg.sh >>"$roots/debootstrap.log" 2>&1; }
+    env -u TMPDIR debootstrap --variant=minbase bookworm "$partial" >"$roots/debootstrap.log" || { tail "$roots/debootstrap.log" >&2; exit 1; }
+    [ "$major" = 15 ] || { cp packaging/pgdg.sh "$partial/tmp/" && env -u TMPDIR chroot "$partial" /tmp/pgdg.sh >>"$roots/debootstrap.log" 2>&1; }
     printf '#!/bin/sh\nexit 101\n' >"$partial/usr/sbin/policy-rc.d" && chmod 755 "$partial/usr/sbin/policy-rc.d"
-    LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive chroot "$partial" sh -c \
+    LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive env -u TMPDIR chroot "$partial" sh -c \
         "apt-get update -qq && apt-get install -qq -y --no-install-recommends postgresql-$major && apt-get clean" >>"$roots/debootstrap.log" 2>&1 ||
         { tail "$roots/debootstrap.log" >&2; exit 1; }
+    [ -d "$partial/etc/postgresql/$major/main" ] || { tail "$roots/debootstrap.log" >&2; fail "the clean system has no cluster"; }
     tar -C "$partial" -cf "$clean.new" . && mv "$clean.new" "$clean"
     rm -rf "$partial"
 fi
 
 root=$(mktemp -d "${TMPDIR:-/var/tmp}/pg_sketch-packages.XXXXXX")
 trap 'rm -rf "$root"' EXIT
+chmod 755 "$root"
 tar -C "$root" -xf "$clean"
 mkdir -p "$root/packages" "$root/srv/photos"
 cp packaging/container/init.sh "$root/container-init.sh"
@@ -102,4 +106,4 @@ cmp /tmp/before /tmp/after
 pg_ctlcluster "$major" main stop
 echo "packages: purge left no file and all data; after another installation all photos rank the same"
 INSIDE
-unshare --net --mount --pid --fork chroot "$root" sh /inside.sh "$major"
+env -u TMPDIR unshare --net --mount --pid --fork chroot "$root" sh /inside.sh "$major"

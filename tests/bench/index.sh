@@ -30,6 +30,7 @@ bin=$("$pg_config" --bindir)
 export PG_CONFIG=$pg_config
 
 cargo build --quiet --release -p sketch-model --example gallery --manifest-path "$repository/Cargo.toml"
+cargo build --quiet --release -p sketch-import --manifest-path "$repository/Cargo.toml"
 target=$(cargo metadata --format-version 1 --no-deps --manifest-path "$repository/Cargo.toml" |
     sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 gallery=$target/release/examples/gallery
@@ -79,7 +80,7 @@ fill_cache() {
     for folder in sketchy-mini/photo caltech101 unlabelled sketchy-mini/sketch; do
         table=photo
         [ "$folder" != sketchy-mini/sketch ] || table=sketch
-        "$target/release/sketch-trainer" import "$data/$folder" --url "${url/\/postgres?//embed?}" \
+        "$target/release/pg-sketch" import "$data/$folder" --url "${url/\/postgres?//embed?}" \
             --table "$table" --create --image-column image --name-column name --broken skip >&2
     done
     sql embed -c 'SET pg_sketch.threads = 2' -c \
