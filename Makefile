@@ -80,7 +80,7 @@ install: build ## copy the extension, its network and ONNX Runtime into PostgreS
 	for file in $(dir $(ONNXRUNTIME))libonnxruntime*.so; do \
 	    cmp -s $$file $$lib/pg_sketch/$${file##*/} || install -m 755 $$file $$lib/pg_sketch/; \
 	done; \
-	install -m 644 model/weights/lite2-sketch.onnx model/weights/lite2-sketch.json model/weights/lite2-sketch.bank $$lib/pg_sketch/; \
+	install -m 644 model/weights/lite2-sketch-2.onnx model/weights/lite2-sketch-2.json model/weights/lite2-sketch-2.bank $$lib/pg_sketch/; \
 	sed 's/@CARGO_VERSION@/$(VERSION)/' pg_sketch.control >$$share/pg_sketch.control; \
 	cat $(SQL) >$$share/pg_sketch--$(VERSION).sql; \
 	install -m 644 sql/pg_sketch--*.sql $$share/; \
@@ -257,7 +257,9 @@ $(BUILD)/start/lite0.onnx $(BUILD)/start/lite2.onnx: $(BUILD)/start/%.onnx: | bu
 .PHONY: train
 train: | $(BUILD)/start/lite2.onnx ## train the network that ships on the images in DATA
 	@$(TRAINER) ablate --rows trainer/presets/ships.toml --keep --start $(BUILD)/start/lite2.onnx --data $(DATA) --output $(TRAINING)
-	@$(TRAINER) soup $(TRAINING)/1-[0-9].onnx --name lite2-sketch --output $(TRAINING)
+	@$(TRAINER) soup $(TRAINING)/1-[0-9].onnx --name lite2-sketch-2 --output $(TRAINING)
+	@$(TRAINER) export --model $(TRAINING)/lite2-sketch-2.onnx --data $(DATA) --precision int8 --output $(TRAINING)/served
+	@$(TRAINER) bank --model $(TRAINING)/served/lite2-sketch-2.onnx --data $(DATA)
 
 eval: install ## quality of the ranking in SQL, on the val classes of DATA
 	@DATA=$(DATA) tests/quality/eval.sh

@@ -16,7 +16,7 @@ use std::ffi::CString;
 use std::fs;
 
 /// File name, without its ending, of the network that comes with the extension.
-const SHIPPED: &str = "lite2-sketch";
+const SHIPPED: &str = "lite2-sketch-2";
 const LONGEST_MODEL_NAME: usize = 63;
 /// A gallery's codebook is named after its schema and table.
 const LONGEST_CODEBOOK_NAME: usize = 63 + 1 + 63;

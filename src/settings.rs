@@ -9,8 +9,13 @@ use sketch_model::inference::device::{DEVICE_NAMES, Device};
 use sketch_model::inference::encoder::EncoderOptions;
 use sketch_model::limits::Limits;
 use std::ffi::{CStr, CString};
+use std::num::NonZero;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
+
+/// Most threads that render photos; each may take the memory of one large image.
+const MOST_RENDERING: NonZero<usize> = NonZero::new(8).unwrap();
 
 /// What the trigger does with a photo that cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
@@ -304,6 +309,12 @@ pub fn encoder_options_on(device: Device) -> EncoderOptions {
         max_batch: MAX_BATCH.get() as usize,
         ..EncoderOptions::new(device, THREADS.get() as usize)
     }
+}
+
+/// Threads that render the photos of a table: as many as run the network, up to a limit.
+pub fn rendering_threads() -> NonZero<usize> {
+    let cores = || thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    NonZero::new(THREADS.get() as usize).unwrap_or_else(cores).min(MOST_RENDERING)
 }
 
 /// What one image may cost.

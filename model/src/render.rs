@@ -1,5 +1,6 @@
 //! From the bytes of a photo or drawing to the pixels that the network takes.
 
+pub mod ahead;
 mod container;
 mod coverage;
 pub mod decode;

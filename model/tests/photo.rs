@@ -66,7 +66,7 @@ fn jpeg(photo: RgbImage, quality: u8) -> Vec<u8> {
 /// With the network that ships. Embeddings have length 1; those of two photos of one class are about 0.8 apart.
 #[test]
 fn the_embedding_of_a_reduced_photo_is_that_of_the_whole() {
-    let weights = |ending| std::fs::read(format!("{}/weights/lite2-sketch.{ending}", env!("CARGO_MANIFEST_DIR")));
+    let weights = |ending| std::fs::read(format!("{}/weights/lite2-sketch-2.{ending}", env!("CARGO_MANIFEST_DIR")));
     let manifest = Manifest::from_json(&String::from_utf8(weights("json").unwrap()).unwrap()).unwrap();
     let library = std::env::var_os("ONNXRUNTIME_LIB").expect("ONNXRUNTIME_LIB must name ONNX Runtime's library");
     runtime::init(Path::new(&library)).unwrap();

@@ -8,6 +8,8 @@ use crate::codebook::{self, positive};
 use crate::embedding::{Embedding, Origin};
 use crate::error::{Result, SqlError};
 use crate::inference::{self, Embedder};
+use crate::process::SignalsBlocked;
+use crate::settings;
 use half::f16;
 use pgrx::itemptr::{item_pointer_to_u64, u64_to_item_pointer, u64_to_item_pointer_parts};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -15,7 +17,10 @@ use pgrx::prelude::*;
 use pgrx::{JsonB, PgMemoryContexts, PgRelation};
 use serde::{Deserialize, Serialize};
 use sketch_model::inference::encoder::Domain;
+use sketch_model::manifest::PrepareError;
+use sketch_model::render::ahead::{Ahead, Shared};
 use std::cmp::Ordering;
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Blocks of a table that one query looks at.
@@ -159,7 +164,7 @@ impl Part {
             if images.is_empty() {
                 return Ok(photos);
             }
-            embed_images(embedder, images, &mut photos)?;
+            embed_images(embedder, &images, &mut photos)?;
         }
     }
 
@@ -183,14 +188,39 @@ impl Part {
     }
 }
 
-fn embed_images(embedder: &Embedder, images: Vec<Option<Vec<u8>>>, photos: &mut Vec<Photo>) -> Result<()> {
+/// Renders the images on several threads, ahead of the network.
+fn embed_images(embedder: &Embedder, images: &[Option<Vec<u8>>], photos: &mut Vec<Photo>) -> Result<()> {
+    let (manifest, limits, shared) = (&embedder.manifest, settings::limits(), Shared::default());
+    let render = |image: &Option<Vec<u8>>| {
+        Some(manifest.render_photo(image.as_ref()?, &limits).map(|picture| picture.into_raw()))
+    };
+    thread::scope(|scope| {
+        let mut rendered = {
+            let _signals = SignalsBlocked::new();
+            Ahead::start(scope, &shared, images, settings::rendering_threads(), &render).map_err(|error| {
+                SqlError::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES, "could not start a thread")
+                    .detail(format!("{error}."))
+            })?
+        };
+        embed_rendered(embedder, &mut rendered, photos)
+    })
+}
+
+/// What became of each row's image, `None` for a row that has gone.
+type Rendered = Option<Result<Vec<u8>, PrepareError>>;
+
+fn embed_rendered(
+    embedder: &Embedder,
+    images: &mut dyn Iterator<Item = Rendered>,
+    photos: &mut Vec<Photo>,
+) -> Result<()> {
     let (mut in_flight, mut embeddings) = (Vec::new(), Vec::new());
-    let mut images = images.into_iter();
     embedder.embed_all(
         Domain::Photo,
         &mut || {
-            for image in images.by_ref() {
-                match image.map(|bytes| embedder.render(Domain::Photo, &bytes)) {
+            for image in &mut *images {
+                pgrx::check_for_interrupts!();
+                match image {
                     Some(Ok(pixels)) => {
                         in_flight.push(photos.len());
                         photos.push(Photo::Gone);

@@ -1,8 +1,8 @@
 """Embeds photos by ONNX Runtime in Python; prints "batch1 RATE" and "batch8 RATE", photos per second.
 
-usage: embed.py FOLDER THREADS
+usage: embed.py FOLDER PHOTOS THREADS
 
-FOLDER holds model.onnx, model.json (its manifest) and photos/.
+FOLDER holds model.onnx and model.json, its manifest.
 """
 
 import json
@@ -18,6 +18,8 @@ from PIL import Image
 def read(path: Path, size: int) -> Image.Image:
     """Reads a photo as the network expects it: transparency over white, scaled to a square."""
     with Image.open(path) as image:
+        # A large JPEG is decoded at half, a quarter or an eighth of its size.
+        image.draft("RGB", (size, size))
         if image.mode in ("RGBA", "LA", "P"):
             image = image.convert("RGBA")
             paper = Image.new("RGBA", image.size, "white")
@@ -42,12 +44,12 @@ def embed(session: onnxruntime.InferenceSession, manifest: dict, paths: list[Pat
 
 
 def main() -> None:
-    folder, threads = Path(sys.argv[1]), int(sys.argv[2])
+    folder, photos, threads = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     manifest = json.loads((folder / "model.json").read_text())
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
-    paths = sorted((folder / "photos").iterdir())
+    paths = sorted(photos.iterdir())
     for batch in (1, 8):
         embed(session, manifest, paths[:8], batch)
         started = time.perf_counter()

@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Embeds the same photos in SQL and with ONNX Runtime in Python, alternating, and prints photos per second and their ratio.
+# Embeds the same photos in SQL and with ONNX Runtime in Python, alternating, and prints photos per second and their ratio:
+# photos as they are, and made as large as those of a camera.
 #
-# usage: PHOTOS=folder [ROUNDS=5] [LIMIT=200] tests/bench/embed.sh
+# usage: PHOTOS=folder [ROUNDS=5] [LIMIT=200] [SIZES="0x0 1280x960 4000x3000"] [MODEL=file.onnx] tests/bench/embed.sh
 #
-# Python needs the packages onnxruntime, numpy and pillow. It also reads and resizes the photos, and the faster of its batch
-# sizes 1 and 8 counts. Both run the server's current model on the same number of threads.
+# Python needs the packages onnxruntime, numpy and pillow. It also reads and resizes the photos, large ones by Pillow's "draft",
+# and the faster of its batch sizes 1 and 8 counts. Both run the server's current model on the same number of threads; MODEL names
+# another, with its manifest beside it. Of larger photos there are half as many, and a quarter.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,7 +14,7 @@ repository=$(realpath "$here/../..")
 importer=$repository/target/release/pg-sketch
 psql=$("${PG_CONFIG:-pg_config}" --bindir)/psql
 photos=$(realpath "${PHOTOS:?PHOTOS must name a folder of photos}")
-rounds=${ROUNDS:-5} limit=${LIMIT:-200}
+rounds=${ROUNDS:-5} limit=${LIMIT:-200} sizes=${SIZES:-0x0 1280x960 4000x3000}
 
 dir=$(mktemp -d /var/tmp/pg_sketch-bench.XXXXXX)
 trap '"$repository/tests/cluster.sh" remove "$dir"' EXIT
@@ -28,9 +30,13 @@ while IFS= read -r photo; do
     cp "$photo" "$dir/photos/$number.${photo##*.}"
 done < <(find "$photos" -type f -iregex '.*\.\(png\|jpe?g\|webp\)' | sort | shuf --random-source=<(yes) | head -n "$limit")
 
-sql -c 'CREATE EXTENSION pg_sketch; CREATE TABLE photo (name text, image bytea)'
-"$importer" import "$dir/photos" --url "$url" --table photo --image-column image --name-column name
-sql -c "SELECT sketch_enable('photo', 'image', embed => false)" >/dev/null
+sql -c 'CREATE EXTENSION pg_sketch'
+if [ -n "${MODEL:-}" ]; then
+    cp "$MODEL" "$dir/given.onnx" && cp "${MODEL%.onnx}.json" "$dir/given.json" && chmod a+r "$dir"/given.*
+    sql -c "SELECT sketch_load_model('given', pg_read_binary_file('$dir/given.onnx'), pg_read_file('$dir/given.json')::jsonb)" >/dev/null
+else
+    sql -c 'SELECT sketch_load_model()' >/dev/null
+fi
 sql -c "SELECT encode(onnx, 'base64') FROM sketch.model WHERE model_id = sketch_current_model()" | base64 -d >"$dir/model.onnx"
 sql -c "SELECT manifest FROM sketch.model WHERE model_id = sketch_current_model()" >"$dir/model.json"
 
@@ -50,29 +56,40 @@ SELECT 'procedure ' || :photos / extract(epoch FROM clock_timestamp() - :'starte
 SQL
 }
 
-for threads in 1 2; do
-    for round in $(seq "$rounds"); do
-        by_sql "$threads"
-        python3 "$here/embed.py" "$dir" "$threads"
-        echo "threads $threads: round $round of $rounds" >&2
-    done >"$dir/rates"
-    awk -v threads="$threads" '
-        { rates[$1] = rates[$1] " " $2 }
-        END {
-            batch1 = median(rates["batch1"]); batch8 = median(rates["batch8"]); best = batch1 > batch8 ? batch1 : batch8
-            sql = median(rates["sql"]); procedure = median(rates["procedure"])
-            printf "threads %d: photo_embed %.1f, sketch_embed_photos %.1f, Python batch 1 %.1f, batch 8 %.1f photos/s\n",
-                threads, sql, procedure, batch1, batch8
-            printf "ratio %.2f photo_embed, %.2f sketch_embed_photos (pg_sketch / the better batch of Python; above 1 is faster)\n",
-                sql / best, procedure / best
-        }
-        function median(list, values, n, i, j, swap) {
-            n = split(list, values, " ")
-            for (i = 2; i <= n; i++)
-                for (j = i; j > 1 && values[j] + 0 < values[j - 1] + 0; j--) {
-                    swap = values[j]; values[j] = values[j - 1]; values[j - 1] = swap
-                }
-            return n % 2 ? values[(n + 1) / 2] : (values[n / 2] + values[n / 2 + 1]) / 2
-        }
-    ' "$dir/rates"
+part=1
+for size in $sizes; do
+    photos=$dir/photos
+    if [ "$size" != 0x0 ]; then
+        part=$((part * 2)) photos=$dir/$size
+        python3 "$here/enlarge.py" "$dir/photos" "$photos" "${size%x*}" "${size#*x}" $((limit / part))
+    fi
+    sql -c 'DROP TABLE IF EXISTS photo' -c 'CREATE TABLE photo (name text, image bytea)' 2>/dev/null
+    "$importer" import "$photos" --url "$url" --table photo --image-column image --name-column name >&2
+    sql -c "SELECT sketch_enable('photo', 'image', embed => false)" >/dev/null
+    for threads in 1 2; do
+        for round in $(seq "$rounds"); do
+            by_sql "$threads"
+            python3 "$here/embed.py" "$dir" "$photos" "$threads"
+            echo "$size, threads $threads: round $round of $rounds" >&2
+        done >"$dir/rates"
+        awk -v size="${size/#0x0/as they are}" -v threads="$threads" '
+            { rates[$1] = rates[$1] " " $2 }
+            END {
+                batch1 = median(rates["batch1"]); batch8 = median(rates["batch8"]); best = batch1 > batch8 ? batch1 : batch8
+                sql = median(rates["sql"]); procedure = median(rates["procedure"])
+                printf "%s, threads %d: photo_embed %.1f, sketch_embed_photos %.1f, Python batch 1 %.1f, batch 8 %.1f photos/s\n",
+                    size, threads, sql, procedure, batch1, batch8
+                printf "ratio %.2f photo_embed, %.2f sketch_embed_photos (pg_sketch / the better batch of Python; above 1 is faster)\n",
+                    sql / best, procedure / best
+            }
+            function median(list, values, n, i, j, swap) {
+                n = split(list, values, " ")
+                for (i = 2; i <= n; i++)
+                    for (j = i; j > 1 && values[j] + 0 < values[j - 1] + 0; j--) {
+                        swap = values[j]; values[j] = values[j - 1]; values[j - 1] = swap
+                    }
+                return n % 2 ? values[(n + 1) / 2] : (values[n / 2] + values[n / 2 + 1]) / 2
+            }
+        ' "$dir/rates"
+    done
 done

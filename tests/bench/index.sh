@@ -35,7 +35,7 @@ target=$(cargo metadata --format-version 1 --no-deps --manifest-path "$repositor
     sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 gallery=$target/release/examples/gallery
 # The cache depends on the network.
-weights=$repository/model/weights/lite2-sketch
+weights=$repository/model/weights/lite2-sketch-2
 cache=${CACHE:-$repository/.build/bench}/$(cat "$weights.onnx" "$weights.json" | sha256sum | head -c 8)
 mkdir -p "$cache"
 

@@ -19,8 +19,8 @@ fn weights(name: &str) -> Vec<u8> {
 fn load() -> (Encoder, Manifest, onnx::ModelProto) {
     let library = std::env::var_os("ONNXRUNTIME_LIB").expect("ONNXRUNTIME_LIB must name ONNX Runtime's library");
     sketch_model::inference::runtime::init(Path::new(&library)).unwrap();
-    let manifest = Manifest::from_json(&String::from_utf8(weights("lite2-sketch.json")).unwrap()).unwrap();
-    let bytes = weights("lite2-sketch.onnx");
+    let manifest = Manifest::from_json(&String::from_utf8(weights("lite2-sketch-2.json")).unwrap()).unwrap();
+    let bytes = weights("lite2-sketch-2.onnx");
     let options = EncoderOptions { threads: 1, ..EncoderOptions::default() };
     (Encoder::load(&bytes, &manifest, &options).unwrap(), manifest, onnx::parse(&bytes).unwrap())
 }

@@ -27,7 +27,7 @@ pub fn manifest(bytes: &[u8]) {
 }
 
 pub fn manifests() -> Vec<Vec<u8>> {
-    vec![include_bytes!("../../weights/lite2-sketch.json").to_vec()]
+    vec![include_bytes!("../../weights/lite2-sketch-2.json").to_vec()]
 }
 
 pub fn codebook(bytes: &[u8]) {

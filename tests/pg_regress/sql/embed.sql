@@ -29,12 +29,12 @@ PREPARE untyped AS SELECT sketch_distance(sketch_embed(bytes), $1), sketch_embed
 SELECT parameter_types FROM pg_prepared_statements WHERE name = 'untyped';
 SELECT convert_from(bytes, 'UTF8') AS face FROM fixture WHERE name = 'face.json' \gset
 EXECUTE untyped(:'face', :'face');
-SELECT sketch_distance(e, :'face'::jsonb), sketch_distance(e, :'face'), e <-> sketch_embed(:'face', 'lite2-sketch') AS named
+SELECT sketch_distance(e, :'face'::jsonb), sketch_distance(e, :'face'), e <-> sketch_embed(:'face', 'lite2-sketch-2') AS named
 FROM fixture, sketch_embed(bytes) AS e WHERE name = 'face.json';
 DEALLOCATE untyped;
 
 -- By the name of a model.
-SELECT sketch_embed(bytes) <-> sketch_embed(bytes, 'lite2-sketch') AS named FROM fixture WHERE name = 'face.json';
+SELECT sketch_embed(bytes) <-> sketch_embed(bytes, 'lite2-sketch-2') AS named FROM fixture WHERE name = 'face.json';
 SELECT sketch_embed(bytes, 'nonesuch') FROM fixture WHERE name = 'face.json';
 SELECT photo_embed(bytes, 'nonesuch') FROM fixture WHERE name = 'photo.png';
 SET pg_sketch.model = 'nonesuch';

@@ -1,7 +1,7 @@
 -- What is not of a gallery's model and codebook is kept out of it, whoever writes it.
 \set VERBOSITY default
 SET client_min_messages = warning;
-CREATE FUNCTION tag() RETURNS text LANGUAGE sql STABLE AS $$ SELECT lpad(to_hex(model_id), 8, '0') FROM sketch.model WHERE name = 'lite2-sketch' $$;
+CREATE FUNCTION tag() RETURNS text LANGUAGE sql STABLE AS $$ SELECT lpad(to_hex(model_id), 8, '0') FROM sketch.model WHERE name = 'lite2-sketch-2' $$;
 CREATE FUNCTION synthetic(n int) RETURNS embedding LANGUAGE sql STABLE AS
     $$ SELECT (format('[%s]@%s', (SELECT string_agg(sin(n * i)::text, ',') FROM generate_series(1, 512) AS i), tag()))::embedding $$;
 CREATE ROLE sketch_owner;
@@ -20,7 +20,7 @@ GRANT SELECT, INSERT, UPDATE ON house.photo TO sketch_writer;
 CREATE TABLE house.stranger AS SELECT embedding, fused FROM house.photo WHERE id = 101;
 CREATE VIEW house.state AS
 SELECT id, sketch_model_id(embedding) = model_id AS model, fused <-> sketch_fuse(embedding, codebook, codebook_owner) AS distance,
-       embedding <-> photo_embed(image, 'lite2-sketch') AS drift
+       embedding <-> photo_embed(image, 'lite2-sketch-2') AS drift
 FROM house.photo, sketch.galleries WHERE id < 101;
 GRANT SELECT ON house.state, house.stranger TO sketch_writer;
 
@@ -41,7 +41,7 @@ CALL sketch_embed_photos('house.photo');
 RESET ROLE;
 
 -- Another model comes into use: the gallery stays with its own, until its owner moves it.
-SELECT sketch_load_model('twin', onnx, manifest || '{"origin": "a twin"}') = sketch_current_model() AS current FROM sketch.model WHERE name = 'lite2-sketch';
+SELECT sketch_load_model('twin', onnx, manifest || '{"origin": "a twin"}') = sketch_current_model() AS current FROM sketch.model WHERE name = 'lite2-sketch-2';
 RESET client_min_messages;
 SET ROLE sketch_writer;
 UPDATE house.photo SET image = (SELECT bytes FROM fixture WHERE name = 'plain.jpg') WHERE id = 1;
@@ -51,7 +51,7 @@ SELECT * FROM house.state ORDER BY id;
 CALL sketch_embed_photos('house.photo');
 \set VERBOSITY default
 SELECT count(*) FILTER (WHERE sketch_model_id(fused) = model_id) AS own, count(fused) AS fused FROM house.photo, sketch.galleries;
-SELECT count(*) AS found FROM (SELECT id FROM house.photo ORDER BY fused <-> sketch_embed('[[[0,99,50],[0,30,80]]]', 'lite2-sketch') LIMIT 100) AS nearest;
+SELECT count(*) AS found FROM (SELECT id FROM house.photo ORDER BY fused <-> sketch_embed('[[[0,99,50],[0,30,80]]]', 'lite2-sketch-2') LIMIT 100) AS nearest;
 RESET ROLE;
 SET client_min_messages = warning;
 SET ROLE sketch_owner;
@@ -64,7 +64,7 @@ DELETE FROM sketch.model WHERE name = 'twin';
 SET ROLE sketch_owner;
 SELECT m.name, count(*), bool_and(sketch_model_id(embedding) = g.model_id) AS embedded
 FROM house.photo, sketch.galleries AS g JOIN sketch.model AS m USING (model_id) WHERE image IS NOT NULL GROUP BY m.name;
-SET pg_sketch.model = 'lite2-sketch';
+SET pg_sketch.model = 'lite2-sketch-2';
 CALL sketch_embed_photos('house.photo');
 SELECT * FROM house.state ORDER BY id;
 RESET pg_sketch.model;

@@ -1,29 +1,29 @@
 -- sketch.model: who may load a network, and which is refused.
 \set VERBOSITY default
 CREATE FUNCTION manifest(changes jsonb) RETURNS jsonb LANGUAGE sql STABLE AS
-    $$ SELECT manifest || changes FROM sketch.model WHERE name = 'lite2-sketch' $$;
-CREATE FUNCTION graph() RETURNS bytea LANGUAGE sql STABLE AS $$ SELECT onnx FROM sketch.model WHERE name = 'lite2-sketch' $$;
+    $$ SELECT manifest || changes FROM sketch.model WHERE name = 'lite2-sketch-2' $$;
+CREATE FUNCTION graph() RETURNS bytea LANGUAGE sql STABLE AS $$ SELECT onnx FROM sketch.model WHERE name = 'lite2-sketch-2' $$;
 
 -- The same graph with another preparation of photos is another model; the same again is the same.
 SELECT sketch_load_model('twin', graph(), manifest('{"origin": "a twin"}')) AS twin \gset
 SELECT count(DISTINCT model_id) = 2 AS another, sketch_load_model('twin', graph(), manifest('{"origin": "a twin"}')) = :twin AS again,
        sketch_current_model() = :twin AS newest_is_current, sketch_load_model() = :twin AS shipped_one_not_again FROM sketch.model;
 -- The network that ships, in a database that has another: beside it, and in use from then on.
-SELECT sketch_update_model() = min(model_id) FILTER (WHERE name = 'lite2-sketch') AS there_already FROM sketch.model;
+SELECT sketch_update_model() = min(model_id) FILTER (WHERE name = 'lite2-sketch-2') AS there_already FROM sketch.model;
 BEGIN;
 DELETE FROM sketch.bank;
-DELETE FROM sketch.model WHERE name = 'lite2-sketch';
+DELETE FROM sketch.model WHERE name = 'lite2-sketch-2';
 SELECT sketch_load_model() = :twin AS not_by_itself, sketch_update_model() <> :twin AS loaded;
 SELECT name, model_id = sketch_current_model() AS in_use FROM sketch.model ORDER BY created_at;
 SELECT model_id = sketch_current_model() AS with_its_bank FROM sketch.bank;
 ROLLBACK;
 SELECT sketch_load_model('triplet', graph(), manifest('{"origin": "a twin"}'));
-SET pg_sketch.model = 'lite2-sketch';
+SET pg_sketch.model = 'lite2-sketch-2';
 SELECT sketch_current_model() <> :twin AS by_name;
 
 -- Embeddings of two models do not compare.
 \set VERBOSITY terse
-SELECT sketch_embed(bytes, 'lite2-sketch') <-> sketch_embed(bytes, 'twin') AS distance FROM fixture WHERE name = 'face.json';
+SELECT sketch_embed(bytes, 'lite2-sketch-2') <-> sketch_embed(bytes, 'twin') AS distance FROM fixture WHERE name = 'face.json';
 \set VERBOSITY default
 RESET pg_sketch.model;
 DELETE FROM sketch.model WHERE model_id = :twin;
@@ -69,7 +69,7 @@ SET pg_sketch.device = 'toaster';
 SELECT sketch_embed(bytes) FROM fixture WHERE name = 'face.json';
 SET pg_sketch.device = 'auto';
 SELECT sketch_dimension(sketch_embed(bytes)) FROM fixture WHERE name = 'face.json';
-SELECT value LIKE '% "lite2-sketch" on c%' AS device FROM sketch_status() WHERE name = 'model';
+SELECT value LIKE '% "lite2-sketch-2" on c%' AS device FROM sketch_status() WHERE name = 'model';
 -- One thread or two, the result is the same.
 SET pg_sketch.device = 'cpu';
 SET pg_sketch.threads = 1;

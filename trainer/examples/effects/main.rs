@@ -33,7 +33,7 @@ struct Arguments {
     #[arg(long, value_name = "FOLDER")]
     data: PathBuf,
     /// Network, with its manifest beside it
-    #[arg(long, value_name = "FILE", default_value = "model/weights/lite2-sketch.onnx")]
+    #[arg(long, value_name = "FILE", default_value = "model/weights/lite2-sketch-2.onnx")]
     model: PathBuf,
     /// Training images of each collection for the means
     #[arg(long, default_value_t = 400)]

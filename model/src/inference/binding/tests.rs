@@ -7,7 +7,7 @@ use crate::inference::runtime;
 fn bound_buffers_return_what_a_plain_run_does() {
     let library = std::env::var_os("ONNXRUNTIME_LIB").expect("ONNXRUNTIME_LIB must name ONNX Runtime's library");
     runtime::init(library.as_ref()).unwrap();
-    let onnx = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/weights/lite2-sketch.onnx")).unwrap();
+    let onnx = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/weights/lite2-sketch-2.onnx")).unwrap();
     let options = EncoderOptions::new(Device::Cpu, 1);
     let (mut session, _, _) = open_session(&onnx, &options).unwrap();
     let mut bindings = Bindings::plain().unwrap();

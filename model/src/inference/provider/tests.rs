@@ -32,7 +32,7 @@ fn embed(session: &mut Session, domain: Domain, pixels: &[f32]) -> Array2<f32> {
 fn integers_agree_with_single_precision() {
     let library = std::env::var_os("ONNXRUNTIME_LIB").expect("ONNXRUNTIME_LIB must name ONNX Runtime's library");
     runtime::init(library.as_ref()).unwrap();
-    let onnx = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/weights/lite2-sketch.onnx")).unwrap();
+    let onnx = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/weights/lite2-sketch-2.onnx")).unwrap();
     let options = EncoderOptions::new(Device::Cpu, 1);
     let open = |level| commit(builder(&options).unwrap().with_optimization_level(level).unwrap(), &onnx).unwrap();
     let (mut integers, mut plain) = (open(GraphOptimizationLevel::All), open(GraphOptimizationLevel::Disable));
