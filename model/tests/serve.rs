@@ -24,7 +24,8 @@ fn library() -> PathBuf {
 }
 
 fn shipped() -> (Vec<u8>, Manifest) {
-    let read = |ending| std::fs::read(format!("{}/weights/lite2-sketch-2.{ending}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let read =
+        |ending| std::fs::read(format!("{}/weights/lite2-sketch-2.{ending}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     (read("onnx"), Manifest::from_json(&String::from_utf8(read("json")).unwrap()).unwrap())
 }
 
