@@ -1,7 +1,7 @@
 //! The network: one ONNX graph run by ONNX Runtime.
 
 use crate::inference::binding::{Bindings, no_output, rows_of};
-use crate::inference::onnx::{self, half};
+use crate::inference::onnx::{self, half, single};
 use crate::inference::{provider, runtime};
 use crate::manifest::Manifest;
 use memmap2::Mmap;
@@ -151,12 +151,19 @@ impl Encoder {
     ) -> Result<Self, EncoderError> {
         let model = onnx::parse(onnx)?;
         onnx::check_self_contained(&model)?;
-        // Scales of integers are too small for half precision.
-        let half = manifest.half_precision && !onnx::is_quantised(&model);
-        // Providers with a compiler of their own are told to compute in half precision; these take the graph as it is.
-        let graph = |device| match device {
-            Device::Cuda(_) | Device::Rocm(_) if half => Cow::Owned(onnx::write(&half::to_half(&model))),
-            _ => Cow::Borrowed(onnx),
+        let half = manifest.half_precision;
+        let is_quantised = onnx::is_quantised(&model);
+        // Only the CPU computes in integers. Providers with a compiler of their own are told to compute in half precision, and take a
+        // graph in single precision.
+        let graph = |device| {
+            Ok(match device {
+                Device::Cpu => Cow::Borrowed(onnx),
+                Device::Cuda(_) | Device::Rocm(_) if half => {
+                    Cow::Owned(onnx::write(&half::to_half(&single::to_single(&model)?)))
+                }
+                _ if is_quantised => Cow::Owned(onnx::write(&single::to_single(&model)?)),
+                _ => Cow::Borrowed(onnx),
+            })
         };
         let (session, device, fallback) = provider::open(graph, options, half, save)?;
         let encoder = Self::of(session, device, manifest)?;
@@ -319,7 +326,7 @@ fn check_tensor(
 /// [`EncoderError::Load`] if ONNX Runtime refuses the graph, [`EncoderError::Device`] if a device named outright is not
 /// there.
 pub fn open_session(onnx: &[u8], options: &EncoderOptions) -> Result<(Session, Device, Option<String>), EncoderError> {
-    provider::open(|_| onnx.into(), options, false, None)
+    provider::open(|_| Ok(onnx.into()), options, false, None)
 }
 
 /// Whether the loaded ONNX Runtime was built for a device, or no library is loaded yet; says nothing of the device itself.

@@ -8,6 +8,7 @@ pub mod build;
 mod check;
 pub mod half;
 pub mod messages;
+pub mod single;
 #[cfg(test)]
 mod tests;
 

@@ -18,14 +18,14 @@ const AUTOMATIC: [Device; 3] = [Device::Cuda(0), Device::Rocm(0), Device::CoreMl
 
 /// Opens a session on the device asked for. Returns it with the device in use and, for a fallback, its reason.
 ///
-/// `graph` returns the network for a device: some take it in half precision. `half`: whether others may compute in it.
+/// `graph` returns the network for a device: some take it in single or half precision. `half`: whether others may compute in it.
 /// `save`: where the graph goes as it was optimised for the CPU.
 ///
 /// # Errors
 /// [`EncoderError::Load`] if ONNX Runtime refuses the graph, [`EncoderError::Device`] if a device named outright is not
-/// there.
+/// there; those of `graph`.
 pub(crate) fn open<'g>(
-    graph: impl Fn(Device) -> Cow<'g, [u8]>,
+    graph: impl Fn(Device) -> Result<Cow<'g, [u8]>, EncoderError>,
     options: &EncoderOptions,
     half: bool,
     save: Option<&Path>,
@@ -35,7 +35,7 @@ pub(crate) fn open<'g>(
             Some(path) => saving(builder(options)?, path).map_err(EncoderError::Load)?,
             None => builder(options)?,
         };
-        commit(builder, &graph(Device::Cpu)).map_err(EncoderError::Load)
+        commit(builder, &graph(Device::Cpu)?).map_err(EncoderError::Load)
     };
     match options.device {
         Device::Cpu => Ok((on_cpu()?, Device::Cpu, None)),
@@ -61,7 +61,7 @@ pub(crate) fn open<'g>(
 
 fn open_on<'g>(
     device: Device,
-    graph: impl Fn(Device) -> Cow<'g, [u8]>,
+    graph: impl Fn(Device) -> Result<Cow<'g, [u8]>, EncoderError>,
     options: &EncoderOptions,
     half: bool,
 ) -> Result<Session, EncoderError> {
@@ -72,7 +72,7 @@ fn open_on<'g>(
     let builder = builder(options)?
         .with_execution_providers(providers(device, options, half))
         .map_err(|error| unavailable(error.to_string()))?;
-    commit(builder, &graph(device)).map_err(|error| unavailable(error.to_string()))
+    commit(builder, &graph(device)?).map_err(|error| unavailable(error.to_string()))
 }
 
 fn saving(builder: SessionBuilder, path: &Path) -> ort::Result<SessionBuilder> {
