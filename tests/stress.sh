@@ -26,8 +26,8 @@ patiently() {
 }
 worker() { patiently "SELECT pid FROM pg_stat_activity WHERE backend_type = 'pg_sketch inference worker'"; }
 rss() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
-# Without those of tables, which PostgreSQL keeps open for the next time.
-open_files() { find "/proc/$1/fd" -mindepth 1 -printf '%l\n' 2>/dev/null | grep -vE '/(base/[0-9]+|global)/[0-9]' | sort || true; }
+# Without those of tables, which PostgreSQL keeps open for the next time, and those of WaitLatchOrSocket, which has one while it waits.
+open_files() { find "/proc/$1/fd" -mindepth 1 -printf '%l\n' 2>/dev/null | grep -vE '/(base/[0-9]+|global)/[0-9]|\[eventpoll\]' | sort || true; }
 
 # Expected embeddings, from the connection's own network. Trailing white space makes an image that no cache contains.
 sql <<'SQL'
