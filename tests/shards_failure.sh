@@ -71,6 +71,7 @@ right "a gallery over shards"
 by_drawing="FROM gallery.photo ORDER BY sketch_distance(fused, '$strokes')"
 output=$(sql coordinator 2>&1 <<SQL
 \\set ON_ERROR_STOP 0
+\\set VERBOSITY default
 BEGIN;
 DECLARE c CURSOR FOR SELECT id $by_drawing;
 FETCH 30 FROM c;
@@ -83,6 +84,7 @@ SELECT 'again ' || id $by_drawing LIMIT 10;
 SQL
 )
 expect "shard killed within a cursor" "ERROR: +($lost)" "$output"
+expect "its statement" '^CONTEXT: +remote SQL command: FETCH 10 FROM' "$output"
 expect "shard that is down" 'ERROR: +could not connect to server "shard2"' "$output"
 check "rows of a search that failed: $output" "$(($(grep -c '^[0-9]*$' <<<"$output") != 30))"
 expect "search in the same session" "^again $(sql coordinator -c "SELECT id FROM one ORDER BY sketch_distance(fused, '$strokes') LIMIT 1")\$" "$output"
