@@ -3,7 +3,7 @@
 #
 #   tests/cluster.sh start DIR   creates the cluster if necessary, starts it, prints its connection string
 #   tests/cluster.sh stop DIR    stops it and keeps the data
-#   tests/cluster.sh kill DIR    kills all its processes, as a failure of the machine would
+#   tests/cluster.sh kill DIR    kills all its processes at once, and keeps the data
 #   tests/cluster.sh remove DIR  stops it and removes DIR
 #   tests/cluster.sh url DIR     prints the connection string
 #
