@@ -171,8 +171,9 @@ truth
 right "after a kill within the trigger"
 
 # A change of codebook by a second column, as docs/scaling.md says.
-sql coordinator -c "SELECT sketch_build_codebook('photo_2', 'one', prototypes => 12)" >/dev/null
-codebook_2=$(sql coordinator -c "SELECT sketch_export_codebook('photo_2')")
+sql coordinator -c "SELECT sketch_build_codebook('photo_2', 'one')" >/dev/null
+# load_second NAME SERVER: the second codebook under a name there.
+load_second() { sql coordinator -c "SELECT format('SELECT sketch_load_codebook(%L, %L)', '$1', sketch_export_codebook('photo_2'))" | sql "$2"; }
 id_2=$(sql coordinator -c "SELECT sketch_current_codebook('photo_2')")
 check "another codebook: $id_2" "$((id_2 == id))"
 second="CREATE FUNCTION fuse_2() RETURNS trigger LANGUAGE plpgsql AS \$\$
@@ -191,7 +192,7 @@ BEGIN
 END \$\$"
 index="CREATE INDEX CONCURRENTLY photo_fused_2 ON photo USING ivfexact (fused_2)"
 for ((i = 1; i <= members; i++)); do
-    expect "second codebook of shard $i" "^$id_2\$" "$(sql "shard$i" -c "SELECT sketch_load_codebook('photo_2', \$codebook\$$codebook_2\$codebook\$)")"
+    expect "second codebook of shard $i" "^$id_2\$" "$(load_second photo_2 "shard$i")"
     sql "shard$i" -c "ALTER TABLE photo ADD fused_2 embedding" -c "$(printf "$second" photo)"
 done
 sql coordinator -c "ALTER TABLE gallery.photo ADD fused_2 embedding" -c "ALTER TABLE one ADD fused_2 embedding" -c "$(printf "$second" one)" \
@@ -230,7 +231,7 @@ for ((i = 1; i <= members; i++)); do
     expect "index of shard $i" '^t\|t$' "$(sql "shard$i" -c "SELECT indisvalid, rows >= visible FROM pg_index, sketch_check_index('photo_fused_2') WHERE indexrelid = 'photo_fused_2'::regclass")"
 done
 # While the second column is searched, the gallery's own follows. Killed in the middle, it has the old codebook in all rows.
-for server in coordinator shard1 shard2 shard3; do sql $server -c "SELECT sketch_load_codebook('photo', \$codebook\$$codebook_2\$codebook\$)" >/dev/null; done
+for server in coordinator shard1 shard2 shard3; do load_second photo "$server" >/dev/null; done
 sql coordinator -c "SELECT sketch_fuse_photos('one')" >/dev/null
 hold shard2 "SELECT FROM photo WHERE ctid = (SELECT max(ctid) FROM photo) FOR UPDATE"
 begin shard2 "SELECT sketch_fuse_photos('photo')"

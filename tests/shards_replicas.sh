@@ -59,7 +59,7 @@ replicated "after changes in binary form"
 expect "codebook of the subscriber" "^$id\$" "$(sql shard5 -c "SELECT string_agg(DISTINCT sketch_codebook_id(fused)::text, ' ') FROM gallery")"
 expect "index of the subscriber" '^t$' "$(sql shard5 -c "SELECT visible = (SELECT count(fused) FROM gallery) FROM sketch_check_index('gallery_fused')")"
 # A change of codebook on the publisher arrives whole; the subscriber need not know the codebook.
-sql shard4 -c "SELECT sketch_build_codebook('photo', 'gallery', prototypes => 12)" -c "SELECT sketch_fuse_photos('gallery')" >/dev/null
+sql shard4 -c "SELECT sketch_build_codebook('photo', 'gallery')" -c "SELECT sketch_fuse_photos('gallery')" >/dev/null
 replicated "after a change of codebook"
 expect "codebook that it does not know" "^0\\|$(sql shard4 -c "SELECT sketch_current_codebook('photo')")\$" \
     "$(sql shard5 -c "SELECT (SELECT count(*) FROM sketch.codebook WHERE codebook_id = sketch_codebook_id(fused)), sketch_codebook_id(fused) FROM gallery WHERE id = 9001")"
@@ -91,15 +91,15 @@ check "photos that differ" "$(($(sql shard5 -c "SELECT count(DISTINCT embedding:
 caught_up gallery
 ranked gallery shard4 >"$dir/expected"
 taken=$(sql shard4 -c "SELECT embedding, fused FROM gallery WHERE id = 9002")
-codebook_4=$(sql shard4 -c "SELECT sketch_export_codebook('photo')")
+sql shard4 -c "SELECT format('SELECT sketch_load_codebook(%L, %L)', 'elsewhere', sketch_export_codebook('photo'))" >"$dir/codebook"
 tests/cluster.sh kill "$dir/shard4"
 for subscription in gallery raw; do
     sql shard5 -c "ALTER SUBSCRIPTION $subscription DISABLE" -c "ALTER SUBSCRIPTION $subscription SET (slot_name = NONE)" -c "DROP SUBSCRIPTION $subscription"
 done
 ranked gallery shard5 >"$dir/found"
 same "a subscriber that takes over"
-sql shard5 -c "SELECT sketch_load_codebook('elsewhere', \$codebook\$$codebook_4\$codebook\$)" \
-    -c "INSERT INTO gallery VALUES (9004, 7, decode('$photo', 'base64'))" >/dev/null
+sql shard5 <"$dir/codebook" >/dev/null
+sql shard5 -c "INSERT INTO gallery VALUES (9004, 7, decode('$photo', 'base64'))"
 check "a photo of the subscriber" "$([ "$taken" = "$(sql shard5 -c "SELECT embedding, fused FROM gallery WHERE id = 9004")" ] && echo 0 || echo 1)"
 
 # follow PRIMARY STANDBY: a physical standby, which the primary waits for.
