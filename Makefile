@@ -179,7 +179,7 @@ bench-serve: install ## inference worker beside connections that run the network
 	@DATA=$(DATA) tests/bench/serve.sh
 
 .PHONY: test-shards
-test-shards: install ## rankings over shards by postgres_fdw, on servers of their own
+test-shards: install ## rankings over shards by postgres_fdw, after kills, and on replicas, on servers of their own
 	tests/shards.sh
 
 .PHONY: bench-serve test-stress

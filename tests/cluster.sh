@@ -3,6 +3,7 @@
 #
 #   tests/cluster.sh start DIR   creates the cluster if necessary, starts it, prints its connection string
 #   tests/cluster.sh stop DIR    stops it and keeps the data
+#   tests/cluster.sh kill DIR    kills all its processes at once, and keeps the data
 #   tests/cluster.sh remove DIR  stops it and removes DIR
 #   tests/cluster.sh url DIR     prints the connection string
 #
@@ -52,6 +53,17 @@ stop)
     ! running || as_server "$bindir/pg_ctl" -D "$dir/data" -m fast -w stop >/dev/null
     exit
     ;;
+kill)
+    postmaster=$(head -1 "$dir/data/postmaster.pid")
+    # The postmaster stops before they are counted, so that it starts no other, and dies last, so that none sees it die.
+    kill -STOP "$postmaster"
+    children=$(grep -l "^PPid:[[:space:]]*$postmaster\$" /proc/[0-9]*/status 2>/dev/null | cut -d/ -f3 || true)
+    kill -9 $children "$postmaster" 2>/dev/null || true
+    for process in $postmaster $children; do
+        while kill -0 "$process" 2>/dev/null; do sleep 0.05; done
+    done
+    exit
+    ;;
 remove)
     ! running || as_server "$bindir/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null
     rm -rf "$dir"
@@ -59,7 +71,7 @@ remove)
     ;;
 url) ;;
 *)
-    echo "usage: tests/cluster.sh start|stop|remove|url DIR" >&2
+    echo "usage: tests/cluster.sh start|stop|kill|remove|url DIR" >&2
     exit 2
     ;;
 esac

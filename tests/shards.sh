@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Search over shards by postgres_fdw: a coordinator, and one, two and five servers behind it, each with a cluster of its own. Every
-# ranking must be that of one table, to the last bit; the last line counts the checks.
+# ranking must be that of one table, to the last bit, after a shard's failure (shards_failure.sh) and on replicas (shards_replicas.sh),
+# too; the last line counts the checks.
 #
 #   tests/shards.sh      PG_CONFIG selects the PostgreSQL, which must have postgres_fdw
 set -euo pipefail
@@ -8,7 +9,7 @@ cd "$(dirname "$0")/.."
 : "${PG_CONFIG:=pg_config}"
 export PG_CONFIG PGUSER=postgres PGOPTIONS='--client-min-messages=warning'
 bindir=$("$PG_CONFIG" --bindir)
-shards=5 photos=5000
+shards=5 photos=5000 drawings=4
 dir=$(mktemp -d "${TMPDIR:-/var/tmp}/pg_sketch-shards.XXXXXX")
 chmod 755 "$dir"
 clean_up() {
@@ -17,7 +18,8 @@ clean_up() {
 }
 trap clean_up EXIT
 sql() { "$bindir/psql" -X --quiet --set ON_ERROR_STOP=1 --set VERBOSITY=terse --no-align --tuples-only --dbname postgres --host "$dir/$1" "${@:2}"; }
-start() { SETTINGS="shared_buffers = 32MB" tests/cluster.sh start "$dir/$1" >/dev/null; }
+start() { SETTINGS="shared_buffers = 32MB
+wal_level = logical" tests/cluster.sh start "$dir/$1" >/dev/null; }
 
 passed=0 failed=0
 branches=()
@@ -37,6 +39,17 @@ same() {
     local difference=0
     diff "$dir/expected" "$dir/found" >"$dir/diff" || difference=1
     check "$1: $(head -8 "$dir/diff")" "$difference"
+}
+
+# eventually SERVER QUERY: waits until the query returns true, for minutes if the machine is busy.
+eventually() {
+    local i
+    for ((i = 0; i < 3000; i++)); do
+        [ "$(sql "$1" -c "$2" 2>&1)" != t ] || return 0
+        sleep 0.1
+    done
+    echo "failed: waited in vain on $1 for: $2" >&2
+    exit 1
 }
 
 # The shards are copies of a cluster with extension and model.
@@ -97,12 +110,12 @@ for ((i = 1; i <= shards; i++)); do
         -c "CREATE USER MAPPING FOR postgres SERVER shard$i OPTIONS (user 'postgres')"
 done
 
-# ranked TABLE: what a search returns, for every drawing and each kind of search. Photos at the same distance come in any order, so
-# they are sorted.
+# ranked TABLE [SERVER]: what a search returns, for the first drawings and each kind of search. Photos at the same distance come in any
+# order, so they are sorted.
 ranked() {
     local drawing
-    for drawing in $(sql coordinator -c "SELECT strokes FROM drawing ORDER BY n"); do
-        sql coordinator --set table="$1" --set strokes="$drawing" <<'SQL'
+    for drawing in $(sql coordinator -c "SELECT strokes FROM drawing WHERE n <= $drawings ORDER BY n"); do
+        sql "${2:-coordinator}" --set table="$1" --set strokes="$drawing" <<'SQL'
 SELECT sketch_distance(fused, :'strokes') AS d, id FROM :table ORDER BY d LIMIT 10;
 SELECT sketch_distance(fused, :'strokes'::bytea) AS d, id FROM :table ORDER BY d LIMIT 1000;
 SELECT fused <-> sketch_embed(:'strokes'::jsonb) AS d, id FROM :table WHERE tenant = 7 ORDER BY d LIMIT 10;
@@ -182,6 +195,9 @@ start shard2
 expect "after its return" '^10$' "$(sql coordinator -c "$search")"
 expect "no half of an insert" '^0$' "$(sql coordinator -c "SELECT count(*) FROM on_5.photo WHERE id > 100000")"
 expect "other tables" "^$before\$" "$(sql coordinator -c "SELECT count(*) FROM on_1.photo")"
+
+. tests/shards_failure.sh
+. tests/shards_replicas.sh
 
 echo "shards: $passed passed, $failed failed"
 [ "$failed" = 0 ]
