@@ -6,7 +6,7 @@
 \set drawing '''[[[0,99,50],[0,30,80]]]'''
 SET enable_seqscan = off;
 SELECT 'index', id, round((fused <-> sketch_embed(:drawing::jsonb))::numeric, 5) FROM photo ORDER BY fused <-> sketch_embed(:drawing::jsonb) LIMIT 100;
-EXPLAIN (COSTS OFF) SELECT id FROM photo ORDER BY fused <-> sketch_embed(:drawing::jsonb) LIMIT 100;
+EXPLAIN (COSTS OFF) SELECT id FROM photo ORDER BY fused <-> sketch_embed(:drawing::jsonb) LIMIT 100 \g |grep -o 'Index Scan.*'
 SELECT 'index', id, round((e <-> sketch_embed(:drawing::jsonb))::numeric, 5) FROM plain ORDER BY e <-> sketch_embed(:drawing::jsonb) LIMIT 50;
 RESET enable_seqscan;
 SET enable_indexscan = off;
