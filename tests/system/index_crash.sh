@@ -55,8 +55,6 @@ answers() {
 for ((round = 1; round <= rounds; round++)); do
     for kind in "insert photo" "insert photo" "insert passing" change vacuum build; do load $kind & done
     sleep "$((RANDOM % 2)).$((RANDOM % 900 + 100))"
-    postmaster=$(head -1 "$dir/data/postmaster.pid")
-    children=$(ps -o pid= --ppid "$postmaster" | xargs)
     if ((round % 3 == 0)); then
         # The postmaster sees a connection crash, ends all others, and recovers.
         backends=$(sql -c "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()" | xargs)
@@ -68,10 +66,9 @@ for ((round = 1; round <= rounds; round++)); do
             sleep 0.1
         done
     else
-        kill -9 "$postmaster" $children 2>/dev/null || true
+        tests/cluster.sh kill "$dir"
         wait
-        while kill -0 "$postmaster" 2>/dev/null; do sleep 0.1; done
-        tests/cluster.sh start "$dir" >/dev/null 2>&1 || fail "round $round: the server does not come up"
+        tests/cluster.sh start "$dir" >/dev/null 2>&1 || { tail -20 "$dir/server.log" >&2; fail "round $round: the server does not come up"; }
     fi
     for table in photo built passing; do
         sql -c "SELECT rows >= visible FROM sketch_check_index('${table}_e')" >/dev/null || fail "round $round: index of $table is not whole"
