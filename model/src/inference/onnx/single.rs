@@ -2,12 +2,13 @@
 
 use super::OnnxError;
 use super::build::{tensor_f32, tensor_shape, tensor_values};
-use super::messages::{DataType, GraphProto, ModelProto, TensorProto};
+use super::messages::{DataType, GraphProto, ModelProto, NodeProto, TensorProto};
 use std::collections::HashMap;
 
 /// Returns the model with the integers of its weights as numbers, and without the rounding between its layers.
 ///
-/// Reads what `sketch-trainer export --precision int8` writes: integers with one scale, or one for each row, and a zero point of 0.
+/// Reads what `sketch-trainer export --precision int8` writes: integers with one scale for each row, and no zero point. Other
+/// integers stay as they are.
 ///
 /// # Errors
 /// [`OnnxError::DataType`] or [`OnnxError::Length`] if integers are stored in another way.
@@ -26,6 +27,7 @@ fn convert(graph: &mut GraphProto) -> Result<(), OnnxError> {
     let mut instead: HashMap<String, String> = HashMap::new();
     let mut nodes = Vec::new();
     for mut node in std::mem::take(&mut graph.node) {
+        let was_quantised = node.input.first().is_some_and(|input| instead.contains_key(input));
         for input in &mut node.input {
             if let Some(name) = instead.get(input) {
                 input.clone_from(name);
@@ -36,15 +38,18 @@ fn convert(graph: &mut GraphProto) -> Result<(), OnnxError> {
             ("QuantizeLinear", [from, ..], [to]) => {
                 instead.insert(to.clone(), from.clone());
             }
-            ("DequantizeLinear", [from, scales, ..], [to]) => match constants.get(from) {
-                Some(whole) => {
-                    let numbers = dequantised(to, whole, &constants[scales])?;
-                    constants.insert(to.clone(), numbers);
+            ("DequantizeLinear", [from, ..], [to]) if was_quantised => {
+                instead.insert(to.clone(), from.clone());
+            }
+            ("DequantizeLinear", [whole, scales], [to]) if is_by_row(&node) => {
+                match (constants.get(whole), constants.get(scales)) {
+                    (Some(whole), Some(scales)) => {
+                        let numbers = dequantised(to, whole, scales)?;
+                        constants.insert(to.clone(), numbers);
+                    }
+                    _ => nodes.push(node),
                 }
-                None => {
-                    instead.insert(to.clone(), from.clone());
-                }
-            },
+            }
             _ => nodes.push(node),
         }
     }
@@ -58,7 +63,11 @@ fn convert(graph: &mut GraphProto) -> Result<(), OnnxError> {
     Ok(())
 }
 
-/// The numbers that integers stand for; `scales`: one, or one for each row.
+fn is_by_row(node: &NodeProto) -> bool {
+    node.attribute.iter().any(|attribute| attribute.name() == "axis" && attribute.i == Some(0))
+}
+
+/// The numbers that integers stand for; `scales`: one for each row.
 fn dequantised(name: &str, whole: &TensorProto, scales: &TensorProto) -> Result<TensorProto, OnnxError> {
     let (shape, scales) = (tensor_shape(whole)?, tensor_values(scales)?);
     let integers = integers(whole)?;
