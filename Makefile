@@ -212,7 +212,7 @@ $(BUILD)/fuzz-tools: | $(BUILD)/packages
 
 # Not "hostile", which measures time and memory, nor "serve", which runs networks for long.
 test-asan: setup ## tests of the crate without Postgres under AddressSanitizer
-	@RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
+	@LSAN_OPTIONS=suppressions=$(CURDIR)/model/lsan.supp RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_LTO=off \
 	CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true $(CARGO) test --quiet --release --target $(HOST) --target-dir $(BUILD)/asan -p sketch-model \
 	    --lib --test codebook --test decode --test distance --test index --test strokes --test svg
 

@@ -355,3 +355,57 @@ fn a_pool_gives_a_lone_image_all_threads_and_shares_out_many() {
     }
     assert!(!pool.is_busy() && pool.end(Duration::from_secs(5)));
 }
+
+#[test]
+fn a_pool_of_one_runner_goes_on_while_it_grows() {
+    let runtime = library();
+    let (onnx, manifest) = shipped();
+    let source = |threads| Source {
+        options: EncoderOptions::new(Device::Cpu, threads),
+        ..source(runtime.clone(), onnx.clone(), manifest.clone())
+    };
+    let start = |threads| {
+        let mut pool = Pool::start_alone(source(threads), Arc::new(|| ())).unwrap();
+        let Event::Loaded(loaded, _) = next(|| pool.poll()).unwrap() else { panic!("not loaded") };
+        loaded.unwrap();
+        pool
+    };
+    let embed = |pool: &mut Pool| {
+        let mut job = Job::new().unwrap();
+        job.push(0, Domain::Photo, &manifest, &picture(&manifest, 0)).unwrap();
+        let room = pool.room(2).unwrap();
+        assert!(!room.is_ahead);
+        pool.run(room, job).unwrap();
+    };
+    let mut pool = start(2);
+    pool.grow(source(2), Arc::new(|| ())).unwrap();
+    embed(&mut pool);
+    assert!(pool.room(2).unwrap().is_ahead, "the others still load");
+    let (mut first, mut has_grown) = (None, false);
+    while first.is_none() || !has_grown {
+        match next(|| pool.poll()).unwrap() {
+            Event::Done { embeddings, .. } => first = embeddings.into_iter().next(),
+            Event::Loaded(loaded, _) => has_grown = loaded.is_ok(),
+        }
+    }
+    let (place, first) = first.unwrap();
+    assert_eq!(place, 0);
+    for _ in 0..2 {
+        embed(&mut pool);
+    }
+    assert!(pool.room(2).unwrap().is_ahead, "there are two");
+    for _ in 0..2 {
+        let Event::Done { embeddings, .. } = next(|| pool.poll()).unwrap() else { panic!("not done") };
+        assert_eq!(embeddings[0].1.as_ref().unwrap(), first.as_ref().unwrap());
+    }
+
+    let mut broken = start(2);
+    broken.grow(Source { graph: Graph::Onnx(vec![1].into()), ..source(2) }, Arc::new(|| ())).unwrap();
+    let Event::Loaded(Err(_), _) = next(|| broken.poll()).unwrap() else { panic!("loaded") };
+    embed(&mut broken);
+    assert!(matches!(next(|| broken.poll()).unwrap(), Event::Done { .. }), "one goes on alone");
+
+    let mut alone = start(1);
+    alone.grow(source(1), Arc::new(|| ())).unwrap();
+    assert!(!alone.is_busy(), "one thread cannot be shared");
+}

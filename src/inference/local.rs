@@ -1,19 +1,22 @@
-//! A network that runs in this connection, on a thread of its own: meanwhile the connection prepares the next images, and
+//! A network that runs in this connection, on threads of its own: meanwhile the connection prepares the next images, and
 //! handles cancels.
 
 use super::stat;
 use super::wait::{Bell, WaitEvent, wait_for_bell};
+use crate::catalog;
 use crate::error::Result;
 use crate::process::{self, SignalsBlocked};
 use crate::settings;
 use half::f16;
 use pgrx::pg_guard;
 use pgrx::pg_sys;
-use sketch_model::inference::encoder::{Domain, EncoderError, EncoderOptions};
-use sketch_model::inference::runner::{self, Event, Graph, Job, Loaded, Runner, Source};
+use sketch_model::inference::encoder::{Device, Domain, EncoderError, EncoderOptions};
+use sketch_model::inference::pool::Pool;
+use sketch_model::inference::runner::{self, Event, Graph, Job, Loaded, Source};
 use sketch_model::inference::stat::{Entry, Key, Place};
 use sketch_model::manifest::Manifest;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,6 +24,8 @@ use std::time::{Duration, Instant};
 
 /// Longest wait between two polls of the runner, which rings for every event.
 const POLL: Duration = Duration::from_secs(10);
+/// The batch of a statement with which many images have come, so that several runners pay.
+const MANY: usize = 4;
 /// How long a connection that ends waits for its networks to stop.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
@@ -28,29 +33,29 @@ const SHUTDOWN: Duration = Duration::from_secs(2);
 static EXIT_CODE: AtomicI32 = AtomicI32::new(0);
 
 thread_local! {
-    /// All runners of this process, so that none runs when it ends.
-    static RUNNERS: RefCell<Vec<Weak<RefCell<Runner>>>> = const { RefCell::new(Vec::new()) };
+    /// All networks of this process, so that none runs when it ends.
+    static POOLS: RefCell<Vec<Weak<RefCell<Pool>>>> = const { RefCell::new(Vec::new()) };
     static REGISTERED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A loaded network.
 pub struct Local {
     id: u32,
-    runner: Rc<RefCell<Runner>>,
+    pool: Rc<RefCell<Pool>>,
     bell: Bell,
     manifest: Manifest,
+    options: EncoderOptions,
     loaded: Loaded,
+    has_grown: bool,
 }
 
-/// Stops the run when its connection no longer waits for it.
-struct Running<'a>(&'a RefCell<Runner>);
+/// Stops what runs when its connection no longer waits for it.
+struct Running<'a>(&'a RefCell<Pool>);
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if let Ok(runner) = self.0.try_borrow()
-            && runner.is_busy()
-        {
-            runner.stop_if(|_| true);
+        if let Ok(pool) = self.0.try_borrow() {
+            pool.stop_if(|_| true);
         }
     }
 }
@@ -62,22 +67,16 @@ impl Local {
     /// If the library or the device is missing, or the graph does not load.
     pub fn load(id: u32, onnx: Vec<u8>, manifest: &Manifest, options: EncoderOptions) -> Result<Self> {
         let bell = Bell::new()?;
-        let source = Source {
-            runtime: settings::onnxruntime(),
-            graph: Graph::Onnx(onnx.into()),
-            manifest: manifest.clone(),
-            options,
-        };
         process::disable_telemetry();
-        let runner = {
+        let pool = {
             let _signals = SignalsBlocked::new();
-            Rc::new(RefCell::new(Runner::start(source, bell.ringer())?))
+            Rc::new(RefCell::new(Pool::start_alone(source(onnx, manifest, options), bell.ringer())?))
         };
-        register(&runner);
-        match wait(&runner, &bell)? {
+        register(&pool);
+        match wait(&pool, &bell)? {
             Event::Loaded(outcome, _) => {
                 process::release_free_memory();
-                Ok(Self { id, loaded: outcome?, manifest: manifest.clone(), runner, bell })
+                Ok(Self { id, loaded: outcome?, manifest: manifest.clone(), options, pool, bell, has_grown: false })
             }
             Event::Done { .. } => unreachable!("a runner loads first"),
         }
@@ -98,72 +97,119 @@ impl Local {
         done: &mut dyn FnMut(Vec<f16>) -> Result<()>,
     ) -> Result<()> {
         // An abandoned run has not ended yet.
-        while self.runner.borrow().is_busy() {
-            wait(&self.runner, &self.bell)?;
+        while self.pool.borrow().has_jobs() {
+            wait(&self.pool, &self.bell)?;
         }
         let key = Key { model: self.id, device: self.loaded.device, place: Place::Connection };
         let entry = stat::table().entry(key);
         Entry::add(&entry.requests, 1);
         let max_batch = settings::batch_policy().max_batch;
-        let manifest = &self.manifest;
+        let manifest = self.manifest.clone();
+        let mut prepared = 0;
         let mut fill = || -> Result<Job> {
             let mut job = Job::new()?;
             while job.len() < max_batch
                 && let Some(pixels) = next()?
             {
-                job.push(job.len(), domain, manifest, &pixels)?;
+                job.push(prepared, domain, &manifest, &pixels)?;
+                prepared += 1;
             }
             Ok(job)
         };
-        let mut job = fill()?;
-        while !job.is_empty() {
-            let running = Running(&self.runner);
-            self.runner.borrow_mut().run(job)?;
-            // While one batch runs, the next is prepared.
-            job = fill()?;
-            let event = wait(&self.runner, &self.bell)?;
-            drop(running);
-            let Event::Done { embeddings, took } = event else { unreachable!("a runner loads once") };
+        // Runners overtake each other; embeddings come out in the order of the images.
+        let (mut known, mut embedded) = (BTreeMap::new(), 0);
+        let mut handle = |event| -> Result<()> {
+            let Event::Done { embeddings, took } = event else {
+                // Whether the network has grown or could not, it goes on.
+                process::release_free_memory();
+                return Ok(());
+            };
             Entry::add(&entry.batches, 1);
             Entry::add(&entry.run, took.as_micros() as u64);
-            for (_, embedding) in embeddings {
+            known.extend(embeddings);
+            while let Some(embedding) = known.remove(&embedded) {
                 let counter = if embedding.is_ok() { &entry.images } else { &entry.errors };
                 Entry::add(counter, 1);
+                embedded += 1;
                 done(embedding?)?;
             }
+            Ok(())
+        };
+        let pool = self.pool.clone();
+        let _running = Running(&pool);
+        let mut job = fill()?;
+        let mut batches = 0;
+        while !job.is_empty() {
+            let room = pool.borrow().room(job.len());
+            match room {
+                Some(room) if !room.is_ahead => {
+                    batches += 1;
+                    if batches == MANY {
+                        self.grow()?;
+                    }
+                    pool.borrow_mut().run(room, job)?;
+                    // While batches run, the next is prepared.
+                    job = fill()?;
+                }
+                _ => handle(wait(&pool, &self.bell)?)?,
+            }
         }
+        while pool.borrow().has_jobs() {
+            handle(wait(&pool, &self.bell)?)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the network several runners, if it is the CPU's: together they do more than one with all threads.
+    fn grow(&mut self) -> Result<()> {
+        if self.has_grown || self.loaded.device != Device::Cpu {
+            return Ok(());
+        }
+        self.has_grown = true;
+        let (onnx, manifest) = catalog::read_model(self.id)?;
+        let _signals = SignalsBlocked::new();
+        self.pool.borrow_mut().grow(source(onnx, &manifest, self.options), self.bell.ringer())?;
         Ok(())
     }
 }
 
-/// Waits for the runner's next event; handles cancels and terminations.
-fn wait(runner: &RefCell<Runner>, bell: &Bell) -> Result<Event> {
+fn source(onnx: Vec<u8>, manifest: &Manifest, options: EncoderOptions) -> Source {
+    Source { runtime: settings::onnxruntime(), graph: Graph::Onnx(onnx.into()), manifest: manifest.clone(), options }
+}
+
+/// Waits for the next event of a runner; handles cancels and terminations.
+fn wait(pool: &RefCell<Pool>, bell: &Bell) -> Result<Event> {
+    // Runners may be added, which start threads.
+    let poll = || {
+        let _signals = SignalsBlocked::new();
+        pool.borrow_mut().poll()
+    };
     loop {
-        if let Some(event) = runner.borrow_mut().poll().map_err(|_| EncoderError::Stopped)? {
+        if let Some(event) = poll().map_err(|_| EncoderError::Stopped)? {
             return Ok(event);
         }
         wait_for_bell(bell, POLL, WaitEvent::Network);
     }
 }
 
-/// Makes sure that the runner ends before the process does.
-fn register(runner: &Rc<RefCell<Runner>>) {
-    RUNNERS.with_borrow_mut(|runners| {
-        runners.retain(|runner| runner.strong_count() > 0);
-        runners.push(Rc::downgrade(runner));
+/// Makes sure that the network ends before the process does.
+fn register(pool: &Rc<RefCell<Pool>>) {
+    POOLS.with_borrow_mut(|pools| {
+        pools.retain(|pool| pool.strong_count() > 0);
+        pools.push(Rc::downgrade(pool));
     });
     if !REGISTERED.replace(true) {
         // SAFETY: the callback matches, and takes no argument.
-        unsafe { pg_sys::on_proc_exit(Some(stop_runners), pg_sys::Datum::null()) };
+        unsafe { pg_sys::on_proc_exit(Some(stop_pools), pg_sys::Datum::null()) };
     }
 }
 
-/// Stops all runners. The process holds no lock any more, and waits for them last of all.
+/// Stops all networks. The process holds no lock any more, and waits for them last of all.
 #[pg_guard]
-unsafe extern "C-unwind" fn stop_runners(code: i32, _arg: pg_sys::Datum) {
-    for runner in RUNNERS.take().iter().filter_map(Weak::upgrade) {
-        if let Ok(mut runner) = runner.try_borrow_mut() {
-            runner.end(Duration::ZERO);
+unsafe extern "C-unwind" fn stop_pools(code: i32, _arg: pg_sys::Datum) {
+    for pool in POOLS.take().iter().filter_map(Weak::upgrade) {
+        if let Ok(mut pool) = pool.try_borrow_mut() {
+            pool.end(Duration::ZERO);
         }
     }
     EXIT_CODE.store(code, Relaxed);

@@ -7,6 +7,8 @@
 # DATA holds sketchy-mini/photo/. RATE limits the inserts per second, so that they go on while the worker embeds.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/bench/median.sh
+. "$here/median.sh"
 repository=$(realpath "$here/../..")
 bindir=$("${PG_CONFIG:-pg_config}" --bindir)
 data=$(realpath "${DATA:?DATA must name the folder of the data}")
@@ -52,6 +54,6 @@ for round in $(seq "${ROUNDS:-5}"); do
         awk -v round="$round" '{ printf "round %s: plain p50 %s ms, p95 %s ms; background p50 %s ms, p95 %s ms; written in %.1f s, embedded in %.1f s\n", round, $1, $2, $3, $4, $5, $6 }'
     [ "$(sql -c 'SELECT count(*) FILTER (WHERE fused IS NULL) FROM photo')" = 0 ]
 done
-median() { cut -d' ' -f"$1" "$dir/figures" | sort -n | awk '{ a[NR] = $1 } END { print a[int((NR + 1) / 2)] }'; }
-awk -v plain="$(median 2)" -v background="$(median 4)" -v seconds="$(median 6)" \
+figure() { cut -d' ' -f"$1" "$dir/figures" | median; }
+awk -v plain="$(figure 2)" -v background="$(figure 4)" -v seconds="$(figure 6)" \
     'BEGIN { printf "p95 of writers: %s ms, without the extension %s ms: %.2f times; 1,000 photos are embedded %.1f s after the first was sent\n", background, plain, background / plain, seconds }'

@@ -11,6 +11,8 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(realpath "$here/../..")
+# shellcheck source=tests/bench/median.sh
+. "$here/median.sh"
 importer=$repository/target/release/pg-sketch
 psql=$("${PG_CONFIG:-pg_config}" --bindir)/psql
 photos=$(realpath "${PHOTOS:?PHOTOS must name a folder of photos}")
@@ -40,13 +42,15 @@ fi
 sql -c "SELECT encode(onnx, 'base64') FROM sketch.model WHERE model_id = sketch_current_model()" | base64 -d >"$dir/model.onnx"
 sql -c "SELECT manifest FROM sketch.model WHERE model_id = sketch_current_model()" >"$dir/model.json"
 
-# Prints "sql RATE" and "procedure RATE"; a warm-up loads the network before the clock starts.
+# Prints "sql RATE" and "procedure RATE". Before the clock starts, a warm-up loads the network, and has it grow to a runner for
+# each core.
 by_sql() {
     sql 2>/dev/null <<SQL
 SET pg_sketch.threads = $1;
-UPDATE photo SET image = image WHERE ctid = ANY (ARRAY(SELECT ctid FROM photo LIMIT 8));
 -- The trigger would embed again what is emptied.
 SET session_replication_role = replica;
+UPDATE photo SET embedding = NULL, fused = NULL;
+CALL sketch_embed_photos('photo');
 UPDATE photo SET embedding = NULL, fused = NULL;
 RESET session_replication_role;
 SELECT clock_timestamp() AS started \gset
@@ -57,6 +61,9 @@ CALL sketch_embed_photos('photo');
 SELECT 'procedure ' || :photos / extract(epoch FROM clock_timestamp() - :'started');
 SQL
 }
+
+# The median of one kind of rates.
+rate() { awk -v kind="$1" '$1 == kind { print $2 }' "$dir/rates" | median; }
 
 part=1
 for size in $sizes; do
@@ -74,24 +81,14 @@ for size in $sizes; do
             python3 "$here/embed.py" "$dir" "$photos" "$threads"
             echo "$size, threads $threads: round $round of $rounds" >&2
         done >"$dir/rates"
-        awk -v size="${size/#0x0/as they are}" -v threads="$threads" '
-            { rates[$1] = rates[$1] " " $2 }
-            END {
-                batch1 = median(rates["batch1"]); batch8 = median(rates["batch8"]); best = batch1 > batch8 ? batch1 : batch8
-                sql = median(rates["sql"]); procedure = median(rates["procedure"])
+        awk -v size="${size/#0x0/as they are}" -v threads="$threads" -v batch1="$(rate batch1)" -v batch8="$(rate batch8)" \
+            -v sql="$(rate sql)" -v procedure="$(rate procedure)" 'BEGIN {
+                best = batch1 > batch8 ? batch1 : batch8
                 printf "%s, threads %d: photo_embed %.1f, sketch_embed_photos %.1f, Python batch 1 %.1f, batch 8 %.1f photos/s\n",
                     size, threads, sql, procedure, batch1, batch8
                 printf "ratio %.2f photo_embed, %.2f sketch_embed_photos (pg_sketch / the better batch of Python; above 1 is faster)\n",
                     sql / best, procedure / best
             }
-            function median(list, values, n, i, j, swap) {
-                n = split(list, values, " ")
-                for (i = 2; i <= n; i++)
-                    for (j = i; j > 1 && values[j] + 0 < values[j - 1] + 0; j--) {
-                        swap = values[j]; values[j] = values[j - 1]; values[j - 1] = swap
-                    }
-                return n % 2 ? values[(n + 1) / 2] : (values[n / 2] + values[n / 2 + 1]) / 2
-            }
-        ' "$dir/rates"
+        '
     done
 done

@@ -109,5 +109,6 @@ make_set() {
 if [ -n "$exact" ]; then
     . "$here/index_exact.sh"
 else
+    . "$here/median.sh"
     . "$here/index_speed.sh"
 fi

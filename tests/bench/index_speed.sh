@@ -25,7 +25,6 @@ nearest() {
         FROM photo ${2:-} ORDER BY distance ${1:-}"
 }
 minus() { awk -v a="$1" -v b="$2" 'BEGIN { print a - b }'; }
-median() { sort -g | awk '{ values[NR] = $1 } END { print (values[int((NR + 1) / 2)] + values[int(NR / 2) + 1]) / 2 }'; }
 # CPU seconds of the server's processes that have ended.
 cpu_seconds() {
     # The last one may still be ending.

@@ -11,6 +11,8 @@ pg_config=${1:?usage: [N=1000000] [RUNS=7] [QUERIES=5] $0 PG_CONFIG}
 n=${N:-1000000} runs=${RUNS:-7} queries=${QUERIES:-5}
 bin=$("$pg_config" --bindir)
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/bench/median.sh
+. "$here/median.sh"
 
 cargo build --quiet --release -p sketch-model --example gallery --manifest-path "$here/../../Cargo.toml"
 target=$(cargo metadata --format-version 1 --no-deps --manifest-path "$here/../../Cargo.toml" |
@@ -92,9 +94,9 @@ script() {
 script >"$folder/script.sql"
 sql <"$folder/script.sql" >"$folder/times"
 
-# Lines come in pairs: "query run table {ids}" and "Time: 123.456 ms".
-awk -v runs="$runs" '
-    /^Time:/ { if (run > 0) times[table] = times[table] " " $2; next }
+# Lines come in pairs: "query run table {ids}" and "Time: 123.456 ms". The first run of each query is a warm-up.
+awk -v folder="$folder" '
+    /^Time:/ { if (run > 0) print $2 >(folder "/" table); next }
     NF == 4 { query = $1; run = $2; table = $3; ids[query, table] = $4; queries[query] }
     END {
         for (query in queries) {
@@ -102,20 +104,12 @@ awk -v runs="$runs" '
             print "query " query ": other ids: " ids[query, "bench_sketch"] " and " ids[query, "bench_vector"]
             differ = 1
         }
-        if (differ) exit 1
-        sketch = median(times["bench_sketch"])
-        printf "pg_sketch embedding: median %.1f ms, least %.1f ms\n", sketch, least
-        vector = median(times["bench_vector"])
-        printf "pgvector halfvec: median %.1f ms, least %.1f ms\n", vector, least
-        printf "ratio %.3f (time of pg_sketch / time of pgvector; below 1 is faster)\n", sketch / vector
-    }
-    function median(list, values, n, i, j, swap) {
-        n = split(list, values, " ")
-        for (i = 2; i <= n; i++)
-            for (j = i; j > 1 && values[j] + 0 < values[j - 1] + 0; j--) {
-                swap = values[j]; values[j] = values[j - 1]; values[j - 1] = swap
-            }
-        least = values[1]
-        return n % 2 ? values[(n + 1) / 2] : (values[n / 2] + values[n / 2 + 1]) / 2
+        exit differ
     }
 ' "$folder/times"
+least() { sort -g "$1" | head -n 1; }
+sketch=$(median <"$folder/bench_sketch") vector=$(median <"$folder/bench_vector")
+printf 'pg_sketch embedding: median %.1f ms, least %.1f ms\n' "$sketch" "$(least "$folder/bench_sketch")"
+printf 'pgvector halfvec: median %.1f ms, least %.1f ms\n' "$vector" "$(least "$folder/bench_vector")"
+awk -v sketch="$sketch" -v vector="$vector" \
+    'BEGIN { printf "ratio %.3f (time of pg_sketch / time of pgvector; below 1 is faster)\n", sketch / vector }'

@@ -1,16 +1,19 @@
 #!/usr/bin/env bash
 # The inference worker beside connections that each run their own network: throughput, latency and private memory.
 #
-# usage: [DATA=../shared/data] [CONNECTIONS="1 8 64 200"] [SECONDS_EACH=10] [ROUNDS=3] tests/bench/serve.sh
+# usage: [DATA=../shared/data] [CONNECTIONS="1 8 64 200"] [SECONDS_EACH=10] [ROUNDS=3] [MODEL=file.onnx] tests/bench/serve.sh
 #
 # Each connection embeds a drawing that no cache contains and ranks 2,000 photos by it; every fourth statement embeds a photo
 # instead. Both modes alternate on the same server. A connection with its own network uses one thread or one per core, whichever
-# is faster. Then one connection embeds 400 photos, by sketch_embed_photos and row by row.
+# is faster. Then one connection embeds 400 photos, by sketch_embed_photos and row by row. MODEL names a network in place of the
+# one that ships, with its manifest beside it.
 #
 # Other work on the machine slows few processes down more than many. Statements per second of the server's CPU time do not depend
 # on it; multiplied by the number of cores, they are what an idle machine would reach.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/bench/median.sh
+. "$here/median.sh"
 repository=$(realpath "$here/../..")
 bindir=$("${PG_CONFIG:-pg_config}" --bindir)
 connections=${CONNECTIONS-1 8 64 200} seconds=${SECONDS_EACH:-10} rounds=${ROUNDS:-3}
@@ -25,9 +28,14 @@ ${SETTINGS:-}" "$repository/tests/cluster.sh" start "$dir" >/dev/null
 export PGHOST=$dir PGUSER=postgres PGDATABASE=postgres
 sql() { "$bindir/psql" --no-psqlrc --quiet --tuples-only --no-align -v ON_ERROR_STOP=1 "$@"; }
 
+load='sketch_load_model()'
+if [ -n "${MODEL:-}" ]; then
+    cp "$MODEL" "$dir/given.onnx" && cp "${MODEL%.onnx}.json" "$dir/given.json" && chmod a+r "$dir"/given.*
+    load="sketch_load_model('given', pg_read_binary_file('$dir/given.onnx'), pg_read_file('$dir/given.json')::jsonb)"
+fi
 sql <<SQL
 CREATE EXTENSION pg_sketch;
-SELECT sketch_load_model() \g /dev/null
+SELECT $load \g /dev/null
 CREATE TABLE photo (id int PRIMARY KEY, fused embedding);
 INSERT INTO photo SELECT n, (format('[%s]@%s', (SELECT string_agg((sin(n * i) / 16)::text, ',') FROM generate_series(1, 512) AS i),
     lpad(to_hex(sketch_current_model()), 8, '0')))::embedding FROM generate_series(1, 2000) AS n;
@@ -86,7 +94,6 @@ run() { # mode threads clients: prints "statements/s p50 p95 backends_kb worker_
             END { printf "%.1f %.1f %.1f %d %d %.2f\n", NR / wall, latency[int((NR + 1) / 2)], latency[int(NR * 0.95 + 0.999)], memory, worker, NR / cpu }'
 }
 
-median() { sort -n | awk -v OFMT=%.2f '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
 column() { awk -v c="$2" '{ print $c }' "$1" | median; }
 
 # Memory of a connection that embeds nothing, and of one with its own network.

@@ -8,12 +8,17 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/bench/median.sh
+. "$here/median.sh"
 engine=$(realpath "$here/../../target/release/examples/bench_train")
 python=${PYTHON:-python3}
 rounds=${ROUNDS:-3} steps=${STEPS:-3} batch=${BATCH:-32}
 
 dir=$(mktemp -d /var/tmp/pg_sketch-bench.XXXXXX)
 trap 'rm -rf "$dir"' EXIT
+
+# The median of one kind of rates.
+rate() { awk -v kind="$1" '$1 == kind { print $2 }' "$dir/rates" | median; }
 
 for network in ${NETWORKS:-mobilenetv2_050 efficientnet_lite0}; do
     for size in ${SIZES:-112 224}; do
@@ -25,23 +30,13 @@ for network in ${NETWORKS:-mobilenetv2_050 efficientnet_lite0}; do
                 OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$threads "$python" "$here/train.py" time "$network" "$size" "$batch" "$steps" "$threads"
                 echo "$network $size px, threads $threads: round $round of $rounds" >&2
             done >"$dir/rates"
-            awk -v cell="$network $size px, threads $threads" '
-                { rates[$1] = rates[$1] " " $2 }
-                END {
-                    engine = median(rates["engine"]); nchw = median(rates["nchw"]); last = median(rates["channels_last"])
+            awk -v cell="$network $size px, threads $threads" -v engine="$(rate engine)" -v nchw="$(rate nchw)" \
+                -v last="$(rate channels_last)" 'BEGIN {
                     best = nchw > last ? nchw : last
                     printf "%s: engine %.1f, PyTorch %.1f, channels-last %.1f images/CPU-s; ", cell, engine, nchw, last
                     printf "ratio %.2f (engine / the better layout; above 1 is faster)\n", engine / best
                 }
-                function median(list, values, n, i, j, swap) {
-                    n = split(list, values, " ")
-                    for (i = 2; i <= n; i++)
-                        for (j = i; j > 1 && values[j] + 0 < values[j - 1] + 0; j--) {
-                            swap = values[j]; values[j] = values[j - 1]; values[j - 1] = swap
-                        }
-                    return n % 2 ? values[(n + 1) / 2] : (values[n / 2] + values[n / 2 + 1]) / 2
-                }
-            ' "$dir/rates"
+            '
         done
     done
 done

@@ -13,7 +13,7 @@ const MOST_SHARING: usize = 4;
 pub struct Pool {
     /// The first has all threads, for an image that comes alone; the others, if there are any, share the cores.
     runners: Vec<Runner>,
-    /// What the others are made of, until the first has loaded.
+    /// What the others are made of, until one has loaded whose weights they share.
     spare: Option<(Source, Wake)>,
     /// What the first said, and how long those took that have loaded.
     loaded: Option<(Loaded, Duration)>,
@@ -40,6 +40,34 @@ impl Pool {
         Ok(Self { runners: vec![first], spare: Some((source, wake)), loaded: None })
     }
 
+    /// Starts to load a network with one runner, which has all threads; [`Pool::grow`] adds the others.
+    ///
+    /// # Errors
+    /// [`RunnerError::Start`] if there is no thread to be had.
+    pub fn start_alone(source: Source, wake: Wake) -> Result<Self, RunnerError> {
+        Ok(Self { runners: vec![Runner::start(source, wake)?], spare: None, loaded: None })
+    }
+
+    /// Starts to load runners that share the cores, if there are several, for a network on the CPU. They take jobs as soon as
+    /// they have loaded.
+    ///
+    /// # Errors
+    /// [`RunnerError::Start`] if there is no thread to be had.
+    pub fn grow(&mut self, source: Source, wake: Wake) -> Result<(), RunnerError> {
+        if threads(&source) == 1 {
+            return Ok(());
+        }
+        let options = EncoderOptions { share_weights: true, ..sharing(&source) };
+        self.runners.push(Runner::start(Source { options, ..source.clone() }, wake.clone())?);
+        self.spare = Some((source, wake));
+        Ok(())
+    }
+
+    /// Whether some runner has a job.
+    pub fn has_jobs(&self) -> bool {
+        self.in_flight().next().is_some()
+    }
+
     /// Whether the network still loads, or some runner has a job.
     pub fn is_busy(&self) -> bool {
         self.runners.iter().any(Runner::is_busy)
@@ -51,7 +79,7 @@ impl Pool {
         if waiting == 0 {
             return None;
         }
-        if sharing.is_empty() || (waiting == 1 && !self.is_busy()) {
+        if sharing.iter().all(Runner::is_loading) || (waiting == 1 && !self.has_jobs()) {
             return first.has_room().then(|| Room { runner: 0, share: waiting, is_ahead: first.is_busy() });
         }
         let idle = sharing.iter().filter(|runner| !runner.is_busy()).count();
@@ -70,7 +98,8 @@ impl Pool {
         self.runners[room.runner].run(job)
     }
 
-    /// The next event, if there is one. The network is loaded when all runners have loaded it.
+    /// The next event, if there is one. The network is loaded when all runners have loaded it, and again when it has grown.
+    /// A runner that could not be added is gone.
     ///
     /// # Errors
     /// [`RunnerError::Ended`] if a thread is gone, [`RunnerError::Start`] if there is none to be had.
@@ -81,12 +110,18 @@ impl Pool {
                     if let Some((source, wake)) = self.spare.take() {
                         self.share(&loaded, &source, &wake)?;
                     }
-                    let (first, before) = self.loaded.take().unwrap_or((loaded, Duration::ZERO));
-                    let all = before + took;
-                    if self.runners.iter().all(|runner| !runner.is_busy()) {
-                        return Ok(Some(Event::Loaded(Ok(first), all)));
+                    let (first, all) = self.loaded.get_or_insert((loaded, Duration::ZERO));
+                    *all += took;
+                    if !self.runners.iter().any(Runner::is_loading) {
+                        return Ok(Some(Event::Loaded(Ok(first.clone()), *all)));
                     }
-                    self.loaded = Some((first, all));
+                }
+                Some(Event::Loaded(Err(error), took)) => {
+                    if index > 0 {
+                        self.runners.remove(index);
+                        self.spare = None;
+                    }
+                    return Ok(Some(Event::Loaded(Err(error), took)));
                 }
                 None => {}
                 event => return Ok(event),
@@ -95,16 +130,14 @@ impl Pool {
         Ok(None)
     }
 
-    /// Starts the runners that share the cores, if the device is one that has several.
+    /// Starts the runners that share the cores and are not there yet, if the device is one that has several.
     fn share(&mut self, loaded: &Loaded, source: &Source, wake: &Wake) -> Result<(), RunnerError> {
-        let threads = threads(source);
-        if loaded.device != Device::Cpu || threads == 1 {
+        if loaded.device != Device::Cpu || threads(source) == 1 {
             return Ok(());
         }
-        let count = threads.min(MOST_SHARING);
-        let options = EncoderOptions { device: Device::Cpu, threads: threads / count, ..source.options };
         let graph = loaded.optimised.clone().map_or_else(|| source.graph.clone(), Graph::Optimised);
-        for _ in 0..count {
+        let options = sharing(source);
+        while self.runners.len() <= sharing_runners(source) {
             self.runners.push(Runner::start(Source { graph: graph.clone(), options, ..source.clone() }, wake.clone())?);
         }
         Ok(())
@@ -126,6 +159,17 @@ impl Pool {
         let deadline = Instant::now() + patience;
         self.runners.iter_mut().all(|runner| runner.end(deadline.saturating_duration_since(Instant::now())))
     }
+}
+
+/// Number of runners that share the cores.
+fn sharing_runners(source: &Source) -> usize {
+    threads(source).min(MOST_SHARING)
+}
+
+/// How each of them runs.
+fn sharing(source: &Source) -> EncoderOptions {
+    let threads = threads(source) / sharing_runners(source);
+    EncoderOptions { device: Device::Cpu, threads, ..source.options }
 }
 
 /// Threads that a network has on the CPU.

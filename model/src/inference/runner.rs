@@ -154,6 +154,11 @@ impl Runner {
         Ok(Self { jobs: Some(jobs), events, thread: Some(thread), is_loading: true, in_flight: VecDeque::new() })
     }
 
+    /// Whether the runner still loads the network.
+    pub fn is_loading(&self) -> bool {
+        self.is_loading
+    }
+
     /// Whether the runner still loads the network, or has a job.
     pub fn is_busy(&self) -> bool {
         self.is_loading || !self.in_flight.is_empty()
