@@ -76,7 +76,7 @@ embed_photos() {
 }
 
 rank_photos() {
-    local picture=$dir/${database/postgres/demo}.png
+    local picture=$dir/${database/postgres/demo}.jpg
     step "ranking photos by ${#drawings[@]} drawings"
     "$trainer" query --url "$url" --table photo --limit 10 --output "$picture" "${drawings[@]}"
     step "done; \"make psql\" opens the database, \"make demo-stop\" removes it. The picture:"
