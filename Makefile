@@ -107,12 +107,13 @@ audit: ## licences, sources, unused dependencies and known vulnerabilities of th
 
 test: check test-rust test-sql ## all fast tests: formatting, lints, docs, Rust, SQL
 
-check: setup $(PAGE_SCRIPT) ## formatting, lints and docs, with warnings as errors; released SQL is unchanged
+check: setup $(PAGE_SCRIPT) | $(BUILD)/fuzz-tools ## formatting, lints and docs, with warnings as errors; released SQL is unchanged
 	tests/released.sh
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path model/fuzz/Cargo.toml --check
 	rustfmt --edition 2024 --check model/loom/tests/slots.rs
 	$(CARGO) clippy --release --workspace --all-targets --no-default-features --features pg$(PG) -- --deny warnings
+	$(CARGO) clippy --release --locked --manifest-path model/fuzz/Cargo.toml --target-dir $(BUILD)/fuzz-check -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private-intra-doc-links" $(CARGO) doc --release --workspace --no-deps --document-private-items \
 	    --no-default-features --features pg$(PG)
 

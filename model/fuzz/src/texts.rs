@@ -3,7 +3,7 @@
 
 use half::f16;
 use ndarray::Array3;
-use sketch_model::codebook::Codebook;
+use sketch_model::codebook::{Codebook, Length};
 use sketch_model::embedding::{check, from_bytes, parse, print, to_bytes};
 use sketch_model::inference::onnx::{self, build, half::to_half, messages};
 use sketch_model::limits::Limits;
@@ -53,7 +53,7 @@ pub fn codebooks() -> Vec<Vec<u8>> {
     };
     vec![
         codebook((1, 2, 2), 0.2).to_json().into_bytes(),
-        codebook((2, 3, 2), 1.0).with_unit_length(false).to_json().into_bytes(),
+        codebook((2, 3, 2), 1.0).with_length(Length::Own).to_json().into_bytes(),
         b"{\"format\":2,\"model\":1}".to_vec(),
     ]
 }

@@ -68,7 +68,7 @@ INSERT INTO walk (object, call) VALUES
     ('sketch_distance(embedding,bytea)', $$SELECT sketch_distance('[1]'::embedding, NULL::bytea)$$),
     ('sketch_distance(embedding,jsonb)', $$SELECT sketch_distance('[1]'::embedding, NULL::jsonb)$$),
     ('sketch_distance(embedding,text)', $$SELECT sketch_distance('[1]'::embedding, NULL::text)$$),
-    ('sketch_ivfexact_handler(internal)', $$SELECT sketch_ivfexact_handler(NULL)$$),
+    ('sketch_ivfexact_handler(internal)', $$SELECT sketch_ivfexact_handler(1)$$),
     ('sketch_status()', $$SELECT count(*) FROM sketch_status()$$),
     ('sketch_library_version()', $$SELECT sketch_library_version() <> ''$$),
     ('sketch_stat_counters()', $$SELECT count(*) FROM sketch_stat_counters()$$),
