@@ -113,7 +113,7 @@ check: setup $(PAGE_SCRIPT) | $(BUILD)/fuzz-tools ## formatting, lints and docs,
 	$(CARGO) fmt --manifest-path model/fuzz/Cargo.toml --check
 	rustfmt --edition 2024 --check model/loom/tests/slots.rs
 	$(CARGO) clippy --release --workspace --all-targets --no-default-features --features pg$(PG) -- --deny warnings
-	$(CARGO) clippy --release --locked --manifest-path model/fuzz/Cargo.toml --target-dir $(BUILD)/fuzz-check -- --deny warnings
+	RUSTFLAGS="--cfg fuzzing" $(CARGO) clippy --release --locked --manifest-path model/fuzz/Cargo.toml --target-dir $(BUILD)/fuzz-check -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private-intra-doc-links" $(CARGO) doc --release --workspace --no-deps --document-private-items \
 	    --no-default-features --features pg$(PG)
 
@@ -182,6 +182,10 @@ bench-serve: install ## inference worker beside connections that run the network
 .PHONY: test-shards
 test-shards: install ## rankings over shards by postgres_fdw, after kills, and on replicas, on servers of their own
 	tests/shards.sh
+
+.PHONY: bench-shards
+bench-shards: install ## search over 1, 2, 4 and 8 shards behind a network that delays, and beside one table; SIZE=250000 rows each
+	@DATA=$(DATA) tests/bench/shards.sh
 
 .PHONY: bench-serve test-stress
 test-stress: install ## 10,000 requests through the worker under cancels, terminations and a kill
