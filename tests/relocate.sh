@@ -14,6 +14,13 @@ for option in --bindir --pkglibdir --sharedir --libdir; do
     mkdir -p "$folder$from"
     cp -a "$from/." "$folder$from/"
 done
+# A package of Python has libraries elsewhere, at a place relative to the programs.
+ldd "$("$pg_config" --bindir)"/* 2>/dev/null | sed -n 's|.* => \(/.*/\.\./.*\) (.*|\1|p' | sort -u | while read -r library; do
+    library=$(realpath "$library")
+    [ ! -e "$folder$library" ] || continue
+    mkdir -p "$folder${library%/*}"
+    cp -a "$library" "$folder$library"
+done
 rm -rf "$folder$("$pg_config" --pkglibdir)"/pg_sketch* "$folder$("$pg_config" --sharedir)"/extension/pg_sketch*
 copy=$folder$pg_config
 [ "$("$copy" --pkglibdir)" = "$(realpath -m "$folder$("$pg_config" --pkglibdir)")" ] ||
