@@ -15,7 +15,7 @@ for option in --bindir --pkglibdir --sharedir --libdir; do
     cp -a "$from/." "$folder$from/"
 done
 # A package of Python has libraries elsewhere, at a place relative to the programs.
-ldd "$("$pg_config" --bindir)"/* 2>/dev/null | sed -n 's|.* => \(/.*/\.\./.*\) (.*|\1|p' | sort -u | while read -r library; do
+{ ldd "$("$pg_config" --bindir)"/* 2>/dev/null || true; } | sed -n 's|.* => \(/.*/\.\./.*\) (.*|\1|p' | sort -u | while read -r library; do
     library=$(realpath "$library")
     [ ! -e "$folder$library" ] || continue
     mkdir -p "$folder${library%/*}"

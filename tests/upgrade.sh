@@ -157,7 +157,7 @@ for ((i = 1; i < ${#new[@]}; i++)); do
     (cd "$dir/cluster$cluster" && as_server env -u PGHOST -u RUST_BACKTRACE "$bindir/pg_upgrade" --old-bindir "$("$from" --bindir)" --new-bindir "$bindir" \
         --old-datadir "$old_data" --new-datadir "$dir/cluster$cluster/data" --username postgres \
         --old-options "-c unix_socket_directories='$dir/cluster$cluster'" >"$dir/pg_upgrade.log" 2>&1) ||
-        { tail -20 "$dir/pg_upgrade.log" >&2; fail "$step failed"; }
+        { tail -n 20 "$dir/pg_upgrade.log" "$dir/cluster$cluster"/data/pg_upgrade_output.d/*/log/*.log >&2; fail "$step failed"; }
     start
     rank gallery "$step"
     goes_on gallery "$step"

@@ -10,10 +10,12 @@ export PG_CONFIG
 logs=$(mktemp -d "${TMPDIR:-/var/tmp}/pg_sketch-valgrind.XXXXXX")
 chmod 777 "$logs"
 trap 'rm -rf "$logs"' EXIT
+# The user who runs the server may not be able to read this folder.
+cp tests/valgrind.supp "$logs/known" && chmod 644 "$logs/known"
 # pg_ctl starts this in place of the server.
 cat >"$logs/postgres" <<SCRIPT
 #!/bin/sh
-exec valgrind --quiet --trace-children=yes --leak-check=no --num-callers=40 --log-file=$logs/%p.log "$("$PG_CONFIG" --bindir)/postgres" "\$@"
+exec valgrind --quiet --trace-children=yes --leak-check=no --num-callers=40 --suppressions=$logs/known --log-file=$logs/%p.log "$("$PG_CONFIG" --bindir)/postgres" "\$@"
 SCRIPT
 chmod 755 "$logs/postgres"
 failed=0
