@@ -158,10 +158,11 @@ done
 for delay in $delays; do
     [ "$delay" != 0 ] || continue
     for kind in merge together; do
+        # The proxies see the ends of connections a little later.
+        sleep 2
         rm -f "$dir/bytes"
         milliseconds $kind "$one" "$delay" >/dev/null
-        # The proxies see the ends of the connections a little later.
-        for ((wait = 0; wait < 100; wait++)); do [ "$(wc -l <"$dir/bytes" 2>/dev/null || echo 0)" -lt "$one" ] || break; sleep 0.05; done
+        for ((wait = 0; wait < 100; wait++)); do [ "$(cat "$dir/bytes" 2>/dev/null | wc -l)" -lt "$one" ] || break; sleep 0.05; done
         awk -v kind=$kind -v n=$((queries + 1)) '{ there += $1; back += $2 } END {
             printf "%s: %.0f bytes to the shards for a search, %.0f back\n",
                 kind == "merge" ? "one after the other" : "together", there / n, back / n }' "$dir/bytes"

@@ -19,7 +19,7 @@ cp "$("$PG_CONFIG" --sharedir)"/extension/pg_sketch* "$folder/share/extension/"
 chmod -R a+rX "$folder"
 psql_in postgres -c "DROP DATABASE IF EXISTS foreign_folder" -c "CREATE DATABASE foreign_folder" \
     -c "ALTER DATABASE foreign_folder SET extension_control_path = '$folder/share'" \
-    -c "ALTER DATABASE foreign_folder SET dynamic_library_path = '$folder/lib'" \
+    -c "ALTER DATABASE foreign_folder SET dynamic_library_path = '$folder/lib:\$libdir'" \
     -c "ALTER DATABASE foreign_folder SET pg_sketch.worker = off"
 used=$(psql_in foreign_folder -c "CREATE EXTENSION pg_sketch" -c "SELECT sketch_load_model() > 0" \
     -c "SELECT sketch_dimension(sketch_embed('[[[0,99,50],[0,30,80]]]'::jsonb))" \

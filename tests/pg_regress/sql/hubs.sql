@@ -52,6 +52,7 @@ DECLARE
     plan text := '';
     line text;
 BEGIN
+    SET LOCAL enable_indexscan = on;
     SET LOCAL enable_seqscan = off;
     FOR line IN EXECUTE format('EXPLAIN SELECT n FROM hub ORDER BY fused <-> %L', q) LOOP plan := plan || line; END LOOP;
     EXECUTE format('SELECT array_agg(d) FROM (SELECT fused <-> %1$L AS d FROM hub ORDER BY fused <-> %1$L) AS r', q) INTO ordered;
