@@ -8,7 +8,7 @@
 #   tests/cluster.sh url DIR     prints the connection string
 #
 # PG_CONFIG selects the PostgreSQL to run; SETTINGS holds additional lines of postgresql.conf, INITDB options of initdb.
-# POSTGRES is a program to start in place of the server's.
+# POSTGRES is a program to start in place of the server's. CHECKSUMS=off: pages of a new cluster have none, in any version.
 # If run by root, the server runs as user postgres, who must be able to reach DIR.
 set -euo pipefail
 
@@ -31,7 +31,10 @@ running() {
 make_cluster() {
     mkdir -p "$dir"
     [ "$(id -u)" != 0 ] || chown postgres "$dir"
-    as_server "$bindir/initdb" -D "$dir/data" -U postgres --auth=trust --encoding=UTF8 --locale=C ${INITDB:-} >"$dir/initdb.log" 2>&1 ||
+    local checksums=
+    # From 18 on, there are checksums unless told otherwise.
+    if [ "${CHECKSUMS:-}" = off ] && as_server "$bindir/initdb" --help | grep no-data-checksums >/dev/null; then checksums=--no-data-checksums; fi
+    as_server "$bindir/initdb" -D "$dir/data" -U postgres --auth=trust --encoding=UTF8 --locale=C $checksums ${INITDB:-} >"$dir/initdb.log" 2>&1 ||
         { cat "$dir/initdb.log" >&2; exit 1; }
     cat >>"$dir/data/postgresql.conf" <<EOF
 listen_addresses = ''

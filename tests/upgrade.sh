@@ -145,9 +145,7 @@ for ((i = 1; i < ${#new[@]}; i++)); do
     stop
     old_data=$dir/cluster$cluster/data
     use "$to" "$major"
-    checksums=
-    [ "$major" -lt 18 ] || checksums=--no-data-checksums
-    INITDB=$checksums start
+    CHECKSUMS=off start
     # A dump of the earlier version, restored in the later one.
     psql_in postgres -c "CREATE DATABASE restored" -c "CREATE ROLE curator"
     "$bindir/pg_restore" --exit-on-error --dbname=restored "$dir/gallery.dump"

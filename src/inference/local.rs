@@ -22,9 +22,9 @@ use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-/// Longest wait between two polls of the runner, which rings for every event.
+/// Longest wait between two polls of the runners, which ring for every event.
 const POLL: Duration = Duration::from_secs(10);
-/// The batch of a statement with which many images have come, so that several runners pay.
+/// The batch of a statement with which it has many images: from then on, several runners pay.
 const MANY: usize = 4;
 /// How long a connection that ends waits for its networks to stop.
 const SHUTDOWN: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ pub struct Local {
     manifest: Manifest,
     options: EncoderOptions,
     loaded: Loaded,
-    has_grown: bool,
+    has_grown: Cell<bool>,
 }
 
 /// Stops what runs when its connection no longer waits for it.
@@ -76,7 +76,15 @@ impl Local {
         match wait(&pool, &bell)? {
             Event::Loaded(outcome, _) => {
                 process::release_free_memory();
-                Ok(Self { id, loaded: outcome?, manifest: manifest.clone(), options, pool, bell, has_grown: false })
+                Ok(Self {
+                    id,
+                    loaded: outcome?,
+                    manifest: manifest.clone(),
+                    options,
+                    pool,
+                    bell,
+                    has_grown: Cell::new(false),
+                })
             }
             Event::Done { .. } => unreachable!("a runner loads first"),
         }
@@ -104,14 +112,13 @@ impl Local {
         let entry = stat::table().entry(key);
         Entry::add(&entry.requests, 1);
         let max_batch = settings::batch_policy().max_batch;
-        let manifest = self.manifest.clone();
         let mut prepared = 0;
         let mut fill = || -> Result<Job> {
             let mut job = Job::new()?;
             while job.len() < max_batch
                 && let Some(pixels) = next()?
             {
-                job.push(prepared, domain, &manifest, &pixels)?;
+                job.push(prepared, domain, &self.manifest, &pixels)?;
                 prepared += 1;
             }
             Ok(job)
@@ -135,8 +142,8 @@ impl Local {
             }
             Ok(())
         };
-        let pool = self.pool.clone();
-        let _running = Running(&pool);
+        let pool = &self.pool;
+        let _running = Running(pool);
         let mut job = fill()?;
         let mut batches = 0;
         while !job.is_empty() {
@@ -151,21 +158,20 @@ impl Local {
                     // While batches run, the next is prepared.
                     job = fill()?;
                 }
-                _ => handle(wait(&pool, &self.bell)?)?,
+                _ => handle(wait(pool, &self.bell)?)?,
             }
         }
         while pool.borrow().has_jobs() {
-            handle(wait(&pool, &self.bell)?)?;
+            handle(wait(pool, &self.bell)?)?;
         }
         Ok(())
     }
 
     /// Gives the network several runners, if it is the CPU's: together they do more than one with all threads.
-    fn grow(&mut self) -> Result<()> {
-        if self.has_grown || self.loaded.device != Device::Cpu {
+    fn grow(&self) -> Result<()> {
+        if self.loaded.device != Device::Cpu || self.has_grown.replace(true) {
             return Ok(());
         }
-        self.has_grown = true;
         let (onnx, manifest) = catalog::read_model(self.id)?;
         let _signals = SignalsBlocked::new();
         self.pool.borrow_mut().grow(source(onnx, &manifest, self.options), self.bell.ringer())?;

@@ -62,9 +62,6 @@ SELECT 'procedure ' || :photos / extract(epoch FROM clock_timestamp() - :'starte
 SQL
 }
 
-# The median of one kind of rates.
-rate() { awk -v kind="$1" '$1 == kind { print $2 }' "$dir/rates" | median; }
-
 part=1
 for size in $sizes; do
     photos=$dir/photos
@@ -81,8 +78,8 @@ for size in $sizes; do
             python3 "$here/embed.py" "$dir" "$photos" "$threads"
             echo "$size, threads $threads: round $round of $rounds" >&2
         done >"$dir/rates"
-        awk -v size="${size/#0x0/as they are}" -v threads="$threads" -v batch1="$(rate batch1)" -v batch8="$(rate batch8)" \
-            -v sql="$(rate sql)" -v procedure="$(rate procedure)" 'BEGIN {
+        awk -v size="${size/#0x0/as they are}" -v threads="$threads" -v batch1="$(median_of batch1 "$dir/rates")" -v batch8="$(median_of batch8 "$dir/rates")" \
+            -v sql="$(median_of sql "$dir/rates")" -v procedure="$(median_of procedure "$dir/rates")" 'BEGIN {
                 best = batch1 > batch8 ? batch1 : batch8
                 printf "%s, threads %d: photo_embed %.1f, sketch_embed_photos %.1f, Python batch 1 %.1f, batch 8 %.1f photos/s\n",
                     size, threads, sql, procedure, batch1, batch8

@@ -14,8 +14,7 @@
 #   INDEXES       indexes to measure
 #   VCHORD=1      measures VectorChord's vchordrq, too, which the server must have
 #   TRIALS=       leaves out two clients, WHERE, a large LIMIT and cursors
-#   CACHE         folder for the embeddings and the codebook made from DATA
-#   DATA          folder of sketchy-mini, caltech101 and unlabelled; not needed once CACHE is filled
+#   CACHE, DATA   as in photos.sh
 #
 # The photos are those of DATA and synthetic ones derived from them by model/examples/gallery; the queries are the sketches of
 # DATA. One million rows need 12 GB of memory and 8 GB of disk.

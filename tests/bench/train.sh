@@ -17,9 +17,6 @@ rounds=${ROUNDS:-3} steps=${STEPS:-3} batch=${BATCH:-32}
 dir=$(mktemp -d /var/tmp/pg_sketch-bench.XXXXXX)
 trap 'rm -rf "$dir"' EXIT
 
-# The median of one kind of rates.
-rate() { awk -v kind="$1" '$1 == kind { print $2 }' "$dir/rates" | median; }
-
 for network in ${NETWORKS:-mobilenetv2_050 efficientnet_lite0}; do
     for size in ${SIZES:-112 224}; do
         "$python" "$here/train.py" export "$network" "$size" "$dir/network.onnx" >"$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 1; }
@@ -30,8 +27,8 @@ for network in ${NETWORKS:-mobilenetv2_050 efficientnet_lite0}; do
                 OMP_WAIT_POLICY=passive OMP_NUM_THREADS=$threads "$python" "$here/train.py" time "$network" "$size" "$batch" "$steps" "$threads"
                 echo "$network $size px, threads $threads: round $round of $rounds" >&2
             done >"$dir/rates"
-            awk -v cell="$network $size px, threads $threads" -v engine="$(rate engine)" -v nchw="$(rate nchw)" \
-                -v last="$(rate channels_last)" 'BEGIN {
+            awk -v cell="$network $size px, threads $threads" -v engine="$(median_of engine "$dir/rates")" -v nchw="$(median_of nchw "$dir/rates")" \
+                -v last="$(median_of channels_last "$dir/rates")" 'BEGIN {
                     best = nchw > last ? nchw : last
                     printf "%s: engine %.1f, PyTorch %.1f, channels-last %.1f images/CPU-s; ", cell, engine, nchw, last
                     printf "ratio %.2f (engine / the better layout; above 1 is faster)\n", engine / best

@@ -36,8 +36,8 @@ impl Pool {
     /// [`RunnerError::Start`] if there is no thread to be had.
     pub fn start(source: Source, wake: Wake) -> Result<Self, RunnerError> {
         let options = EncoderOptions { share_weights: threads(&source) > 1, ..source.options };
-        let first = Runner::start(Source { options, ..source.clone() }, wake.clone())?;
-        Ok(Self { runners: vec![first], spare: Some((source, wake)), loaded: None })
+        let alone = Self::start_alone(Source { options, ..source.clone() }, wake.clone())?;
+        Ok(Self { spare: Some((source, wake)), ..alone })
     }
 
     /// Starts to load a network with one runner, which has all threads; [`Pool::grow`] adds the others.
