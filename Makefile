@@ -183,6 +183,10 @@ bench-serve: install ## inference worker beside connections that run the network
 test-shards: install ## rankings over shards by postgres_fdw, after kills, and on replicas, on servers of their own
 	tests/shards.sh
 
+.PHONY: test-citus
+test-citus: install ## rankings over shards by Citus, which the server of PG_CONFIG must have
+	tests/citus.sh
+
 .PHONY: bench-shards
 bench-shards: install ## search over 1, 2, 4 and 8 shards behind a network that delays, and beside one table; SIZE=250000 rows each
 	@DATA=$(DATA) tests/bench/shards.sh
