@@ -27,6 +27,12 @@ const AGAIN: Duration = Duration::from_secs(3600);
 const MAINTENANCE: u32 = 20;
 /// The fewest new photos for which maintenance does not wait until the queue is empty.
 const MANY: usize = 64;
+/// Transactions a second from which on writers are busy.
+const BUSY: f64 = 40.0;
+/// How long busy writers go first.
+const COURTESY: Duration = Duration::from_secs(2);
+/// How often the worker looks whether they are done.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The postmaster starts the worker here, for the database of this OID.
 #[pg_guard]
@@ -48,7 +54,7 @@ pub extern "C-unwind" fn pg_sketch_background_main(database: pg_sys::Datum) {
     if !transaction("looking for galleries", catalog::has_queue) {
         shared::leave(database, false);
     } else {
-        Worker { database, chores: Vec::new(), all_due }.run();
+        Worker { database, chores: Vec::new(), all_due, writers: Writers::of(database) }.run();
     }
     // SAFETY: the process holds no locks.
     unsafe { pg_sys::proc_exit(0) };
@@ -65,6 +71,47 @@ struct Worker {
     chores: Vec<Chore>,
     /// Galleries have not been looked after for a while.
     all_due: bool,
+    writers: Writers,
+}
+
+/// Those who write photos. A burst of them has the cores for itself, which embedding would take.
+struct Writers {
+    database: pg_sys::Oid,
+    /// When the worker last looked, how many transactions there had been, and whether there were any since the look before.
+    seen: Instant,
+    transactions: u64,
+    were_there: bool,
+    /// How long they have gone first.
+    waited: Duration,
+}
+
+impl Writers {
+    fn of(database: pg_sys::Oid) -> Self {
+        Self { database, seen: Instant::now(), transactions: 0, were_there: false, waited: Duration::ZERO }
+    }
+
+    /// Waits until they are not busy, or have had their time; then the worker works beside them.
+    fn go_first(&mut self) {
+        loop {
+            let transactions = shared::asks(self.database);
+            let new = transactions - std::mem::replace(&mut self.transactions, transactions);
+            let elapsed = self.seen.elapsed();
+            self.seen += elapsed;
+            // The first may be the first of many.
+            let is_known = std::mem::replace(&mut self.were_there, new > 0);
+            if new == 0 || is_known && (new as f64) < BUSY * elapsed.as_secs_f64() {
+                self.waited = Duration::ZERO;
+                return;
+            }
+            if self.waited >= COURTESY {
+                return;
+            }
+            // Not on the latch: each of them would wake the worker.
+            std::thread::sleep(LOOK);
+            self.waited += LOOK;
+            pgrx::check_for_interrupts!();
+        }
+    }
 }
 
 /// A gallery, and what it needs.
@@ -92,6 +139,7 @@ impl Worker {
                 // SAFETY: between two steps, nothing depends on what a setting was.
                 unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
             }
+            self.writers.go_first();
             self.find_galleries();
             let mut has_worked = false;
             for chore in &mut self.chores {

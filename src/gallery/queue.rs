@@ -6,6 +6,7 @@
 
 use super::bulk::{Part, Photo, Version};
 use super::row::Row;
+use super::trigger::gallery_of;
 use super::{Gallery, not_enabled};
 use crate::attempt::attempt;
 use crate::catalog;
@@ -72,7 +73,7 @@ fn queue_trigger<'a>(
 fn queue_row(trigger: &PgTrigger<'_>) -> Result<()> {
     let row = Row::written(trigger)?;
     let table = row.table_oid();
-    let gallery = Gallery::find(table)?.ok_or_else(|| not_enabled(table))?;
+    let gallery = gallery_of(table)?.ok_or_else(|| not_enabled(table))?;
     let image = row.column(gallery.image, pg_sys::BYTEAOID)?;
     let embedding = row.column(gallery.embedding, Embedding::type_oid())?;
     let fused = row.column(gallery.fused, Embedding::type_oid())?;

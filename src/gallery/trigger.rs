@@ -15,39 +15,59 @@ use sketch_model::form::Form;
 use sketch_model::inference::encoder::Domain;
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::thread::LocalKey;
 
 /// What the trigger knows of a gallery: a statement asks for the same at each of its rows.
 struct Known {
-    gallery: Gallery,
+    gallery: Rc<Gallery>,
     /// Width of an embedding by its model.
     dimension: usize,
     /// How its photos are stored.
     form: Rc<Form>,
 }
 
+/// The last that was read of a table, as one query sees it.
+type Seen<T> = RefCell<Option<(View, pg_sys::Oid, T)>>;
+
 thread_local! {
-    static KNOWN: RefCell<Option<(View, pg_sys::Oid, Rc<Known>)>> = const { RefCell::new(None) };
+    static GALLERY: Seen<Option<Rc<Gallery>>> = const { RefCell::new(None) };
+    static KNOWN: Seen<Rc<Known>> = const { RefCell::new(None) };
+}
+
+/// What `read` returns for a table, which is called once for all rows of a statement.
+fn once<T: Clone>(seen: &'static LocalKey<Seen<T>>, table: pg_sys::Oid, read: impl FnOnce() -> Result<T>) -> Result<T> {
+    let view = View::now();
+    let known = seen.with_borrow(|seen| {
+        let (then, of, value) = seen.as_ref()?;
+        (Some(*then) == view && *of == table).then(|| value.clone())
+    });
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let value = read()?;
+    seen.set(view.map(|view| (view, table, value.clone())));
+    Ok(value)
+}
+
+/// The gallery of a table that a trigger is fired for.
+pub fn gallery_of(table: pg_sys::Oid) -> Result<Option<Rc<Gallery>>> {
+    once(&GALLERY, table, || Ok(Gallery::find(table)?.map(Rc::new)))
 }
 
 impl Known {
     fn of(trigger: &PgTrigger<'_>, table: pg_sys::Oid) -> Result<Rc<Self>> {
-        let view = View::now();
-        let seen = KNOWN.with_borrow(|known| {
-            let (seen, of, known) = known.as_ref()?;
-            (Some(*seen) == view && *of == table).then(|| known.clone())
-        });
-        if let Some(known) = seen {
-            return Ok(known);
-        }
-        // Rows are written between the installation of this library and ALTER EXTENSION ... UPDATE, too.
-        let gallery =
-            if catalog::is_later_than_0_1_0() { Gallery::find(table)? } else { gallery_of_args(trigger, table)? };
-        let gallery = gallery.ok_or_else(|| not_enabled(table))?;
-        let (_, manifest) = catalog::read_manifest(gallery.model)?;
-        let form = gallery.form()?;
-        let known = Rc::new(Self { gallery, dimension: manifest.dimension, form });
-        KNOWN.set(view.map(|view| (view, table, known.clone())));
-        Ok(known)
+        once(&KNOWN, table, || {
+            // Rows are written between the installation of this library and ALTER EXTENSION ... UPDATE, too.
+            let gallery = if catalog::is_later_than_0_1_0() {
+                gallery_of(table)?
+            } else {
+                gallery_of_args(trigger, table)?.map(Rc::new)
+            };
+            let gallery = gallery.ok_or_else(|| not_enabled(table))?;
+            let (_, manifest) = catalog::read_manifest(gallery.model)?;
+            let form = gallery.form()?;
+            Ok(Rc::new(Self { gallery, dimension: manifest.dimension, form }))
+        })
     }
 }
 
@@ -90,7 +110,7 @@ fn is_for_worker(row: &Row<'_>) -> Result<bool> {
     if !row.is_new() || !catalog::has_queue() {
         return Ok(false);
     }
-    let Some(gallery) = Gallery::find(row.table_oid())?.filter(|gallery| gallery.mode == Mode::Background) else {
+    let Some(gallery) = gallery_of(row.table_oid())?.filter(|gallery| gallery.mode == Mode::Background) else {
         return Ok(false);
     };
     let type_oid = Embedding::type_oid();

@@ -36,6 +36,8 @@ struct Place {
     maintain_at: pg_sys::TimestampTz,
     /// Somebody has asked since the worker looked.
     asked: bool,
+    /// How often anybody has.
+    asks: u64,
     failures: u32,
     worker: *mut pg_sys::Latch,
 }
@@ -46,6 +48,7 @@ const FREE: Place = Place {
     start_at: 0,
     maintain_at: 0,
     asked: false,
+    asks: 0,
     failures: 0,
     worker: ptr::null_mut(),
 };
@@ -137,23 +140,25 @@ pub fn ask(database: pg_sys::Oid, wanted: Wanted) {
         let known = control.places.iter().position(|place| place.database == database);
         let index = known.or_else(|| control.places.iter().position(|place| place.database == pg_sys::InvalidOid));
         let Some(place) = index.map(|index| &mut control.places[index]) else { return };
-        if place.database != database {
+        let is_new = place.database != database;
+        if is_new {
             *place = Place { database, ..FREE };
         }
         if wanted == Wanted::Galleries {
             place.maintain_at = 0;
         }
+        place.asks += 1;
         match place.state {
             State::Started => {
                 place.asked = true;
                 wake(place.worker);
             }
-            State::Waiting => {
-                if place.failures == 0 {
-                    place.start_at = 0;
-                }
+            // One that is due already is only waiting for room.
+            State::Waiting if is_new || place.failures == 0 && place.start_at != 0 => {
+                place.start_at = 0;
                 wake(launcher);
             }
+            State::Waiting => {}
         }
     });
 }
@@ -216,6 +221,11 @@ pub fn enter(database: pg_sys::Oid) -> bool {
         Some(place.maintain_at <= now())
     });
     entered.flatten().unwrap_or(false)
+}
+
+/// How many transactions have asked for the worker of a database.
+pub fn asks(database: pg_sys::Oid) -> u64 {
+    with(|control| control.place(database).map_or(0, |place| place.asks)).unwrap_or(0)
 }
 
 /// The worker has maintained all galleries, and does so again after a while.

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What the mode "background" costs writers: 1,000 photos inserted by 8 clients, beside a table without the extension, in turns.
-# Prints the latency of an INSERT (p50 and p95) of both, their ratio, and how long it takes until all photos are embedded.
+# Prints the latency of an INSERT (p50 and p95) of both, their ratio, and how long it takes until all photos are embedded. Before
+# each, it waits until the worker has nothing to do, maintenance included.
 #
 # usage: DATA=folder [ROUNDS=5] [RATE=N] tests/bench/background.sh
 #
@@ -39,12 +40,23 @@ run() {
     (cd "$dir" && "$bindir/pgbench" --no-vacuum --client=8 --jobs=2 --transactions=125 ${RATE:+--rate=$RATE} --file="$dir/$1.sql" --log --log-prefix="$dir/log" >/dev/null 2>&1)
     cat "$dir"/log.* | awk '{ print $3 }' | sort -n | awk '{ a[NR] = $1 } END { printf "%.2f %.2f\n", a[int(NR * 0.5)] / 1000, a[int(NR * 0.95)] / 1000 }'
 }
+# Waits until the worker has been idle for a second.
+settle() {
+    local idle=0
+    while [ "$idle" -lt 10 ]; do
+        sleep 0.1
+        idle=$((idle + 1))
+        [ "$(sql -c "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_sketch background worker' AND state <> 'idle'")" = 0 ] || idle=0
+    done
+}
 # Warm up: the network is loaded, and the table has photos.
 run photo >/dev/null && sql -c "SELECT sketch_wait('photo', '10 min')" >/dev/null
 : >"$dir/figures"
 for round in $(seq "${ROUNDS:-5}"); do
     # In turns, so that what else the machine does meets both.
+    settle
     plain=$(run plain)
+    settle
     began=$(date +%s.%N)
     background=$(run photo)
     written=$(date +%s.%N)
