@@ -298,7 +298,13 @@ fn embed(gallery: &Gallery, role: Option<pg_sys::Oid>, entries: &[Entry]) -> Res
         };
         check_sees_all(table)?;
         let mut lacking: Vec<(usize, Version, Lack)> = Vec::new();
+        let mut seen = HashSet::new();
         for index in of_table {
+            // A row that was committed while maintenance looked for those without an entry has two.
+            if !seen.insert(item_pointer_to_u64(entries[index].tid)) {
+                fates[index] = Some(Fate::Done);
+                continue;
+            }
             match part.look(entries[index].tid, model, newest)? {
                 Found::Nothing => fates[index] = Some(Fate::Gone),
                 Found::Complete => fates[index] = Some(Fate::Done),

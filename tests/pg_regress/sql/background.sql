@@ -25,6 +25,8 @@ UPDATE photo SET title = 'other' WHERE id IN (1, 4);
 UPDATE photo SET image = image WHERE id = 3;
 INSERT INTO photo (id, image) SELECT 7, bytes FROM fixture WHERE name = 'plain.jpg';
 DELETE FROM photo WHERE id = 7;
+-- An entry that is there twice counts once.
+INSERT INTO sketch.queue SELECT * FROM sketch.queue;
 SELECT value AS before FROM sketch_status() WHERE name = 'photos_embedded' \gset
 CALL sketch_maintain('photo');
 SELECT value::int - :before AS embedded FROM sketch_status() WHERE name = 'photos_embedded';
