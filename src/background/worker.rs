@@ -52,7 +52,7 @@ pub extern "C-unwind" fn pg_sketch_background_main(database: pg_sys::Datum) {
     process::disable_telemetry();
     let all_due = shared::enter(database);
     if !transaction("looking for galleries", catalog::has_queue) {
-        shared::leave(database, false);
+        shared::leave(database, false, None);
     } else {
         Worker { database, chores: Vec::new(), all_due, writers: Writers::of(database) }.run();
     }
@@ -156,12 +156,18 @@ impl Worker {
                 last_work = Instant::now();
             } else if last_work.elapsed() < IDLE && !self.chores.is_empty() {
                 wait_for_latch(SLEEP, WaitEvent::Background);
-            } else if shared::leave(self.database, !self.chores.is_empty()) {
+            } else if shared::leave(self.database, !self.chores.is_empty(), self.rest()) {
                 return;
             } else {
                 last_work = Instant::now();
             }
         }
+    }
+
+    /// How long until galleries may be maintained that have changed since they were.
+    fn rest(&self) -> Option<Duration> {
+        let changed = self.chores.iter().filter(|chore| chore.new > 0 || chore.is_due);
+        changed.map(|chore| chore.may_begin.saturating_duration_since(Instant::now())).min()
     }
 
     fn find_galleries(&mut self) {

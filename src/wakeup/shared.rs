@@ -233,15 +233,17 @@ pub fn maintained(database: pg_sys::Oid, again: Duration) {
     with(|control| control.place(database).map(|place| place.maintain_at = later(again)));
 }
 
-/// The worker ends, unless somebody has asked for it meanwhile. A database without galleries gets none before it asks.
-pub fn leave(database: pg_sys::Oid, has_galleries: bool) -> bool {
+/// The worker ends, unless somebody has asked for it meanwhile. A database without galleries gets none before it asks; `again`: how
+/// long until galleries are to be maintained, if that is before it was to be done anyway.
+pub fn leave(database: pg_sys::Oid, has_galleries: bool, again: Option<Duration>) -> bool {
     let left = with(|control| {
         let Some(place) = control.place(database) else { return true };
         if std::mem::take(&mut place.asked) {
             return false;
         }
+        let maintain_at = again.map_or(place.maintain_at, |rest| place.maintain_at.min(later(rest)));
         *place = match has_galleries {
-            true => Place { database, start_at: later(LOOK), maintain_at: place.maintain_at, ..FREE },
+            true => Place { database, start_at: later(LOOK), maintain_at, ..FREE },
             false => FREE,
         };
         true

@@ -36,11 +36,17 @@ sql -c 'CREATE EXTENSION pg_sketch' -c 'SELECT sketch_load_model()' >/dev/null
 "$importer" import "$dir/photo" --url "$url" --table source --label-column label --create >/dev/null
 "$importer" import "$dir/sketch" --url "$url" --table sketch --label-column label --create >/dev/null
 sql >/dev/null <<SQL
+CREATE FUNCTION unit(e embedding) RETURNS embedding LANGUAGE sql AS \$\$
+    WITH part AS (SELECT split_part(e::text, '@', 1) AS list, split_part(e::text, '@', 2) AS model),
+        channel AS (SELECT x::float8, n FROM part, unnest(string_to_array(trim(list, '[]'), ',')) WITH ORDINALITY AS channel (x, n))
+    SELECT format('[%s]@%s', (SELECT string_agg((x / length)::text, ',' ORDER BY n) FROM channel, (SELECT sqrt(sum(x * x)) AS length FROM channel) AS whole), model)::embedding
+    FROM part
+\$\$;
 CREATE TABLE query AS SELECT label, sketch_embed(image) AS e FROM sketch;
 CREATE TABLE embedded AS SELECT name, label, photo_embed(image) AS embedding FROM source;
 WITH other AS (SELECT *, row_number() OVER (ORDER BY md5(name)) AS r, count(*) OVER () AS n FROM embedded WHERE name NOT LIKE 'val/%')
 INSERT INTO embedded (name, label, embedding)
-SELECT 'mixture ' || a.r || ' ' || k, 'none', (SELECT avg(v.e) FROM (VALUES (a.embedding), (a.embedding), (b.embedding)) AS v (e))
+SELECT 'mixture ' || a.r || ' ' || k, 'none', unit((SELECT avg(v.e) FROM (VALUES (a.embedding), (a.embedding), (b.embedding)) AS v (e)))
 FROM other AS a, generate_series(1, 20) AS k JOIN LATERAL (SELECT embedding FROM other WHERE r = 1 + (a.r * 7 + k * 31) % a.n) AS b ON true
 ORDER BY k, a.r LIMIT greatest($photos - (SELECT count(*) FROM embedded), 0);
 CREATE TABLE shuffled AS SELECT row_number() OVER (ORDER BY md5(name)) AS id, name, label, embedding FROM embedded LIMIT $photos;
@@ -63,9 +69,9 @@ while [ "$count" -lt "$photos" ]; do
     # Some seconds of life between imports, as the worker sees them.
     sleep "${PAUSE:-1}"
 done
-# Until nothing changes any more: everything is fused with one codebook, and the worker has left.
+# Until nothing changes any more: everything is fused with one codebook, there is an index if it pays, and the worker has left.
 for _ in $(seq 600); do
-    state=$(sql -c "SELECT photos = fused AND pending = 0, (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_sketch background worker') FROM sketch_gallery_status('grown')")
+    state=$(sql -c "SELECT photos = fused AND pending = 0 AND (photos < 10000 OR index IS NOT NULL), (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_sketch background worker') FROM sketch_gallery_status('grown')")
     [ "$state" != 't|0' ] || break
     sleep 0.5
 done
