@@ -89,5 +89,5 @@ CREATE TABLE IF NOT EXISTS trial (trial text, index text, setting text, plan tex
 CREATE TABLE IF NOT EXISTS effort (index text, effort double precision, recall double precision, rate double precision,
                                    PRIMARY KEY (index, effort));
 -- Whether an effort is enough. Only the setting that promises all rows counts as a recall of 1 of ivfexact.
-CREATE OR REPLACE FUNCTION reaches(done effort, least numeric) RETURNS boolean LANGUAGE sql IMMUTABLE
-    RETURN done.recall >= least AND (least < 1 OR done.index <> 'ivfexact' OR done.effort = 1);
+CREATE OR REPLACE FUNCTION reaches(done effort, wanted numeric) RETURNS boolean LANGUAGE sql IMMUTABLE
+    RETURN done.recall >= wanted AND (wanted < 1 OR done.index <> 'ivfexact' OR done.effort = 1);
