@@ -175,6 +175,13 @@ expect "same ten, asked together" "^$ten\$" "$(xargs <"$dir/found")"
     sql coordinator --set ON_ERROR_STOP=0 -f - >"$dir/found" 2>"$dir/errors"
 expect "errors of a search together" 'LIMIT must not be negative' "$(head -n 1 "$dir/errors")"
 expect "same ten after an error" "^$ten\$" "$(xargs <"$dir/found")"
+# A shard that dies between two searches of a session is an error, too, and the session goes on after its return.
+{ together 10; echo "\\! pkill -KILL -f '^postgres: .*postgres postgres' -P \"\$(head -n 1 $dir/shard2/data/postmaster.pid)\""; echo 'SELECT pg_sleep(1);'; together 10; } |
+    sql coordinator --set ON_ERROR_STOP=0 -f - >"$dir/found" 2>"$dir/errors"
+expect "ten before the death" "^$ten\$" "$(head -n 10 "$dir/found" | xargs)"
+check "nothing after it: $(tail -n +11 "$dir/found" | xargs)" "$(tail -n +11 "$dir/found" | grep -c . || true)"
+expect "error after the death" 'ERROR' "$(cat "$dir/errors")"
+eventually shard2 'SELECT true'
 # And the shard finds its rows by the index.
 for ((i = 1; i <= shards; i++)); do
     vector=$(sql "shard$i" -c "SELECT fused FROM photo_5 LIMIT 1")
