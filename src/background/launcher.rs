@@ -60,7 +60,7 @@ pub extern "C-unwind" fn pg_sketch_launcher_main(_arg: pg_sys::Datum) {
 
 /// Starts workers for the databases whose time has come, as many as the settings allow. Returns when the next is due.
 fn start_due(running: &mut Vec<(pg_sys::Oid, DynamicBackgroundWorker)>) -> Option<Duration> {
-    let (due, next) = shared::due();
+    let (due, _) = shared::due();
     let room = settings::background_workers().saturating_sub(running.len());
     let existing = if due.is_empty() || room == 0 { Vec::new() } else { BackgroundWorker::transaction(databases) };
     for database in due.into_iter().take(room) {
@@ -88,7 +88,8 @@ fn start_due(running: &mut Vec<(pg_sys::Oid, DynamicBackgroundWorker)>) -> Optio
             Err(_) => shared::failed(database),
         }
     }
-    next
+    // One that could not be started is due again.
+    shared::due().1
 }
 
 /// The databases that can be connected to.

@@ -81,27 +81,35 @@ struct Writers {
     seen: Instant,
     transactions: u64,
     were_there: bool,
-    /// How long they have gone first.
+    /// How long they have gone first, and when they were busy last.
     waited: Duration,
+    busy_at: Instant,
 }
 
 impl Writers {
     fn of(database: pg_sys::Oid) -> Self {
-        Self { database, seen: Instant::now(), transactions: 0, were_there: false, waited: Duration::ZERO }
+        let now = Instant::now();
+        Self { database, seen: now, transactions: 0, were_there: false, waited: Duration::ZERO, busy_at: now }
     }
 
     /// Waits until they are not busy, or have had their time; then the worker works beside them.
     fn go_first(&mut self) {
         loop {
             let transactions = shared::asks(self.database);
-            let new = transactions - std::mem::replace(&mut self.transactions, transactions);
+            let new = transactions.saturating_sub(std::mem::replace(&mut self.transactions, transactions));
             let elapsed = self.seen.elapsed();
             self.seen += elapsed;
             // The first may be the first of many.
             let is_known = std::mem::replace(&mut self.were_there, new > 0);
             if new == 0 || is_known && (new as f64) < BUSY * elapsed.as_secs_f64() {
-                self.waited = Duration::ZERO;
+                // A moment's calm is not the end of a burst.
+                if self.busy_at.elapsed() >= COURTESY {
+                    self.waited = Duration::ZERO;
+                }
                 return;
+            }
+            if is_known {
+                self.busy_at = Instant::now();
             }
             if self.waited >= COURTESY {
                 return;
