@@ -5,9 +5,7 @@
 #   tests/citus.sh       PG_CONFIG selects the PostgreSQL, which must have Citus
 set -euo pipefail
 cd "$(dirname "$0")/.."
-: "${PG_CONFIG:=pg_config}"
-export PG_CONFIG PGUSER=postgres PGOPTIONS='--client-min-messages=warning'
-bindir=$("$PG_CONFIG" --bindir)
+. tests/checks.sh
 [ -f "$("$PG_CONFIG" --sharedir)/extension/citus.control" ] ||
     { echo "Citus is not installed for $("$PG_CONFIG" --version); set PG_CONFIG to that of a server that has it" >&2; exit 1; }
 dir=$(mktemp -d "${TMPDIR:-/var/tmp}/pg_sketch-citus.XXXXXX")
@@ -18,24 +16,11 @@ clean_up() {
     rm -rf "$dir"
 }
 trap clean_up EXIT
-sql() { "$bindir/psql" -X --quiet --set ON_ERROR_STOP=1 --set VERBOSITY=terse --no-align --tuples-only --dbname postgres --host "$dir/$1" "${@:2}"; }
 # The nodes reach each other by their sockets.
 start() { SETTINGS="shared_preload_libraries = 'citus,pg_sketch'
 shared_buffers = 32MB
 max_prepared_transactions = 20
 citus.local_hostname = '$dir/$1'" tests/cluster.sh start "$dir/$1" >/dev/null; }
-
-passed=0 failed=0
-check() {
-    if [ "$2" = 0 ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "failed: $1" >&2
-    fi
-}
-# expect NAME PATTERN TEXT
-expect() { local found=0; grep -qE "$2" <<<"$3" || found=1; check "$1: $3" "$found"; }
 # everywhere NAME TABLE COMMAND: runs a command on every shard.
 everywhere() {
     local query="SELECT count(*) FILTER (WHERE success), string_agg(result, '; ') FROM run_command_on_shards(:'table', :'command')"
@@ -95,15 +80,13 @@ COMMIT;
 SQL
     done | awk -F'|' '$1 != distance { run++ } { distance = $1; print run "|" $0 }' | sort -t'|' -k1,1n -k3,3n
 }
-# same NAME: whether the rankings of both tables are the same.
-same() {
-    local difference=0
+# same_rankings NAME: whether the rankings of both tables are the same.
+same_rankings() {
     ranked whole >"$dir/expected"
     ranked photo >"$dir/found"
-    diff "$dir/expected" "$dir/found" >"$dir/diff" || difference=1
-    check "$1: $(head -8 "$dir/diff")" "$difference"
+    same "$1"
 }
-same "rankings"
+same_rankings "rankings"
 [ "$(wc -l <"$dir/expected")" -gt 4000 ] || check "there are rankings" 1
 
 # What a shard is sent, and that it finds its rows by the index.
@@ -129,7 +112,7 @@ shard=$(sql coordinator -c "SELECT min(shardid) FROM citus_shards WHERE table_na
 sql coordinator -c "DELETE FROM whole WHERE get_shard_id_for_distribution_column('photo', id) = $shard" \
     -c 'UPDATE whole SET fused = NULL WHERE id % 11 = 0' -c 'UPDATE photo SET fused = NULL WHERE id % 11 = 0'
 everywhere "empty a shard" photo "DELETE FROM %1\$s WHERE '%1\$s' = 'photo_$shard'"
-same "an empty shard and NULLs"
+same_rankings "an empty shard and NULLs"
 
 # Photos are embedded where they lie, by a statement on each shard.
 image=$(base64 -w0 model/tests/fixtures/photo.png)
@@ -181,7 +164,7 @@ expect "one codebook in each column" "^$id\|$id\|$next\|$next\$" \
     "$(sql coordinator -c 'SELECT min(sketch_codebook_id(fused)), max(sketch_codebook_id(fused)), min(sketch_codebook_id(fused_2)), max(sketch_codebook_id(fused_2)) FROM photo')"
 sql coordinator -c 'CREATE INDEX CONCURRENTLY ON photo USING ivfexact (fused_2)'
 for table in photo whole; do sql coordinator -c "ALTER TABLE $table RENAME fused TO fused_1" -c "ALTER TABLE $table RENAME fused_2 TO fused"; done
-same "rankings by the new codebook"
+same_rankings "rankings by the new codebook"
 
 # A worker that is down is an error, which loses nothing; after its return the search goes on.
 before=$(sql coordinator -c 'SELECT count(*) FROM photo')
@@ -193,7 +176,7 @@ expect "insert without a worker" 'connection to the remote node .*worker2.* fail
 start worker2
 expect "search after its return" '^10$' "$(sql coordinator -c "$search")"
 expect "no half of an insert" "^$before\$" "$(sql coordinator -c 'SELECT count(*) FROM photo')"
-same "rankings after its return"
+same_rankings "rankings after its return"
 
 echo "citus: $passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -6,9 +6,7 @@
 #   tests/shards.sh      PG_CONFIG selects the PostgreSQL, which must have postgres_fdw
 set -euo pipefail
 cd "$(dirname "$0")/.."
-: "${PG_CONFIG:=pg_config}"
-export PG_CONFIG PGUSER=postgres PGOPTIONS='--client-min-messages=warning'
-bindir=$("$PG_CONFIG" --bindir)
+. tests/checks.sh
 shards=5 photos=5000 drawings=4
 dir=$(mktemp -d "${TMPDIR:-/var/tmp}/pg_sketch-shards.XXXXXX")
 chmod 755 "$dir"
@@ -17,28 +15,8 @@ clean_up() {
     rm -rf "$dir"
 }
 trap clean_up EXIT
-sql() { "$bindir/psql" -X --quiet --set ON_ERROR_STOP=1 --set VERBOSITY=terse --no-align --tuples-only --dbname postgres --host "$dir/$1" "${@:2}"; }
 start() { SETTINGS="shared_buffers = 32MB
 wal_level = logical" tests/cluster.sh start "$dir/$1" >/dev/null; }
-
-passed=0 failed=0
-check() {
-    if [ "$2" = 0 ]; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        echo "failed: $1" >&2
-    fi
-}
-# expect NAME PATTERN TEXT
-expect() { local found=0; grep -qE "$2" <<<"$3" || found=1; check "$1: $3" "$found"; }
-
-# same NAME: whether the files "expected" and "found" are the same.
-same() {
-    local difference=0
-    diff "$dir/expected" "$dir/found" >"$dir/diff" || difference=1
-    check "$1: $(head -8 "$dir/diff")" "$difference"
-}
 
 # eventually SERVER QUERY: waits until the query returns true, for minutes if the machine is busy.
 eventually() {
@@ -175,7 +153,7 @@ expect "same ten, asked together" "^$ten\$" "$(xargs <"$dir/found")"
     sql coordinator --set ON_ERROR_STOP=0 -f - >"$dir/found" 2>"$dir/errors"
 expect "errors of a search together" 'LIMIT must not be negative' "$(head -n 1 "$dir/errors")"
 expect "same ten after an error" "^$ten\$" "$(xargs <"$dir/found")"
-# A shard that dies between two searches of a session is an error, too, and the session goes on after its return.
+# A shard that dies between two searches of a session is an error, too, and no photos of the others.
 { together 10; echo "\\! pkill -KILL -f '^postgres: .*postgres postgres' -P \"\$(head -n 1 $dir/shard2/data/postmaster.pid)\""; echo 'SELECT pg_sleep(1);'; together 10; } |
     sql coordinator --set ON_ERROR_STOP=0 -f - >"$dir/found" 2>"$dir/errors"
 expect "ten before the death" "^$ten\$" "$(head -n 10 "$dir/found" | xargs)"
