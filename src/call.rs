@@ -11,19 +11,22 @@ pub struct View {
     first_running: pg_sys::TransactionId,
     first_unknown: pg_sys::TransactionId,
     running: (u32, i32),
+    own: (pg_sys::TransactionId, pg_sys::SubTransactionId),
     command: pg_sys::CommandId,
 }
 
 impl View {
     /// That of the query in progress, `None` outside of one.
     pub fn now() -> Option<Self> {
-        // SAFETY: the snapshot is active, hence valid. Below `xmax` transactions only end: their number tells which.
+        // SAFETY: the snapshot is active, hence valid. Below `xmax` transactions only end: their number tells which. What the
+        // own one has written counts by its commands, until it, or the part of it since a savepoint, is rolled back.
         unsafe {
             let snapshot = if pg_sys::ActiveSnapshotSet() { pg_sys::GetActiveSnapshot().as_ref() } else { None };
             snapshot.map(|snapshot| Self {
                 first_running: snapshot.xmin,
                 first_unknown: snapshot.xmax,
                 running: (snapshot.xcnt, snapshot.subxcnt),
+                own: (pg_sys::GetTopTransactionIdIfAny(), pg_sys::GetCurrentSubTransactionId()),
                 command: snapshot.curcid,
             })
         }

@@ -63,7 +63,10 @@ fn start_due(running: &mut Vec<(pg_sys::Oid, DynamicBackgroundWorker)>) -> Optio
     let (due, _) = shared::due();
     let room = settings::background_workers().saturating_sub(running.len());
     let existing = if due.is_empty() || room == 0 { Vec::new() } else { BackgroundWorker::transaction(databases) };
-    for database in due.into_iter().take(room) {
+    // The worker of one that runs has said that it leaves, and is about to end.
+    let is_running = |database: &pg_sys::Oid| running.iter().any(|(other, _)| other == database);
+    let due: Vec<_> = due.into_iter().filter(|database| !is_running(database)).take(room).collect();
+    for database in due {
         if !existing.contains(&database) {
             shared::forget(database);
             continue;

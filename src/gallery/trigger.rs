@@ -14,6 +14,7 @@ use pgrx::prelude::*;
 use sketch_model::form::Form;
 use sketch_model::inference::encoder::Domain;
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::thread::LocalKey;
 
@@ -26,8 +27,8 @@ struct Known {
     form: Rc<Form>,
 }
 
-/// The last that was read of a table, as one query sees it.
-type Seen<T> = RefCell<Option<(View, pg_sys::Oid, T)>>;
+/// What was read of the tables, partitions among them, that one query writes to.
+type Seen<T> = RefCell<Option<(View, HashMap<pg_sys::Oid, T>)>>;
 
 thread_local! {
     static GALLERY: Seen<Option<Rc<Gallery>>> = const { RefCell::new(None) };
@@ -36,16 +37,23 @@ thread_local! {
 
 /// What `read` returns for a table, which is called once for all rows of a statement.
 fn once<T: Clone>(seen: &'static LocalKey<Seen<T>>, table: pg_sys::Oid, read: impl FnOnce() -> Result<T>) -> Result<T> {
-    let view = View::now();
-    let known = seen.with_borrow(|seen| {
-        let (then, of, value) = seen.as_ref()?;
-        (Some(*then) == view && *of == table).then(|| value.clone())
+    let Some(view) = View::now() else { return read() };
+    let known = seen.with_borrow_mut(|seen| {
+        if seen.as_ref().is_none_or(|(then, _)| *then != view) {
+            *seen = Some((view, HashMap::new()));
+        }
+        seen.as_ref().and_then(|(_, known)| known.get(&table).cloned())
     });
     if let Some(known) = known {
         return Ok(known);
     }
     let value = read()?;
-    seen.set(view.map(|view| (view, table, value.clone())));
+    seen.with_borrow_mut(|seen| {
+        // Reading runs queries, hence triggers: those of another view may have taken the place.
+        if let Some((_, known)) = seen.as_mut().filter(|(then, _)| *then == view) {
+            known.insert(table, value.clone());
+        }
+    });
     Ok(value)
 }
 

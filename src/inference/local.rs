@@ -24,8 +24,9 @@ use std::time::{Duration, Instant};
 
 /// Longest wait between two polls of the runners, which ring for every event.
 const POLL: Duration = Duration::from_secs(10);
-/// The batch of a statement with which it has many images: from then on, several runners pay.
-const MANY: usize = 4;
+/// Images that have come several at a time with which a network gets several runners: loading them takes as long as embedding
+/// about as many (docs/benchmarks.md).
+const MANY: usize = 32;
 /// How long a connection that ends waits for its networks to stop.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
@@ -46,7 +47,8 @@ pub struct Local {
     manifest: Manifest,
     options: EncoderOptions,
     loaded: Loaded,
-    has_grown: Cell<bool>,
+    /// Images that have come several at a time.
+    together: Cell<usize>,
 }
 
 /// Stops what runs when its connection no longer waits for it.
@@ -83,7 +85,7 @@ impl Local {
                     options,
                     pool,
                     bell,
-                    has_grown: Cell::new(false),
+                    together: Cell::new(0),
                 })
             }
             Event::Done { .. } => unreachable!("a runner loads first"),
@@ -145,15 +147,11 @@ impl Local {
         let pool = &self.pool;
         let _running = Running(pool);
         let mut job = fill()?;
-        let mut batches = 0;
         while !job.is_empty() {
             let room = pool.borrow().room(job.len());
             match room {
                 Some(room) if !room.is_ahead => {
-                    batches += 1;
-                    if batches == MANY {
-                        self.grow()?;
-                    }
+                    self.grow_with(job.len());
                     pool.borrow_mut().run(room, job)?;
                     // While batches run, the next is prepared.
                     job = fill()?;
@@ -167,15 +165,21 @@ impl Local {
         Ok(())
     }
 
-    /// Gives the network several runners, if it is the CPU's: together they do more than one with all threads.
-    fn grow(&self) -> Result<()> {
-        if self.loaded.device != Device::Cpu || self.has_grown.replace(true) {
-            return Ok(());
+    /// Gives the network several runners once many images have come several at a time, if it is the CPU's: together they do
+    /// more than one with all threads. Where there is no thread to be had, or the model is gone from its table, the network
+    /// goes on as it is.
+    fn grow_with(&self, images: usize) {
+        let before = self.together.get();
+        if images == 1 || before >= MANY || self.loaded.device != Device::Cpu {
+            return;
         }
-        let (onnx, manifest) = catalog::read_model(self.id)?;
-        let _signals = SignalsBlocked::new();
-        self.pool.borrow_mut().grow(source(onnx, &manifest, self.options), self.bell.ringer())?;
-        Ok(())
+        self.together.set(before + images);
+        if before + images >= MANY
+            && let Ok((onnx, manifest)) = catalog::read_model(self.id)
+        {
+            let _signals = SignalsBlocked::new();
+            let _ = self.pool.borrow_mut().grow(source(onnx, &manifest, self.options), self.bell.ringer());
+        }
     }
 }
 

@@ -40,13 +40,10 @@ run() {
     (cd "$dir" && "$bindir/pgbench" --no-vacuum --client=8 --jobs=2 --transactions=125 ${RATE:+--rate=$RATE} --file="$dir/$1.sql" --log --log-prefix="$dir/log" >/dev/null 2>&1)
     cat "$dir"/log.* | awk '{ print $3 }' | sort -n | awk '{ a[NR] = $1 } END { printf "%.2f %.2f\n", a[int(NR * 0.5)] / 1000, a[int(NR * 0.95)] / 1000 }'
 }
-# Waits until the worker has been idle for a second.
+# Waits until the worker has left.
 settle() {
-    local idle=0
-    while [ "$idle" -lt 10 ]; do
+    until [ "$(sql -c "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_sketch background worker'")" = 0 ]; do
         sleep 0.1
-        idle=$((idle + 1))
-        [ "$(sql -c "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_sketch background worker' AND state <> 'idle'")" = 0 ] || idle=0
     done
 }
 # Warm up: the network is loaded, and the table has photos.

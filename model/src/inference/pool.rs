@@ -102,13 +102,13 @@ impl Pool {
     /// A runner that could not be added is gone.
     ///
     /// # Errors
-    /// [`RunnerError::Ended`] if a thread is gone, [`RunnerError::Start`] if there is none to be had.
+    /// [`RunnerError::Ended`] if a thread is gone.
     pub fn poll(&mut self) -> Result<Option<Event>, RunnerError> {
         for index in 0..self.runners.len() {
             match self.runners[index].poll()? {
                 Some(Event::Loaded(Ok(loaded), took)) => {
                     if let Some((source, wake)) = self.spare.take() {
-                        self.share(&loaded, &source, &wake)?;
+                        self.share(&loaded, &source, &wake);
                     }
                     let (first, all) = self.loaded.get_or_insert((loaded, Duration::ZERO));
                     *all += took;
@@ -130,17 +130,19 @@ impl Pool {
         Ok(None)
     }
 
-    /// Starts the runners that share the cores and are not there yet, if the device is one that has several.
-    fn share(&mut self, loaded: &Loaded, source: &Source, wake: &Wake) -> Result<(), RunnerError> {
+    /// Starts the runners that share the cores and are not there yet, if the device is one that has several: as many as there
+    /// are threads to be had.
+    fn share(&mut self, loaded: &Loaded, source: &Source, wake: &Wake) {
         if loaded.device != Device::Cpu || threads(source) == 1 {
-            return Ok(());
+            return;
         }
         let graph = loaded.optimised.clone().map_or_else(|| source.graph.clone(), Graph::Optimised);
-        let options = sharing(source);
-        while self.runners.len() <= sharing_runners(source) {
-            self.runners.push(Runner::start(Source { graph: graph.clone(), options, ..source.clone() }, wake.clone())?);
+        let shared = Source { graph, options: sharing(source), ..source.clone() };
+        while self.runners.len() <= sharing_runners(source)
+            && let Ok(runner) = Runner::start(shared.clone(), wake.clone())
+        {
+            self.runners.push(runner);
         }
-        Ok(())
     }
 
     /// Where the images of all jobs come from, by job.
@@ -155,8 +157,11 @@ impl Pool {
 
     /// Waits up to `patience` for the threads to end after their jobs were stopped; returns whether all have ended.
     pub fn end(&mut self, patience: Duration) -> bool {
-        self.stop_if(|_| true);
         let deadline = Instant::now() + patience;
+        // All are told before the first is waited for.
+        for runner in &mut self.runners {
+            runner.end(Duration::ZERO);
+        }
         self.runners.iter_mut().all(|runner| runner.end(deadline.saturating_duration_since(Instant::now())))
     }
 }

@@ -268,7 +268,7 @@ fn serve(source: Source, inbox: &Receiver<Job>, outbox: &Sender<Event>, wake: &W
             Graph::Optimised(optimised) => Encoder::load_optimised(optimised, &manifest, &options),
         }
     };
-    let loaded = load();
+    let loaded = catch_unwind(AssertUnwindSafe(load)).unwrap_or_else(panicked);
     drop(graph);
     let mut encoder = match loaded {
         Ok(encoder) => encoder,
@@ -294,6 +294,11 @@ fn serve(source: Source, inbox: &Receiver<Job>, outbox: &Sender<Event>, wake: &W
     }
 }
 
+/// What a panic in ONNX Runtime's binding, or in our own code, becomes.
+fn panicked<T>(_: Box<dyn std::any::Any + Send>) -> Result<T, EncoderError> {
+    Err(EncoderError::Run(ort::Error::new("the runner panicked")))
+}
+
 /// Embeds the images of a job together; if that fails, each for itself, so that one cannot spoil the others.
 fn embed(encoder: &mut Encoder, job: &Job) -> Vec<Result<Vec<f16>, EncoderError>> {
     match embed_batch(encoder, &job.domains, &job.tensor, &job.stop) {
@@ -316,7 +321,6 @@ fn embed_batch(
     stop: &Stop,
 ) -> Result<Vec<Result<Vec<f16>, EncoderError>>, EncoderError> {
     let run = || encoder.encode_stoppable(domains, tensor, stop);
-    let panicked = |_| Err(EncoderError::Run(ort::Error::new("the runner panicked")));
     let rows = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(panicked)?;
     let half = |row: ndarray::ArrayView1<'_, f32>| {
         if row.iter().all(|x| x.is_finite()) {
