@@ -317,7 +317,9 @@ fn a_pool_gives_a_lone_image_all_threads_and_shares_out_many() {
     let woken = Arc::new(AtomicUsize::new(0));
     let wake: Wake = Arc::new({
         let woken = woken.clone();
-        move || drop(woken.fetch_add(1, Ordering::AcqRel))
+        move || {
+            woken.fetch_add(1, Ordering::AcqRel);
+        }
     });
     let mut pool = Pool::start(Source { options, ..source(runtime, onnx, manifest.clone()) }, wake).unwrap();
     assert!(pool.is_busy() && pool.room(1).is_none());
