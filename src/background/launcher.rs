@@ -60,12 +60,11 @@ pub extern "C-unwind" fn pg_sketch_launcher_main(_arg: pg_sys::Datum) {
 
 /// Starts workers for the databases whose time has come, as many as the settings allow. Returns when the next is due.
 fn start_due(running: &mut Vec<(pg_sys::Oid, DynamicBackgroundWorker)>) -> Option<Duration> {
-    let (due, _) = shared::due();
     let room = settings::background_workers().saturating_sub(running.len());
-    let existing = if due.is_empty() || room == 0 { Vec::new() } else { BackgroundWorker::transaction(databases) };
-    // The worker of one that runs has said that it leaves, and is about to end.
+    // One that is due while its worker runs has to wait for that to end; it has said that it leaves.
     let is_running = |database: &pg_sys::Oid| running.iter().any(|(other, _)| other == database);
-    let due: Vec<_> = due.into_iter().filter(|database| !is_running(database)).take(room).collect();
+    let due: Vec<_> = shared::due().0.into_iter().filter(|database| !is_running(database)).take(room).collect();
+    let existing = if due.is_empty() { Vec::new() } else { BackgroundWorker::transaction(databases) };
     for database in due {
         if !existing.contains(&database) {
             shared::forget(database);

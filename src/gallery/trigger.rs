@@ -49,7 +49,7 @@ fn once<T: Clone>(seen: &'static LocalKey<Seen<T>>, table: pg_sys::Oid, read: im
     }
     let value = read()?;
     seen.with_borrow_mut(|seen| {
-        // Reading runs queries, hence triggers: those of another view may have taken the place.
+        // What was read belongs to this view, whatever has been asked for meanwhile.
         if let Some((_, known)) = seen.as_mut().filter(|(then, _)| *then == view) {
             known.insert(table, value.clone());
         }

@@ -24,8 +24,7 @@ use std::time::{Duration, Instant};
 
 /// Longest wait between two polls of the runners, which ring for every event.
 const POLL: Duration = Duration::from_secs(10);
-/// Images that have come several at a time with which a network gets several runners: loading them takes as long as embedding
-/// about as many (docs/benchmarks.md).
+/// So many images that have come several at a time give a network several runners, which take time to load.
 const MANY: usize = 32;
 /// How long a connection that ends waits for its networks to stop.
 const SHUTDOWN: Duration = Duration::from_secs(2);
